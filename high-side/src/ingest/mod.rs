@@ -1,0 +1,1 @@
+//! Listeners: from bytes on a socket to records handed to the buffer.

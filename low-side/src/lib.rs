@@ -1,0 +1,3 @@
+//! The low-side agent of Penstock.
+
+#![deny(missing_docs)]

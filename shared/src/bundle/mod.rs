@@ -1,0 +1,105 @@
+//! The sealed file that crosses the gap. `FORMAT.md` is its specification.
+//!
+//! ```text
+//!  high                                            low
+//!  Manifest + records ──seal()──> SealedBundle ~~~> file ──open()──> VerifiedBundle ──admit──> ...
+//!                                                    │                    (low-side decides)
+//!                                                    └──> Refusal, with a stable code
+//! ```
+//!
+//! Only [`seal()`] makes a sealed bundle and only `open()` makes a verified one. The reading half
+//! is compiled in only with the feature `open`, which the high-side binary is built without.
+
+mod container;
+mod header;
+mod limits;
+mod manifest;
+mod seal;
+
+#[cfg(feature = "open")]
+mod open;
+#[cfg(feature = "open")]
+mod payload;
+#[cfg(feature = "open")]
+mod refusal;
+#[cfg(all(test, feature = "open"))]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+pub use header::{Header, file_name};
+pub use limits::{Limits, RECORD_BYTES_MAX};
+pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount};
+#[cfg(feature = "open")]
+pub use open::{VerifiedBundle, inspect, open, reopen};
+#[cfg(feature = "open")]
+pub use payload::RecordReader;
+#[cfg(feature = "open")]
+pub use refusal::Refusal;
+pub use seal::{SealError, SealedBundle, seal};
+
+/// The version of the format that is written.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The extension of a bundle's file name.
+pub const FILE_EXTENSION: &str = "pstk";
+
+/// A SHA-256 value, printed as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BundleDigest([u8; 32]);
+
+impl BundleDigest {
+    /// All zeros: the predecessor of a chain's first bundle.
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Takes the 32 bytes of a digest.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for BundleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BundleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for BundleDigest {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const PROBLEM: &str = "a digest is 64 lower-case hex digits";
+        if text.len() != 64 {
+            return Err(PROBLEM);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |digit: u8| match digit {
+                b'0'..=b'9' => Ok(digit - b'0'),
+                b'a'..=b'f' => Ok(digit - b'a' + 10),
+                _ => Err(PROBLEM),
+            };
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}

@@ -1,0 +1,567 @@
+//! From the payload's bytes to records, streamed: steps 6 to 10 of FORMAT.md section 8.
+//!
+//! ```text
+//! second thread:  file ──> age ──chunks──┐ bounded queue
+//! reader's thread:                       └──> zstd ──> manifest, records
+//! ```
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::container::Layout;
+use super::header::Header;
+use super::limits::{
+    AGE_HEADER_BYTES_MAX, AGE_STANZAS_MAX, Limits, MANIFEST_BYTES_MAX, WINDOW_LOG_MAX,
+};
+use super::manifest::{Manifest, StreamCount};
+use super::refusal::Refusal;
+use crate::clock::Nanos;
+use crate::keys::Identities;
+use crate::record::{self, RecordError, RecordRef, Sequence, Stream};
+
+/// Reads the records of one payload in order, with bounded memory, and checks each against the
+/// manifest.
+pub struct RecordReader {
+    manifest: Manifest,
+    plain: Plain,
+    limits: Limits,
+    seen: Seen,
+}
+
+impl std::fmt::Debug for RecordReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordReader")
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the records so far add up to.
+#[derive(Debug)]
+struct Seen {
+    next: Sequence,
+    /// The losses before this one have been passed.
+    loss: usize,
+    records: u64,
+    bytes: u64,
+    oldest: Option<Nanos>,
+    newest: Option<Nanos>,
+    streams: [(u64, u64); Stream::ALL.len()],
+    ended: bool,
+}
+
+impl RecordReader {
+    /// Begins to read a payload whose digest was verified.
+    pub(super) fn start(
+        file: &File,
+        layout: Layout,
+        header: &Header,
+        identities: &Identities,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
+        let section = Section {
+            file: file.try_clone()?,
+            at: layout.payload_start(),
+            end: layout.payload_end(),
+        };
+        // FORMAT.md 8.6
+        check_age_header(&section, header)?;
+        // FORMAT.md 8.7
+        let input = BufReader::with_capacity(CHUNK_BYTES, section);
+        let decryptor = age::Decryptor::new_buffered(input).map_err(refuse_age)?;
+        let decrypted = decryptor.decrypt(identities.as_age()).map_err(refuse_age)?;
+        let (sender, receiver) = sync_channel(QUEUE_CHUNKS);
+        let thread = std::thread::Builder::new()
+            .name("bundle-decrypt".to_owned())
+            .spawn(move || decrypt(decrypted, &sender))?;
+        let mut chunks = ChunkReader {
+            receiver: Some(receiver),
+            thread: Some(thread),
+            chunk: Vec::new(),
+            at: 0,
+        };
+        // FORMAT.md 8.8
+        let plain_bytes = frame_content_size(&mut chunks)?;
+        if plain_bytes > limits.plain_bytes_max {
+            return Err(Refusal::Limit("unpacked payload"));
+        }
+        let mut decoder = zstd::Decoder::with_buffer(chunks)
+            .map_err(refuse_plain)?
+            .single_frame();
+        decoder
+            .window_log_max(WINDOW_LOG_MAX)
+            .map_err(refuse_plain)?;
+        let mut plain = Plain {
+            decoder,
+            left: plain_bytes,
+            buffer: Vec::new(),
+            start: 0,
+        };
+        // FORMAT.md 8.9
+        let manifest = read_manifest(&mut plain)?;
+        check_manifest(&manifest, header)?;
+        if plain.unread() != manifest.records_bytes {
+            return Err(Refusal::Mismatch("length of the records"));
+        }
+        let seen = Seen {
+            next: manifest.first_sequence,
+            loss: 0,
+            records: 0,
+            bytes: 0,
+            oldest: None,
+            newest: None,
+            streams: [(0, 0); Stream::ALL.len()],
+            ended: false,
+        };
+        Ok(Self {
+            manifest,
+            plain,
+            limits: *limits,
+            seen,
+        })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub(super) fn into_manifest(self) -> Manifest {
+        self.manifest
+    }
+
+    /// The next record; `None` after the last one, when everything added up.
+    ///
+    /// # Errors
+    /// After an error the reader is of no more use.
+    pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>, Refusal> {
+        // FORMAT.md 8.10
+        let raw_max = self.limits.record_bytes_max;
+        loop {
+            // Parsed twice on success: the borrow checker cannot see that the early return ends the
+            // first borrow, and a head line is cheap.
+            match record::parse(self.plain.buffered(), raw_max) {
+                Ok(_) => break,
+                Err(RecordError::Incomplete) if self.plain.buffered().is_empty() => {
+                    if self.plain.fill()? == 0 {
+                        return self.finish().map(|()| None);
+                    }
+                }
+                Err(RecordError::Incomplete) => {
+                    if self.plain.fill()? == 0 {
+                        return Err(Refusal::Records(RecordError::Incomplete));
+                    }
+                }
+                Err(err) => return Err(Refusal::Records(err)),
+            }
+        }
+        let start = self.plain.start;
+        let (record, length) = record::parse(&self.plain.buffer[start..], raw_max)?;
+        self.plain.start += length;
+        self.seen.note(&record, &self.manifest)?;
+        Ok(Some(record))
+    }
+
+    fn finish(&mut self) -> Result<(), Refusal> {
+        if self.seen.ended {
+            return Ok(());
+        }
+        self.seen.pass_losses(&self.manifest);
+        self.plain.expect_end()?;
+        let Manifest {
+            records,
+            last_sequence,
+            oldest,
+            newest,
+            ..
+        } = &self.manifest;
+        let streams: Vec<StreamCount> = Stream::ALL
+            .into_iter()
+            .zip(self.seen.streams)
+            .filter(|(_, (records, _))| *records > 0)
+            .map(|(stream, (records, bytes))| StreamCount {
+                stream,
+                records,
+                bytes,
+            })
+            .collect();
+        let fits = self.seen.records == *records
+            && self.seen.next.0 == last_sequence.0 + 1
+            && self.seen.oldest == *oldest
+            && self.seen.newest == *newest
+            && streams == self.manifest.streams;
+        self.seen.ended = fits;
+        if fits {
+            Ok(())
+        } else {
+            Err(Refusal::Mismatch("records"))
+        }
+    }
+}
+
+impl Seen {
+    fn note(&mut self, record: &RecordRef<'_>, manifest: &Manifest) -> Result<(), Refusal> {
+        self.pass_losses(manifest);
+        if record.sequence != self.next {
+            return Err(Refusal::Mismatch("records' sequence numbers"));
+        }
+        self.next.0 += 1;
+        self.records += 1;
+        self.bytes += record.raw.len() as u64;
+        self.oldest = Some(
+            self.oldest
+                .map_or(record.received, |time| time.min(record.received)),
+        );
+        self.newest = Some(
+            self.newest
+                .map_or(record.received, |time| time.max(record.received)),
+        );
+        let stream = Stream::ALL
+            .iter()
+            .position(|stream| *stream == record.stream);
+        if let Some((records, bytes)) = stream.and_then(|at| self.streams.get_mut(at)) {
+            *records += 1;
+            *bytes += record.raw.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Skips the declared losses that begin at the next sequence number.
+    fn pass_losses(&mut self, manifest: &Manifest) {
+        while let Some(loss) = manifest.losses.get(self.loss) {
+            match loss.range {
+                Some((first, last)) if first == self.next => self.next = Sequence(last.0 + 1),
+                Some(_) => return,
+                None => {}
+            }
+            self.loss += 1;
+        }
+    }
+}
+
+/// Step 6: before the age library sees the header, it is short, and has the stanzas that the signed
+/// header announces. (The library's own parser takes quadratic time in the stanzas.)
+fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
+    let mut bytes = vec![0; AGE_HEADER_BYTES_MAX.min((section.end - section.at) as usize)];
+    section.file.read_exact_at(&mut bytes, section.at)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    if lines.next() != Some(b"age-encryption.org/v1") {
+        return Err(Refusal::AgeHeader("does not begin as one"));
+    }
+    let (mut kinds, mut stanzas, mut ended) = (Vec::new(), 0, false);
+    for line in lines {
+        if let Some(stanza) = line.strip_prefix(b"-> ") {
+            stanzas += 1;
+            if stanzas > AGE_STANZAS_MAX {
+                return Err(Refusal::AgeHeader("has more than 16 stanzas"));
+            }
+            let kind = stanza
+                .split(|byte| *byte == b' ')
+                .next()
+                .unwrap_or_default();
+            if !kind.ends_with(b"-grease") {
+                kinds.push(kind);
+            }
+        } else if line.starts_with(b"--- ") {
+            ended = true;
+            break;
+        }
+    }
+    if !ended {
+        return Err(Refusal::AgeHeader("is longer than 32 KiB"));
+    }
+    let mut announced: Vec<&[u8]> = Vec::new();
+    for recipient in &header.recipients {
+        announced.push(match recipient.split(':').next() {
+            Some("x25519") => b"X25519",
+            Some("mlkem768x25519") => b"mlkem768x25519",
+            _ => return Err(Refusal::AgeHeader("is for a kind of key that is not known")),
+        });
+    }
+    kinds.sort_unstable();
+    announced.sort_unstable();
+    if kinds != announced {
+        return Err(Refusal::AgeHeader(
+            "has other recipients than the header announces",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_age(err: age::DecryptError) -> Refusal {
+    match err {
+        age::DecryptError::NoMatchingKeys => Refusal::Recipient,
+        age::DecryptError::Io(err) => refuse_plain(err),
+        age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => {
+            Refusal::AgeHeader("is malformed")
+        }
+        _ => Refusal::Decryption,
+    }
+}
+
+/// Tells a fault of the disk from a fault of the bundle: both come as I/O errors through the
+/// decrypting and inflating readers.
+fn refuse_plain(err: io::Error) -> Refusal {
+    let source = err
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Fault>());
+    match source {
+        Some(Fault::Disk(kind)) => Refusal::Io(io::Error::from(*kind)),
+        Some(Fault::Decryption) => Refusal::Decryption,
+        None => match err.raw_os_error() {
+            Some(_) => Refusal::Io(err),
+            None => Refusal::Compression("is malformed"),
+        },
+    }
+}
+
+/// What stopped the decrypting thread.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Fault {
+    #[error("the payload can't be decrypted")]
+    Decryption,
+    #[error("reading failed: {0}")]
+    Disk(io::ErrorKind),
+}
+
+/// The payload's part of the file, read without moving the file's position.
+struct Section {
+    file: File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let want = buffer.len().min(left);
+        let fault = |err: io::Error| io::Error::other(Fault::Disk(err.kind()));
+        let got = self
+            .file
+            .read_at(&mut buffer[..want], self.at)
+            .map_err(fault)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+fn decrypt(mut input: impl Read, sender: &SyncSender<Result<Vec<u8>, Fault>>) {
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let result = input
+            .by_ref()
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk);
+        let message = match result {
+            Ok(0) => return,
+            Ok(_) => Ok(chunk),
+            Err(err) => Err(
+                match err
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<Fault>())
+                {
+                    Some(fault) => *fault,
+                    None => Fault::Decryption,
+                },
+            ),
+        };
+        let stop = message.is_err();
+        // A closed queue means that the reader has seen enough.
+        if sender.send(message).is_err() || stop {
+            return;
+        }
+    }
+}
+
+/// The reading end of the queue.
+struct ChunkReader {
+    receiver: Option<Receiver<Result<Vec<u8>, Fault>>>,
+    thread: Option<JoinHandle<()>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl BufRead for ChunkReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.len() {
+            if let Some(receiver) = &self.receiver {
+                match receiver.recv() {
+                    Ok(chunk) => {
+                        self.chunk = chunk.map_err(io::Error::other)?;
+                        self.at = 0;
+                    }
+                    // The thread ended after its last chunk.
+                    Err(_) => self.receiver = None,
+                }
+            }
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl Drop for ChunkReader {
+    fn drop(&mut self) {
+        // Closing the queue ends the thread; it holds no lock and never waits for anything else.
+        self.receiver = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Step 8: the zstd frame header (RFC 8878 section 3.1.1.1) names its content's size, needs no
+/// dictionary and a window that we grant. Gives the content's size.
+fn frame_content_size(chunks: &mut ChunkReader) -> Result<u64, Refusal> {
+    let bytes = chunks.fill_buf().map_err(refuse_plain)?;
+    // The first chunk is as long as the payload, or CHUNK_BYTES: the frame header is all in it.
+    let malformed = Refusal::Compression("has a frame header that is not ours");
+    let (Some(0xFD2F_B528), Some(&descriptor)) = (
+        bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic)),
+        bytes.get(4),
+    ) else {
+        return Err(malformed);
+    };
+    let single_segment = descriptor & 0x20 != 0;
+    // Reserved bit, unused bit, checksum flag, dictionary id flag.
+    if descriptor & 0x1F != 0 {
+        return Err(malformed);
+    }
+    let mut at = 5;
+    if !single_segment {
+        let &window = bytes.get(at).ok_or(malformed)?;
+        let (exponent, mantissa) = (u32::from(window >> 3), u64::from(window & 7));
+        let base = 1_u64 << (10 + exponent);
+        if base + base / 8 * mantissa > 1 << WINDOW_LOG_MAX {
+            return Err(Refusal::Limit("compression window"));
+        }
+        at += 1;
+    }
+    let malformed = Refusal::Compression("has a frame header that is not ours");
+    let size_bytes = match descriptor >> 6 {
+        0 if single_segment => 1,
+        0 => return Err(malformed),
+        flag => 1 << flag,
+    };
+    let field = bytes.get(at..at + size_bytes).ok_or(malformed)?;
+    let value = field
+        .iter()
+        .rev()
+        .fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+    let size = if size_bytes == 2 { value + 256 } else { value };
+    if single_segment && size > 1 << WINDOW_LOG_MAX {
+        return Err(Refusal::Limit("compression window"));
+    }
+    Ok(size)
+}
+
+/// Inflated bytes, never more than the frame announced.
+struct Plain {
+    decoder: zstd::Decoder<'static, ChunkReader>,
+    /// Announced and not yet inflated, in bytes.
+    left: u64,
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Plain {
+    fn buffered(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    fn unread(&self) -> u64 {
+        self.left + self.buffered().len() as u64
+    }
+
+    /// Inflates some more; zero at the announced end.
+    fn fill(&mut self) -> Result<usize, Refusal> {
+        let want = CHUNK_BYTES.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if want == 0 {
+            return Ok(0);
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let old = self.buffer.len();
+        self.buffer.resize(old + want, 0);
+        let result = self.decoder.read(&mut self.buffer[old..]);
+        let got = match &result {
+            Ok(got) => *got,
+            Err(_) => 0,
+        };
+        self.buffer.truncate(old + got);
+        result.map_err(refuse_plain)?;
+        if got == 0 {
+            return Err(Refusal::Compression("ends early"));
+        }
+        self.left -= got as u64;
+        Ok(got)
+    }
+
+    /// The frame and the payload end here, both.
+    fn expect_end(&mut self) -> Result<(), Refusal> {
+        let mut one = [0];
+        if self.left != 0 || self.decoder.read(&mut one).map_err(refuse_plain)? != 0 {
+            return Err(Refusal::Compression("is longer than announced"));
+        }
+        let rest = self.decoder.get_mut();
+        if !rest.fill_buf().map_err(refuse_plain)?.is_empty() {
+            return Err(Refusal::Compression("is followed by something"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads up to the empty line that ends the manifest.
+fn read_manifest(plain: &mut Plain) -> Result<Manifest, Refusal> {
+    let mut searched = 0;
+    let end = loop {
+        let bytes = plain.buffered();
+        if let Some(at) = memchr::memmem::find(&bytes[searched..], b"\n\n") {
+            break searched + at + 2;
+        }
+        searched = bytes.len().saturating_sub(1);
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(Refusal::Limit("manifest"));
+        }
+        if plain.fill()? == 0 {
+            return Err(Refusal::Manifest("does not end"));
+        }
+    };
+    let manifest = Manifest::parse(&plain.buffered()[..end]).map_err(Refusal::Manifest)?;
+    plain.start += end;
+    Ok(manifest)
+}
+
+fn check_manifest(manifest: &Manifest, header: &Header) -> Result<(), Refusal> {
+    let fits = manifest.origin == header.origin
+        && manifest.epoch == header.epoch
+        && manifest.lane == header.lane
+        && manifest.number == header.number
+        && manifest.previous == header.previous;
+    if fits {
+        Ok(())
+    } else {
+        Err(Refusal::Mismatch("header"))
+    }
+}
+
+/// The size of the pieces that pass between the threads, in bytes.
+const CHUNK_BYTES: usize = 128 * 1024;
+/// How many pieces may wait between the threads: 1 MiB.
+const QUEUE_CHUNKS: usize = 8;

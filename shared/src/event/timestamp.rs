@@ -1,0 +1,221 @@
+//! Times as they stand in syslog headers.
+
+use jiff::civil;
+use jiff::tz::Offset;
+
+use crate::clock::Nanos;
+
+use super::envelope::Problem;
+
+/// A time of RFC 3339 with its zone, and what is unusual about it by RFC 5424 section 6.2.3.
+/// `None` if it is none.
+pub(super) fn rfc3339(text: &str) -> Option<(Nanos, Option<Problem>)> {
+    let bytes = text.as_bytes();
+    let (date, rest) = text.split_at_checked(10)?;
+    let mut odd = None;
+    match rest.as_bytes().first()? {
+        b'T' => {}
+        b't' | b' ' => odd = Some(Problem::TimestampUnusual),
+        _ => return None,
+    }
+    if bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    let date = (
+        number(&date[..4])?,
+        number(&date[5..7])?,
+        number(&date[8..])?,
+    );
+    let (clock, rest) = rest[1..].split_at_checked(8)?;
+    let (hour, minute, second) = clock_time(clock)?;
+    let (nanos, digits, rest) = fraction(rest)?;
+    if digits > FRACTION_DIGITS_MAX || second == 60 {
+        odd = Some(Problem::TimestampUnusual);
+    }
+    let offset = match rest.as_bytes() {
+        b"Z" => 0,
+        b"z" => {
+            odd = Some(Problem::TimestampUnusual);
+            0
+        }
+        _ => offset_seconds(rest)?,
+    };
+    let time = civil_time(date, (hour, minute, second), nanos, offset)?;
+    Some((time, odd))
+}
+
+/// A time as in RFC 3164: `Nov 23 16:00:00`, and the ways devices write it: the year before or after
+/// the time of day, a fraction, a zone. Gives also how many bytes it takes, without a space after it.
+pub(super) struct Bsd {
+    pub(super) bytes: usize,
+    pub(super) year_known: bool,
+    pub(super) zone_known: bool,
+    /// Read in UTC where no zone is given, and in the year nearest to the time received.
+    pub(super) time: Option<Nanos>,
+}
+
+pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
+    let month = MONTHS.iter().position(|name| {
+        text.get(..3)
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+    })? as i32
+        + 1;
+    let mut rest = text[3..].strip_prefix(' ')?;
+    rest = rest.trim_start_matches(' ');
+    let (day, after) = digits(rest, 2)?;
+    rest = after.strip_prefix(' ')?;
+    let mut year = None;
+    if let Some((value, after)) = digits(rest, 4)
+        && rest.len() - after.len() == 4
+        && let Some(after) = after.strip_prefix(' ')
+    {
+        year = Some(value);
+        rest = after;
+    }
+    let (clock, after) = rest.split_at_checked(8)?;
+    let at = clock_time(clock)?;
+    let (nanos, _, after) = fraction(after).unwrap_or((0, 0, after));
+    rest = after;
+    if year.is_none()
+        && let Some((value, after)) = rest.strip_prefix(' ').and_then(|rest| digits(rest, 4))
+        && rest.len() - after.len() == 5
+        && (1970..=2200).contains(&value)
+        && after
+            .as_bytes()
+            .first()
+            .is_none_or(|byte| b" :".contains(byte))
+    {
+        year = Some(value);
+        rest = after;
+    }
+    let mut offset = None;
+    for (name, seconds) in [("Z", 0), (" UTC", 0), (" GMT", 0)] {
+        if let Some(after) = rest.strip_prefix(name)
+            && after
+                .as_bytes()
+                .first()
+                .is_none_or(|byte| b" :".contains(byte))
+        {
+            offset = Some(seconds);
+            rest = after;
+            break;
+        }
+    }
+    if offset.is_none()
+        && let Some(zone) = rest.get(..6)
+        && let Some(seconds) = offset_seconds(zone)
+    {
+        offset = Some(seconds);
+        rest = &rest[6..];
+    }
+    let time_in = |year| civil_time((year, month, day), at, nanos, offset.unwrap_or(0));
+    let time = match year {
+        Some(year) => time_in(year),
+        None => nearest_year(received, time_in),
+    };
+    let zone_known = offset.is_some();
+    Some(Bsd {
+        bytes: text.len() - rest.len(),
+        year_known: year.is_some(),
+        zone_known,
+        time,
+    })
+}
+
+fn nearest_year(received: Nanos, time_in: impl Fn(i32) -> Option<Nanos>) -> Option<Nanos> {
+    let now = jiff::Timestamp::from_nanosecond(i128::from(received.0)).ok()?;
+    let this = i32::from(Offset::UTC.to_datetime(now).year());
+    [this - 1, this, this + 1]
+        .into_iter()
+        .filter_map(time_in)
+        .min_by_key(|time| time.0.abs_diff(received.0))
+}
+
+fn civil_time(
+    (year, month, day): (i32, i32, i32),
+    (hour, minute, second): (i32, i32, i32),
+    nanos: i32,
+    offset: i32,
+) -> Option<Nanos> {
+    let small = |value: i32| i8::try_from(value).ok();
+    let date = civil::Date::new(i16::try_from(year).ok()?, small(month)?, small(day)?).ok()?;
+    // RFC 5424 forbids second 60; a clock that ticks it gets the last second of the minute.
+    let time =
+        civil::Time::new(small(hour)?, small(minute)?, small(second.min(59))?, nanos).ok()?;
+    let stamp = Offset::from_seconds(offset)
+        .ok()?
+        .to_timestamp(date.to_datetime(time))
+        .ok()?;
+    i64::try_from(stamp.as_nanosecond()).ok().map(Nanos)
+}
+
+/// `hh:mm:ss`; the second may be 60.
+fn clock_time(text: &str) -> Option<(i32, i32, i32)> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 8 || bytes[2] != b':' || bytes[5] != b':' || !text.is_ascii() {
+        return None;
+    }
+    let (hour, minute, second) = (
+        number(&text[..2])?,
+        number(&text[3..5])?,
+        number(&text[6..])?,
+    );
+    (hour < 24 && minute < 60 && second <= 60).then_some((hour, minute, second))
+}
+
+/// An optional fraction of a second: its nanoseconds, its number of digits, and the rest.
+fn fraction(text: &str) -> Option<(i32, usize, &str)> {
+    let Some(rest) = text.strip_prefix('.') else {
+        return Some((0, 0, text));
+    };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return None;
+    }
+    let nanos = rest
+        .bytes()
+        .take(digits)
+        .chain(std::iter::repeat(b'0'))
+        .take(9)
+        .fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    Some((nanos, digits, &rest[digits..]))
+}
+
+/// `+hh:mm` or `-hh:mm`, in seconds.
+fn offset_seconds(text: &str) -> Option<i32> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 6 || bytes[3] != b':' || !text.is_ascii() {
+        return None;
+    }
+    let (hours, minutes) = (number(&text[1..3])?, number(&text[4..])?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    match bytes[0] {
+        b'+' => Some(hours * 3600 + minutes * 60),
+        b'-' => Some(-(hours * 3600 + minutes * 60)),
+        _ => None,
+    }
+}
+
+fn number(text: &str) -> Option<i32> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// One to `most` digits at the start of a text.
+fn digits(text: &str, most: usize) -> Option<(i32, &str)> {
+    let count = text
+        .bytes()
+        .take(most)
+        .take_while(u8::is_ascii_digit)
+        .count();
+    Some((number(text.get(..count)?)?, &text[count..]))
+}
+
+const FRACTION_DIGITS_MAX: usize = 6;
+
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];

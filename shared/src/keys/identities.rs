@@ -1,0 +1,125 @@
+//! The low side's decryption keys.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use age::secrecy::ExposeSecret;
+
+use super::hybrid::HybridIdentity;
+use super::recipients::key_id;
+use super::{KeyError, PublicHalf, PublicKey, Side, load_secret, store_new_secret};
+
+/// Every key that can open bundles: the current one, and older ones for bundles on their way.
+pub struct Identities(Vec<IdentityKey>);
+
+enum IdentityKey {
+    Hybrid(HybridIdentity),
+    X25519(age::x25519::Identity),
+}
+
+impl IdentityKey {
+    fn parse(line: &str) -> Option<Self> {
+        HybridIdentity::parse(line)
+            .map(Self::Hybrid)
+            .or_else(|| line.parse().ok().map(Self::X25519))
+    }
+
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Hybrid(key) => PublicKey::Hybrid(Box::new(key.to_public())),
+            Self::X25519(key) => PublicKey::X25519(key.to_public()),
+        }
+    }
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.key_ids()).finish()
+    }
+}
+
+impl Identities {
+    /// Loads age identity files, each readable by its owner alone.
+    pub fn load(paths: &[PathBuf]) -> Result<Self, KeyError> {
+        let mut keys = Vec::new();
+        for path in paths {
+            let text = load_secret(path)?;
+            for (number, line) in text.lines().enumerate() {
+                let line = line.trim();
+                if !line.is_empty() && !line.starts_with('#') {
+                    let key = IdentityKey::parse(line);
+                    keys.push(key.ok_or_else(|| {
+                        KeyError::malformed(path, format!("line {} is no age identity", number + 1))
+                    })?);
+                }
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// Loads every `identity*.key` of a key folder.
+    pub fn load_dir(keys_dir: &Path) -> Result<Self, KeyError> {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(keys_dir).map_err(KeyError::io(keys_dir))? {
+            let entry = entry.map_err(KeyError::io(keys_dir))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("identity") && name.ends_with(".key") {
+                paths.push(entry.path());
+            }
+        }
+        if paths.is_empty() {
+            return Err(KeyError::malformed(
+                keys_dir,
+                "holds no identity.key\n  try: penstock-low init",
+            ));
+        }
+        paths.sort();
+        Self::load(&paths)
+    }
+
+    /// The public halves, in the order of the files.
+    pub fn public_halves(&self, name: &str) -> Vec<PublicHalf> {
+        let half = |key: &IdentityKey| PublicHalf {
+            side: Side::Low,
+            name: name.to_owned(),
+            key: key.public(),
+        };
+        self.0.iter().map(half).collect()
+    }
+
+    /// The names that these keys have in a bundle's header.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.0.iter().map(|key| key_id(&key.public())).collect()
+    }
+
+    pub(crate) fn as_age(&self) -> impl Iterator<Item = &dyn age::Identity> {
+        self.0.iter().map(|key| match key {
+            IdentityKey::Hybrid(key) => key as &dyn age::Identity,
+            IdentityKey::X25519(key) => key as &dyn age::Identity,
+        })
+    }
+}
+
+/// Makes an age identity, stores it with mode 0600, and gives the public half.
+pub fn generate_identity(path: &Path, name: &str, hybrid: bool) -> Result<PublicHalf, KeyError> {
+    let (key, text) = if hybrid {
+        let key = HybridIdentity::generate();
+        let text = key
+            .to_text()
+            .map_err(|err| KeyError::malformed(path, err.to_string()))?;
+        (IdentityKey::Hybrid(key), text)
+    } else {
+        let key = age::x25519::Identity::generate();
+        let text = key.to_string().expose_secret().to_owned().into();
+        (IdentityKey::X25519(key), text)
+    };
+    let half = PublicHalf {
+        side: Side::Low,
+        name: name.to_owned(),
+        key: key.public(),
+    };
+    let file = zeroize::Zeroizing::new(format!("# public key: {}\n{}\n", half.key, *text));
+    store_new_secret(path, &file)?;
+    Ok(half)
+}

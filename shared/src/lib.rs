@@ -1,0 +1,24 @@
+//! What both sides of Penstock agree on.
+//!
+//! `high-side -> shared <- low-side`: the two sides never see each other, and this crate knows no
+//! async runtime, no database and no network.
+//!
+//! - [`record`]: a record, its identity and its one text encoding
+//! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
+//! - [`keys`]: signing keys, recipients, identities, and who is trusted
+//! - [`event`]: the parsed view of a record
+//! - [`durable`]: files that are complete and synced, or absent
+//! - [`config`]: sizes, durations, and configuration files that report every problem at once
+//! - [`clock`], [`exit`], [`telemetry`]: time, exit codes and logs
+
+#![deny(missing_docs)]
+
+pub mod bundle;
+pub mod clock;
+pub mod config;
+pub mod durable;
+pub mod event;
+pub mod exit;
+pub mod keys;
+pub mod record;
+pub mod telemetry;
