@@ -9,7 +9,7 @@
 //! - [`event`]: the parsed view of a record
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
-//! - [`clock`], [`exit`], [`telemetry`]: time, exit codes and logs
+//! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
 
@@ -20,5 +20,6 @@ pub mod durable;
 pub mod event;
 pub mod exit;
 pub mod keys;
+pub mod process;
 pub mod record;
 pub mod telemetry;

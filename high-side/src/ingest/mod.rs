@@ -1,1 +1,252 @@
 //! Listeners: from bytes on a socket to records handed to the buffer.
+//!
+//! ```text
+//! socket -> read buffer -> framing -> batch (bytes copied once) -> Intake (waits while it is full)
+//! ```
+//!
+//! Invariants: a message is handed over exactly as it came, or its head with a mark; a message is
+//! never refused for what it says; nothing is read while the buffer can take no more; memory is
+//! bounded by [`ReadMemory`], the limits of each listener, and the bytes that the intake lets fly.
+
+mod connection;
+mod counters;
+pub mod framing;
+mod memory;
+mod tcp;
+mod tls;
+mod udp;
+mod udp_drops;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::Clock;
+use shared::record::{Lane, Stream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::buffer::Intake;
+
+pub use counters::{IngestCounters, IngestSnapshot};
+pub use memory::ReadMemory;
+pub use tls::{ClientAuth, TlsAcceptorHandle, TlsError, TlsSettings};
+
+/// One listener, as configured.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Its name, kept with each record.
+    pub name: String,
+    /// How it speaks.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// The lane of its records.
+    pub lane: Lane,
+    /// The stream of its records; recognised from each record's bytes if none is given.
+    pub stream: Option<Stream>,
+    /// What it puts up with.
+    pub limits: Limits,
+}
+
+/// The transport of syslog.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// RFC 6587.
+    Tcp,
+    /// RFC 5425, and the framings of RFC 6587 inside TLS.
+    Tls(TlsSettings),
+    /// RFC 5426.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Tls(_) => "tls",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// The limits of one listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest message that is kept whole. A longer one is cut, marked and counted.
+    pub message_bytes_max: usize,
+    /// How many connections may be open; one more is closed at once, and counted.
+    pub connections_max: usize,
+    /// A connection that gave no byte for so long is closed. Many clients lose the first message
+    /// after that, since their write to a closed connection succeeds once: keep it long.
+    pub idle_timeout: Duration,
+    /// A message not complete so long after its first byte is kept as it is, and its connection
+    /// closed: it holds memory that others may need.
+    pub message_timeout: Duration,
+    /// A TLS handshake not complete after so long ends its connection.
+    pub handshake_timeout: Duration,
+    /// The kernel's receive buffer of a UDP socket, in bytes: what a burst must fit in.
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 1 << 20,
+            connections_max: 1024,
+            idle_timeout: Duration::from_secs(24 * 3600),
+            message_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            receive_buffer_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What every listener of an agent shares.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The way into the buffer.
+    pub intake: Intake,
+    /// The time that records are stamped with.
+    pub clock: Arc<dyn Clock>,
+    /// The memory that connections share for reading.
+    pub memory: ReadMemory,
+    /// Turns true when the agent stops.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
+/// A listener at work.
+#[derive(Debug)]
+pub struct RunningListener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens: the port is known even if the configuration leaves it to the system.
+    pub address: SocketAddr,
+    /// What it counts.
+    pub counters: Arc<IngestCounters>,
+    /// Through which its certificate is loaded again, if it speaks TLS.
+    pub tls: Option<TlsAcceptorHandle>,
+    /// Ends after shutdown, when everything read is handed over; an earlier end is a fault.
+    pub task: JoinHandle<Result<(), ListenError>>,
+}
+
+/// Why a listener could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address can't be listened on.
+    #[error("listener {name:?} can't listen on {protocol} {bind}: {source}\n  try: {}", bind_advice(source))]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Its transport.
+        protocol: String,
+        /// Its address.
+        bind: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Receiving failed in a way that does not pass.
+    #[error("listener {name:?} can't receive any more: {source}")]
+    Receive {
+        /// The listener.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its certificate, key or authority can't be used.
+    #[error("listener {name:?}: {source}")]
+    Tls {
+        /// The listener.
+        name: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// A thread can't be started, or died.
+    #[error("listener {name:?}: its thread can't run")]
+    Thread {
+        /// The listener.
+        name: String,
+    },
+}
+
+fn bind_advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "find the program that listens there with `ss -lnp`, or choose another port"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "give an address of this machine, or 0.0.0.0 or [::]",
+        std::io::ErrorKind::PermissionDenied => {
+            "choose a port above 1023, or give the agent CAP_NET_BIND_SERVICE"
+        }
+        _ => "check `bind` of this listener in the configuration",
+    }
+}
+
+/// Starts a listener; call it inside a tokio runtime. When this returns, clients can connect.
+pub fn spawn(
+    settings: ListenerSettings,
+    surroundings: &Surroundings,
+) -> Result<RunningListener, ListenError> {
+    let counters = Arc::new(IngestCounters::default());
+    let name = settings.name.clone();
+    let bound = |source| ListenError::Bind {
+        name: name.clone(),
+        protocol: settings.protocol.to_string(),
+        bind: settings.bind,
+        source,
+    };
+    let tls = match &settings.protocol {
+        Protocol::Tls(tls) => Some(
+            TlsAcceptorHandle::load(tls.clone())
+                .map_err(|source| ListenError::Tls { name: name.clone(), source })?,
+        ),
+        Protocol::Tcp | Protocol::Udp => None,
+    };
+    let listener = Arc::new(Listener {
+        settings: settings.clone(),
+        surroundings: surroundings.clone(),
+        counters: Arc::clone(&counters),
+    });
+    let (address, task) = match &settings.protocol {
+        Protocol::Udp => {
+            let socket = udp::bind(&settings).map_err(bound)?;
+            let address = socket.local_addr().map_err(bound)?;
+            (address, udp::spawn(listener, socket)?)
+        }
+        Protocol::Tcp | Protocol::Tls(_) => {
+            let socket = tcp::bind(settings.bind).map_err(bound)?;
+            let address = socket.local_addr().map_err(bound)?;
+            (address, tokio::spawn(tcp::run(listener, socket, tls.clone())))
+        }
+    };
+    tracing::info!(listener = %name, protocol = %settings.protocol, %address, "listening");
+    Ok(RunningListener { name, address, counters, tls, task })
+}
+
+/// What the parts of one listener share.
+struct Listener {
+    settings: ListenerSettings,
+    surroundings: Surroundings,
+    counters: Arc<IngestCounters>,
+}
+
+impl Listener {
+    fn recognise(&self, raw: &[u8]) -> Stream {
+        self.settings.stream.unwrap_or_else(|| shared::event::recognise(raw))
+    }
+}
+
+/// The peer's address as kept with a record: an IPv4 peer of an IPv6 socket is an IPv4 peer.
+fn peer_text(peer: SocketAddr) -> String {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,7 @@ impl Layout {
     pub(super) const fn payload_start(self) -> u64 {
         self.payload_member() + BLOCK
     }
+    #[cfg(feature = "open")]
     pub(super) const fn payload_end(self) -> u64 {
         self.payload_start() + self.payload_bytes
     }

@@ -1,0 +1,189 @@
+//! Measures the buffer alone: records of 750 bytes from four threads, every commit synced.
+//!
+//! `cargo bench -p high-side --bench ingest [-- FOLDER]`; the folder decides which disk is measured.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use high_side::buffer::{Buffer, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use shared::bundle::SealReason;
+use shared::clock::{Clock, SystemClock};
+use shared::record::{Lane, SourceTag, Stream};
+
+const RECORD_BYTES: usize = 750;
+const PRODUCERS: u64 = 4;
+/// As much as one read of a busy socket gives.
+const BATCH_RECORDS: u64 = 85;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    let dir = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let dir = dir.unwrap_or_else(|| std::env::temp_dir().to_string_lossy().into_owned());
+    println!(
+        "{:<22} {:>10} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "run", "records/s", "CPU s/M", "of this", "B/rec", "p50 ms", "p99 ms", "max ms", "RSS MiB"
+    );
+    println!("{:<22} {:>10} {:>9} {:>9}", "", "", "all", "buffer");
+    for (name, records, rate) in [
+        ("5,000/s", 25_000, Some(5_000)),
+        ("200,000/s", 1_000_000, Some(200_000)),
+        ("flood", 3_000_000, None),
+    ] {
+        let folder = Path::new(&dir).join(format!("penstock-bench-{}", std::process::id()));
+        let result = run(&folder, name, records, rate);
+        std::fs::remove_dir_all(&folder)?;
+        result?;
+    }
+    Ok(())
+}
+
+fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Failure> {
+    let mut settings = BufferSettings::new(dir);
+    if let Some(page) = std::env::var("PAGE_BYTES").ok().and_then(|v| v.parse().ok()) {
+        settings.page_bytes = page;
+    }
+    if let Some(mib) = std::env::var("CHECKPOINT_MIB").ok().and_then(|v| v.parse::<u64>().ok()) {
+        settings.checkpoint_bytes = mib << 20;
+    }
+    if let Some(kib) = std::env::var("IN_FLIGHT_KIB").ok().and_then(|v| v.parse::<u64>().ok()) {
+        settings.in_flight_bytes = kib << 10;
+    }
+    if let Some(count) = std::env::var("COMMIT_RECORDS").ok().and_then(|v| v.parse().ok()) {
+        settings.commit_records = count;
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (mut buffer, _) = Buffer::open(settings, &"bench".parse()?, Arc::clone(&clock))?;
+    let (intake, writer) = buffer.start_writer()?;
+    let cpu_before = cpu(UsageWho::RUSAGE_SELF)?;
+    let begun = Instant::now();
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let intake = intake.clone();
+            std::thread::spawn(move || produce(producer, &intake, records / PRODUCERS, rate))
+        })
+        .collect();
+    drop(intake);
+    let mut producing = Duration::ZERO;
+    for producer in producers {
+        producing += producer.join().map_err(|_| "a producer panicked")??;
+    }
+    let stats = writer.join()?;
+    let took = begun.elapsed();
+    let spent = cpu(UsageWho::RUSAGE_SELF)? - cpu_before;
+    let rss = getrusage(UsageWho::RUSAGE_SELF)?.max_rss() / 1024;
+    let gauges = buffer.gauges();
+    let millis = |share| gauges.latency(share).as_secs_f64() * 1e3;
+    let per_million = |cpu: Duration| cpu.as_secs_f64() * 1e6 / stats.records as f64;
+    let disk = std::fs::metadata(dir.join("buffer.db"))?.len();
+    println!(
+        "{name:<22} {:>10.0} {:>9.2} {:>9.2} {:>8.0} {:>8.2} {:>8.2} {:>8.2} {rss:>8}",
+        stats.records as f64 / took.as_secs_f64(),
+        per_million(spent),
+        per_million(spent.saturating_sub(producing)),
+        disk as f64 / stats.records as f64,
+        millis(0.5),
+        millis(0.99),
+        millis(1.0),
+    );
+    read_back(&buffer, stats.records, clock.as_ref())
+}
+
+/// Plans one bundle of everything and reads it, as the sealer does.
+fn read_back(buffer: &Buffer, records: u64, clock: &dyn Clock) -> Result<(), Failure> {
+    let mut store = buffer.store()?;
+    let limits = PlanLimits { records_max: u64::MAX, plain_bytes_max: u64::MAX };
+    let begun = Instant::now();
+    let planned = store
+        .plan_bundle(Lane::Routine, limits, SealReason::Requested, clock.now())?
+        .ok_or("nothing to plan")?;
+    let planning = begun.elapsed();
+    let mut bytes = 0;
+    store.read_blocks::<Failure2>(&planned, |plain| {
+        bytes += plain.len();
+        Ok(())
+    })?;
+    let reading = begun.elapsed() - planning;
+    assert_eq!(planned.bundle().records, records, "every record is there");
+    let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
+    println!("  plan {:.0} MB/s, read {:.0} MB/s of plain bytes", rate(planning), rate(reading));
+    Ok(())
+}
+
+type Failure2 = high_side::buffer::BufferError;
+
+/// Submits batches and returns the CPU time that this thread took for making them.
+fn produce(
+    producer: u64,
+    intake: &Intake,
+    records: u64,
+    rate: Option<u64>,
+) -> Result<Duration, Failure> {
+    let source = Arc::new(SourceTag::new("bench", &format!("192.0.2.1:{producer}"), None));
+    let begun = Instant::now();
+    let per_batch = rate.map_or(BATCH_RECORDS, |rate| (rate / PRODUCERS / 500).clamp(1, BATCH_RECORDS));
+    let texts: Vec<Vec<u8>> = (0..512).map(|n| text(producer << 32 | n)).collect();
+    let mut made = 0;
+    while made < records {
+        if let Some(rate) = rate {
+            let due = Duration::from_secs_f64((made * PRODUCERS) as f64 / rate as f64);
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        }
+        let count = per_batch.min(records - made);
+        let mut data = Vec::with_capacity(RECORD_BYTES * count as usize);
+        let mut messages = Vec::with_capacity(count as usize);
+        let received = SystemClock.now();
+        for n in made..made + count {
+            let start = data.len();
+            data.extend_from_slice(&texts[n as usize % texts.len()]);
+            // Every record is unique.
+            data[start..start + 10].copy_from_slice(format!("{n:010}").as_bytes());
+            let stream = Stream::KubeAudit;
+            messages.push(IncomingMessage { end: data.len(), received, stream, cut_from: None });
+        }
+        made += count;
+        let source = Arc::clone(&source);
+        intake.submit_blocking(Incoming {
+            lane: Lane::Routine,
+            source,
+            data,
+            messages,
+            committed: None,
+        })?;
+    }
+    cpu(UsageWho::RUSAGE_THREAD)
+}
+
+/// An audit event in JSON: known words, and hexadecimal digits that do not compress.
+fn text(seed: u64) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "create", "delete", "namespaces", "secrets", "pods", "exec", "default", "kube-system",
+        "system:serviceaccount", "allow", "RequestResponse", "portainer", "endpoint", "admin",
+        "authorization.k8s.io/decision", "deployments",
+    ];
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut text = format!("{:010} {{\"kind\":\"Event\",\"auditID\":\"{:016x}\"", 0, next());
+    while text.len() < RECORD_BYTES - 40 {
+        let (key, value) = (next() as usize % 16, next() as usize % 16);
+        text.push_str(&format!(",\"{}\":\"{}-{:06x}\"", WORDS[key], WORDS[value], next() & 0xFF_FFFF));
+    }
+    text.push('}');
+    let mut bytes = text.into_bytes();
+    bytes.resize(RECORD_BYTES, b' ');
+    bytes
+}
+
+fn cpu(who: UsageWho) -> Result<Duration, Failure> {
+    let usage = getrusage(who)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(micros.try_into()?))
+}

@@ -1,0 +1,302 @@
+//! The running agent: what is started, in which order it stops, and what ends it.
+//!
+//! ```text
+//! start:  configuration, keys ──> buffer (recovers) ──> sealer (recovers) ──> listeners ──> READY
+//! stop:   listeners ──> writer drains and commits ──> sealer ──> last report
+//! ```
+//!
+//! Every part is joined. One that ends early ends the process, and the service manager starts it
+//! again: `kill -9` and a clean stop differ only in what was read and not committed yet.
+
+mod report;
+mod sealing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::{Clock, SystemClock};
+use shared::keys::Recipients;
+use shared::{process, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::buffer::{Buffer, BufferSettings, Intake, Opened, Writer};
+use crate::cmd::Failure;
+use crate::config::Config;
+use crate::ingest::{self, Protocol, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
+use crate::sealer::SealKeys;
+
+pub use report::{Live, read_live};
+
+/// The time a stop may take: then what waits in memory is given up, uncommitted.
+const GRACE: Duration = Duration::from_secs(20);
+/// The read buffers of all connections together, in bytes.
+const READ_MEMORY_BYTES: u64 = 16 << 20;
+/// How often parts that should run are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Everything that is wrong with keys, certificates and folders, for `check-config`.
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    match SealKeys::load(&config.keys_dir) {
+        Ok(_) => {}
+        Err(err) => {
+            problems.push(err.to_string());
+            // One missing half must not hide what is wrong with the other.
+            if let Err(other) = Recipients::load(&config.keys_dir) {
+                if other.to_string() != err.to_string() {
+                    problems.push(other.to_string());
+                }
+            }
+        }
+    }
+    for listener in &config.listeners {
+        if let Protocol::Tls(tls) = &listener.protocol {
+            if let Err(err) = TlsAcceptorHandle::load(tls.clone()) {
+                problems.push(format!("listener.{}: {err}", listener.name));
+            }
+        }
+    }
+    let mut folder = |key: &str, path: &std::path::Path, must_exist: bool| {
+        let problem = match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_dir() => "is no folder",
+            Ok(_) if nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_err() => {
+                "can't be written to by this user"
+            }
+            Err(_) if must_exist => "does not exist",
+            _ => return,
+        };
+        problems.push(format!("{key}: {} {problem}", path.display()));
+    };
+    folder("state-dir", &config.state_dir, false);
+    folder("outbox.path", &config.outbox.path, false);
+    if let Some(handoff) = &config.handoff {
+        folder("handoff.folder", handoff, true);
+    }
+    problems
+}
+
+/// Runs until told to stop.
+pub fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init(config.log_level, config.log_format);
+    process::forbid_core_dumps().map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
+    let keys = SealKeys::load(&config.keys_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("listen")
+        .enable_all()
+        .build()
+        .map_err(|err| Failure::new(format!("can't start the runtime: {err}")))?;
+    runtime.block_on(run_parts(config, keys))
+}
+
+/// Two threads carry hundreds of thousands of records a second; the rest is for writer and sealer.
+const WORKER_THREADS: usize = 2;
+
+async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut signals = Signals::new()?;
+    let (mut buffer, recovery) = Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
+    tell_opened(&recovery.opened, recovery.epoch.0);
+    let (intake, writer) = buffer.start_writer()?;
+    let sealing = sealing::start(&config, keys, Arc::clone(&clock))?;
+    let (stop_listeners, shutdown) = watch::channel(false);
+    let listeners = start_listeners(&config, &intake, &clock, shutdown)?;
+    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners };
+    parts.report(true);
+    // Outside of a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(origin = %parts.config.origin, epoch = recovery.epoch.0, listeners = parts.listeners.len(), "ready");
+
+    let fault = parts.watch(&mut signals).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping");
+    let _ = stop_listeners.send(true);
+    let stopped = tokio::select! {
+        stopped = parts.stop(intake) => stopped,
+        () = signals.second() => Err(Failure::new("told to stop a second time: stopped at once")),
+    };
+    match fault {
+        Some(fault) => Err(fault),
+        None => stopped,
+    }
+}
+
+fn buffer_settings(config: &Config) -> BufferSettings {
+    BufferSettings {
+        quota_bytes: config.buffer.quota.0,
+        free_disk_floor_bytes: config.buffer.free_disk_floor.0,
+        commit_records: config.buffer.commit_records,
+        commit_bytes: config.buffer.commit_bytes.0,
+        commit_interval: config.buffer.commit_interval.0,
+        in_flight_bytes: config.buffer.in_flight.0,
+        ..BufferSettings::new(&config.state_dir)
+    }
+}
+
+fn tell_opened(opened: &Opened, epoch: u64) {
+    match opened {
+        Opened::Continued => tracing::info!(epoch, "the buffer goes on where it stopped"),
+        Opened::Created => tracing::info!(epoch, "a new buffer begins"),
+        // The buffer logged and raised an alarm already; nothing is to be added here.
+        Opened::SetAside { .. } => {}
+    }
+}
+
+fn start_listeners(
+    config: &Config,
+    intake: &Intake,
+    clock: &Arc<dyn Clock>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<Vec<RunningListener>, Failure> {
+    let surroundings = Surroundings {
+        intake: intake.clone(),
+        clock: Arc::clone(clock),
+        memory: ReadMemory::new(READ_MEMORY_BYTES),
+        shutdown,
+    };
+    if config.listeners.is_empty() {
+        tracing::warn!("no listener is configured: nothing will be received");
+    }
+    config
+        .listeners
+        .iter()
+        .map(|settings| ingest::spawn(settings.clone(), &surroundings).map_err(Failure::new))
+        .collect()
+}
+
+/// What runs.
+struct Parts {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    buffer: Buffer,
+    writer: Writer,
+    sealing: sealing::Sealing,
+    listeners: Vec<RunningListener>,
+}
+
+impl Parts {
+    /// Waits for a signal to stop (`None`) or for a part that ended early (its fault).
+    async fn watch(&mut self, signals: &mut Signals) -> Option<Failure> {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    if let Some(part) = self.ended_early() {
+                        tracing::error!(part, "a part of the agent ended; the agent stops");
+                        return Some(Failure::new(format!("{part} ended unexpectedly")));
+                    }
+                    self.report(false);
+                }
+                _ = signals.interrupt.recv() => return None,
+                _ = signals.terminate.recv() => return None,
+                _ = signals.hangup.recv() => self.reload(),
+            }
+        }
+    }
+
+    fn ended_early(&self) -> Option<&'static str> {
+        if self.writer.is_finished() {
+            return Some("the buffer's writer");
+        }
+        if self.sealing.is_finished() {
+            return Some("the sealer");
+        }
+        self.listeners.iter().any(|listener| listener.task.is_finished()).then_some("a listener")
+    }
+
+    /// Takes up new certificates and keys; what can't be used is told, and the old stays.
+    fn reload(&mut self) {
+        for listener in &self.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            match tls.reload() {
+                Ok(()) => tracing::info!(listener = %listener.name, "certificate loaded again"),
+                Err(err) => {
+                    tracing::error!(listener = %listener.name, %err, "the new certificate can't be used; the old one stays");
+                }
+            }
+        }
+        match SealKeys::load(&self.config.keys_dir) {
+            Ok(keys) => {
+                tracing::info!(recipients = keys.recipients().halves().len(), "keys loaded again");
+                self.sealing.set_keys(keys);
+            }
+            Err(err) => tracing::error!(%err, "the new keys can't be used; the old ones stay"),
+        }
+    }
+
+    fn report(&self, now: bool) {
+        report::write(
+            &self.config,
+            &self.buffer.gauges(),
+            &self.listeners,
+            &self.sealing,
+            self.clock.now(),
+            now,
+        );
+    }
+
+    /// Stops everything in order; gives up what can't be committed within the grace period.
+    async fn stop(mut self, intake: Intake) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for listener in std::mem::take(&mut self.listeners) {
+            match tokio::time::timeout(GRACE, listener.task).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(err))) => result = Err(Failure::new(err)),
+                Ok(Err(_)) => result = Err(Failure::new(format!("listener {:?} panicked", listener.name))),
+                Err(_) => {
+                    tracing::warn!(listener = %listener.name, "did not stop in time; what it holds is given up");
+                    self.writer.give_up();
+                }
+            }
+        }
+        drop(intake);
+        let Self { writer, sealing, buffer, .. } = self;
+        let waited = tokio::time::timeout(GRACE, async {
+            while !writer.is_finished() {
+                tokio::time::sleep(WATCH_INTERVAL / 10).await;
+            }
+        });
+        if waited.await.is_err() {
+            tracing::warn!("the buffer takes no more; what waits in memory is given up");
+            writer.give_up();
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            let stats = writer.join();
+            let sealed = sealing.stop();
+            drop(buffer);
+            (stats, sealed)
+        });
+        let (stats, sealed) = joined.await.map_err(|_| Failure::new("stopping failed"))?;
+        let stats = stats?;
+        sealed?;
+        tracing::info!(records = stats.records, commits = stats.commits, "stopped");
+        result
+    }
+}
+
+/// The signals that the agent answers.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(|err| Failure::new(format!("can't take signals: {err}")));
+        Ok(Self {
+            hangup: of(SignalKind::hangup())?,
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+        })
+    }
+
+    /// Told to stop once more, while stopping.
+    async fn second(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

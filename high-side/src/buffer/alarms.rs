@@ -1,0 +1,93 @@
+//! Alarms: what the operator must be told, shown until acknowledged.
+
+use rusqlite::{Connection, params};
+use shared::clock::Nanos;
+
+use super::checked::time;
+use super::error::BufferError;
+
+/// What an alarm is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmKind {
+    /// Records in the buffer can't be read any more.
+    BlockDamaged,
+    /// A broken database was set aside.
+    BufferSetAside,
+    /// A new epoch began although there had been one before.
+    EpochBegan,
+    /// A sealed bundle's file is missing or changed.
+    OutboxDamaged,
+}
+
+impl AlarmKind {
+    /// The kind's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlarmKind::BlockDamaged => "block-damaged",
+            AlarmKind::BufferSetAside => "buffer-set-aside",
+            AlarmKind::EpochBegan => "epoch-began",
+            AlarmKind::OutboxDamaged => "outbox-damaged",
+        }
+    }
+}
+
+/// One alarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Its number, by which it is acknowledged.
+    pub id: i64,
+    /// When it was raised.
+    pub raised: Nanos,
+    /// The name of its [`AlarmKind`].
+    pub kind: String,
+    /// What happened, in words.
+    pub message: String,
+    /// When somebody acknowledged it.
+    pub acknowledged: Option<Nanos>,
+}
+
+pub(super) fn raise(
+    conn: &Connection,
+    kind: AlarmKind,
+    message: &str,
+    now: Nanos,
+) -> Result<(), BufferError> {
+    conn.execute(
+        "INSERT INTO alarm (raised_ns, kind, message) VALUES (?1, ?2, ?3)",
+        params![time(now), kind.as_str(), message],
+    )?;
+    Ok(())
+}
+
+pub(super) fn list(conn: &Connection, with_acknowledged: bool) -> Result<Vec<Alarm>, BufferError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, raised_ns, kind, message, acknowledged_ns FROM alarm
+         WHERE ?1 OR acknowledged_ns IS NULL ORDER BY id DESC LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![with_acknowledged, ALARMS_MAX], |row| {
+        Ok(Alarm {
+            id: row.get(0)?,
+            raised: Nanos(row.get(1)?),
+            kind: row.get(2)?,
+            message: row.get(3)?,
+            acknowledged: row.get::<_, Option<i64>>(4)?.map(Nanos),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Acknowledges one alarm, or all; returns how many that were.
+pub(super) fn acknowledge(
+    conn: &Connection,
+    id: Option<i64>,
+    now: Nanos,
+) -> Result<usize, BufferError> {
+    Ok(conn.execute(
+        "UPDATE alarm SET acknowledged_ns = ?2
+         WHERE acknowledged_ns IS NULL AND (?1 IS NULL OR id = ?1)",
+        params![id, time(now)],
+    )?)
+}
+
+/// More are not listed at once, the newest first.
+const ALARMS_MAX: i64 = 1000;

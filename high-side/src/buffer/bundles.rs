@@ -1,0 +1,244 @@
+//! Bundles as the buffer knows them: `planned -> sealed -> ready -> handed-over -> deleted`.
+//!
+//! A plan freezes everything that goes into a bundle's plaintext, so that writing it again after a
+//! crash gives the same bytes. The sealed state begins when the file is complete and synced; from
+//! then on the blocks are no longer needed and the writer deletes them in small steps.
+
+use std::str::FromStr;
+
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use shared::bundle::{BundleDigest, SealReason, StreamCount};
+use shared::clock::Nanos;
+use shared::record::{Lane, Sequence, UnknownName};
+
+use super::block::Hash;
+use super::checked::{hash, number, open_row, optional, seal_row, text, time};
+use super::counts::StreamCounts;
+use super::error::BufferError;
+use super::schema::{key, lane_of_key, number_of_key};
+
+/// How far a bundle has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleState {
+    /// Its content is frozen.
+    Planned,
+    /// Its file is complete and synced under its temporary name.
+    Sealed,
+    /// Its file stands in the outbox.
+    Ready,
+    /// It was handed over.
+    HandedOver,
+    /// Its file was deleted from the outbox.
+    Deleted,
+}
+
+impl BundleState {
+    /// The state's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BundleState::Planned => "planned",
+            BundleState::Sealed => "sealed",
+            BundleState::Ready => "ready",
+            BundleState::HandedOver => "handed-over",
+            BundleState::Deleted => "deleted",
+        }
+    }
+}
+
+impl FromStr for BundleState {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        use BundleState::{Deleted, HandedOver, Planned, Ready, Sealed};
+        [Planned, Sealed, Ready, HandedOver, Deleted]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or(UnknownName("bundle state"))
+    }
+}
+
+/// The file of a sealed bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedFile {
+    /// The SHA-256 of the bundle's header.
+    pub digest: BundleDigest,
+    /// The file's name in the outbox.
+    pub name: String,
+    /// The file's length.
+    pub bytes: u64,
+    /// The file's SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// One bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its number in the lane.
+    pub number: u64,
+    /// How far it has come.
+    pub state: BundleState,
+    /// Why it was sealed.
+    pub reason: SealReason,
+    /// When its content was frozen.
+    pub planned: Nanos,
+    /// The first sequence number it accounts for.
+    pub first_sequence: Sequence,
+    /// The last one; one less than the first when it accounts for none.
+    pub last_sequence: Sequence,
+    /// The records in it.
+    pub records: u64,
+    /// The length of their encodings.
+    pub plain_bytes: u64,
+    /// When its oldest record was received.
+    pub oldest: Option<Nanos>,
+    /// When its newest record was received.
+    pub newest: Option<Nanos>,
+    /// Its records and their raw bytes per stream.
+    pub streams: StreamCounts,
+    /// The chain's hash before its first record.
+    pub chain_before: BundleDigest,
+    /// The chain's hash behind its last record.
+    pub chain_head: BundleDigest,
+    /// The digest of its predecessor.
+    pub previous_digest: BundleDigest,
+    /// Its file, once it is sealed.
+    pub file: Option<SealedFile>,
+    /// When it stood in the outbox.
+    pub ready: Option<Nanos>,
+    /// When and by what it was handed over.
+    pub handed_over: Option<(Nanos, String)>,
+    /// When its file was deleted.
+    pub deleted: Option<Nanos>,
+}
+
+impl Bundle {
+    /// The counts per stream, as a manifest lists them.
+    pub fn stream_counts(&self) -> Vec<StreamCount> {
+        self.streams
+            .iter()
+            .map(|(stream, count)| StreamCount {
+                stream,
+                records: count.records,
+                bytes: count.bytes,
+            })
+            .collect()
+    }
+
+    pub(super) fn load(
+        conn: &Connection,
+        lane: Lane,
+        number: u64,
+    ) -> Result<Option<Self>, BufferError> {
+        conn.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?
+            .query_row([key(lane, number)], |row| Ok(Self::from_row(row)))
+            .optional()?
+            .transpose()
+    }
+
+    /// Every bundle in a state, or in any, in the order of lanes and numbers.
+    pub(super) fn list(
+        conn: &Connection,
+        state: Option<BundleState>,
+    ) -> Result<Vec<Self>, BufferError> {
+        let mut statement = conn.prepare_cached(&match state {
+            Some(_) => format!("{SELECT} WHERE state = ?1 ORDER BY id"),
+            None => format!("{SELECT} WHERE ?1 IS NULL ORDER BY id"),
+        })?;
+        let mut rows = statement.query([state.map(BundleState::as_str)])?;
+        let mut bundles = Vec::new();
+        while let Some(row) = rows.next()? {
+            bundles.push(Self::from_row(row)?);
+        }
+        Ok(bundles)
+    }
+
+    pub(super) fn store(&self, conn: &Connection) -> Result<(), BufferError> {
+        let chain = |digest: &BundleDigest| hash(digest.as_bytes());
+        let file = self.file.as_ref();
+        let handed_over = self.handed_over.as_ref();
+        let values = seal_row(
+            TABLE,
+            vec![
+                rusqlite::types::Value::Integer(key(self.lane, self.number)),
+                text(self.state.as_str()),
+                text(self.reason.as_str()),
+                time(self.planned),
+                number(self.first_sequence.0),
+                number(self.last_sequence.0),
+                number(self.records),
+                number(self.plain_bytes),
+                optional(self.oldest, time),
+                optional(self.newest, time),
+                text(self.streams.to_text()),
+                chain(&self.chain_before),
+                chain(&self.chain_head),
+                chain(&self.previous_digest),
+                optional(file, |file| chain(&file.digest)),
+                optional(file, |file| text(file.name.as_str())),
+                optional(file, |file| number(file.bytes)),
+                optional(file, |file| hash(&file.sha256)),
+                optional(self.ready, time),
+                optional(handed_over, |(at, _)| time(*at)),
+                optional(handed_over, |(_, by)| text(by.as_str())),
+                optional(self.deleted, time),
+            ],
+        );
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO bundle VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+                ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+        )?
+        .execute(params_from_iter(values))?;
+        Ok(())
+    }
+
+    fn from_row(row: &Row<'_>) -> Result<Self, BufferError> {
+        let id: i64 = row.get(0)?;
+        let broken = || BufferError::Broken("a bundle is of an unknown lane".to_owned());
+        let digest = |hash: Hash| BundleDigest::from_bytes(hash);
+        let mut fields = open_row(TABLE, row)?;
+        fields.number()?;
+        let mut bundle = Self {
+            lane: lane_of_key(id).ok_or_else(broken)?,
+            number: number_of_key(id),
+            state: fields.parsed()?,
+            reason: fields.parsed()?,
+            planned: fields.time()?,
+            first_sequence: Sequence(fields.number()?),
+            last_sequence: Sequence(fields.number()?),
+            records: fields.number()?,
+            plain_bytes: fields.number()?,
+            oldest: fields.optional_time()?,
+            newest: fields.optional_time()?,
+            streams: fields.counts()?,
+            chain_before: digest(fields.hash()?),
+            chain_head: digest(fields.hash()?),
+            previous_digest: digest(fields.hash()?),
+            file: None,
+            ready: None,
+            handed_over: None,
+            deleted: None,
+        };
+        let file = (
+            fields.optional_hash()?,
+            fields.optional_text()?,
+            fields.optional_number()?,
+            fields.optional_hash()?,
+        );
+        if let (Some(header), Some(name), Some(bytes), Some(sha256)) = file {
+            bundle.file = Some(SealedFile { digest: digest(header), name, bytes, sha256 });
+        }
+        bundle.ready = fields.optional_time()?;
+        bundle.handed_over = fields.optional_time()?.zip(fields.optional_text()?);
+        bundle.deleted = fields.optional_time()?;
+        Ok(bundle)
+    }
+}
+
+const TABLE: &str = "bundle";
+
+const SELECT: &str = "SELECT id, state, reason, planned_ns, first_sequence, last_sequence, records,
+    plain_bytes, oldest_ns, newest_ns, streams, chain_before, chain_head, previous_digest, digest,
+    file_name, file_bytes, file_sha256, ready_ns, handed_over_ns, handed_over_by, deleted_ns,
+    \"check\" FROM bundle";

@@ -1,0 +1,90 @@
+//! Sums that must add up: received = buffered + sealed + lost, for each lane and each stream.
+
+use rusqlite::{Connection, params};
+use shared::record::Lane;
+
+use super::counts::StreamCounts;
+use super::error::BufferError;
+use super::lane::LaneState;
+use super::losses;
+use super::schema::{key, number_of_key};
+use super::store::{Store, damaged_ranges};
+
+/// The account of one lane since its epoch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneTotals {
+    /// The lane.
+    pub lane: Lane,
+    /// The sequence numbers given.
+    pub sequences: u64,
+    /// Records received and made durable.
+    pub received: StreamCounts,
+    /// Of those, in the buffer, planned ones included; counted from the blocks themselves.
+    pub buffered: StreamCounts,
+    /// Of those, in sealed bundles.
+    pub sealed: StreamCounts,
+    /// Of those, damaged on disk and declared lost.
+    pub lost: StreamCounts,
+    /// Records lost before they could be received, as far as it is known.
+    pub lost_before: u64,
+}
+
+impl LaneTotals {
+    /// Whether every record received is in exactly one place, per stream and in sum.
+    pub fn adds_up(&self) -> bool {
+        let mut sum = self.buffered;
+        sum.add(&self.sealed);
+        sum.add(&self.lost);
+        sum == self.received && self.received.sum().records == self.sequences
+    }
+}
+
+impl Store {
+    /// The account of every lane, in one consistent view.
+    pub fn totals(&self) -> Result<Vec<LaneTotals>, BufferError> {
+        let tx = self.conn.unchecked_transaction()?;
+        let planned = self.planned_bundles()?;
+        let mut totals = Vec::new();
+        for lane in Lane::ALL {
+            let state = LaneState::load(&tx, lane)?;
+            let losses: Vec<_> = planned
+                .iter()
+                .filter(|planned| planned.bundle().lane == lane)
+                .flat_map(|planned| damaged_ranges(planned.losses()))
+                .collect();
+            totals.push(LaneTotals {
+                lane,
+                sequences: state.last_sequence(),
+                buffered: buffered(&tx, &state, &losses)?,
+                received: state.received,
+                sealed: state.sealed,
+                lost: state.lost,
+                lost_before: losses::declared_total(&tx, lane)?,
+            });
+        }
+        Ok(totals)
+    }
+}
+
+/// Counts what the blocks that are not sealed yet say they hold, without those in `damaged`.
+pub(super) fn buffered(
+    conn: &Connection,
+    state: &LaneState,
+    damaged: &[(u64, u64)],
+) -> Result<StreamCounts, BufferError> {
+    let mut statement =
+        conn.prepare_cached("SELECT id, streams FROM block WHERE id BETWEEN ?1 AND ?2")?;
+    let (first, last) = (state.sealed_through + 1, state.last_sequence());
+    let mut rows = statement.query(params![key(state.lane, first), key(state.lane, last)])?;
+    let mut sum = StreamCounts::default();
+    // A row that can't be read is not counted, nor is what lies behind it.
+    while let Ok(Some(row)) = rows.next() {
+        let first = number_of_key(row.get(0)?);
+        let text = row.get_ref(1)?;
+        let counts = text.as_str().ok().and_then(StreamCounts::from_text);
+        if !damaged.iter().any(|range| (range.0..=range.1).contains(&first)) {
+            sum.add(&counts.unwrap_or_default());
+        }
+    }
+    Ok(sum)
+}

@@ -1,0 +1,103 @@
+//! The command line of `penstock-high`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::DEFAULT_PATH;
+
+/// Takes audit records in the secure zone and seals them into bundles that cross the gap.
+#[derive(Debug, Parser)]
+#[command(name = "penstock-high", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make the signing key and, where there is none, a configuration; print the public half.
+    Init {
+        /// The name of this installation: 1 to 32 of a-z, 0-9 and '-'.
+        #[arg(long)]
+        origin: String,
+        /// Keep everything under this folder: configuration, keys and state.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+    /// Print this side's public half, for the low side.
+    Public,
+    /// Encrypt to a low side from now on; compare its fingerprint first.
+    Pair {
+        /// The low side's public half.
+        file: PathBuf,
+    },
+    /// Check the configuration and the keys, and name every problem at once.
+    CheckConfig,
+    /// Listen, buffer and seal, until told to stop.
+    Run,
+    /// Seal now what waits in the buffer.
+    Seal {
+        /// Only this lane (flash or routine).
+        #[arg(long)]
+        lane: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy sealed bundles to a mounted medium, read them back, and keep a record of it.
+    Export {
+        /// A folder on the medium.
+        dest: PathBuf,
+        /// Bundles that were handed over already, too.
+        #[arg(long)]
+        all: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what waits, how old it is, and sums that add up.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the bundles that this side knows.
+    Bundles {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the whole buffer and name every record that was damaged on the disk.
+    CheckBuffer {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Mark what the operator must know as known.
+    Acknowledge {
+        /// The number of an alarm, as `status` shows it; without one, all.
+        alarm: Option<u64>,
+    },
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,101 @@
+//! `init`, `public` and `pair`: keys and the exchange of their public halves.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use shared::keys::{
+    KeyError, PublicHalf, Recipients, SIGNING_KEY_FILE, SigningKey, generate_signing_key,
+};
+use shared::record::OriginId;
+
+use super::Failure;
+use crate::config::{Config, SAMPLE};
+
+/// Makes key and configuration, without replacing either, and prints the public half.
+pub(super) fn init(config: &Path, origin: &str, dir: Option<&Path>) -> Result<(), Failure> {
+    let origin: OriginId = origin.parse().map_err(|err| Failure::usage(&err))?;
+    let config = match dir {
+        Some(dir) => dir.join("high.toml"),
+        None => config.to_owned(),
+    };
+    let (state_dir, keys_dir) = match dir {
+        Some(dir) => {
+            shared::durable::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
+            let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
+            (dir.join("state"), dir.join("keys"))
+        }
+        None if config.exists() => {
+            let config = Config::load(&config)?;
+            (config.state_dir, config.keys_dir)
+        }
+        None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
+    };
+    for dir in [&state_dir, &keys_dir] {
+        shared::durable::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
+    }
+    if !config.exists() {
+        let text = sample_for(&origin, &state_dir, &keys_dir);
+        shared::durable::write(&config, text.as_bytes(), 0o644)
+            .with_context(|| format!("can't write {}", config.display()))?;
+        eprintln!("wrote {}", config.display());
+    }
+    let key = keys_dir.join(SIGNING_KEY_FILE);
+    let half = match generate_signing_key(&key) {
+        Ok(key) => key.public_half(origin.as_str()),
+        Err(KeyError::Exists { .. }) => {
+            eprintln!("{} exists already and stays as it is", key.display());
+            SigningKey::load(&key)?.public_half(origin.as_str())
+        }
+        Err(err) => return Err(err.into()),
+    };
+    print_half(&half);
+    eprintln!("next: take this text to the low side: penstock-low pair FILE");
+    Ok(())
+}
+
+/// Prints the public half again.
+pub(super) fn public(config: &Config) -> Result<(), Failure> {
+    let key = SigningKey::load(&config.keys_dir.join(SIGNING_KEY_FILE))?;
+    print_half(&key.public_half(config.origin.as_str()));
+    Ok(())
+}
+
+/// Adds a recipient.
+pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
+    let half = PublicHalf::load(file)?;
+    if half.side == shared::keys::Side::High {
+        return Err(Failure::config(format!(
+            "{} is the public half of a high side\n  try: the text that penstock-low init printed",
+            file.display()
+        )));
+    }
+    // What is there and what is added must be able to receive together.
+    let mut halves = match Recipients::load(&config.keys_dir) {
+        Ok(known) => known.halves().to_vec(),
+        Err(KeyError::NoRecipient { .. }) => Vec::new(),
+        Err(err) => return Err(err.into()),
+    };
+    halves.push(half.clone());
+    if let Err(Some(problem)) = Recipients::new(halves) {
+        return Err(Failure::config(format!("{}: together with it {problem}", file.display())));
+    }
+    let new = Recipients::add(&config.keys_dir, &half)?;
+    let what = if new { "bundles are encrypted to" } else { "was paired already:" };
+    eprintln!("{what} {}", half.name);
+    eprintln!("fingerprint {}", half.fingerprint());
+    eprintln!("next: read it aloud to the low side; they see theirs with: penstock-low public");
+    eprintln!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");
+    Ok(())
+}
+
+fn print_half(half: &PublicHalf) {
+    print!("{half}");
+    eprintln!("fingerprint {}", half.fingerprint());
+}
+
+fn sample_for(origin: &OriginId, state_dir: &Path, keys_dir: &Path) -> String {
+    SAMPLE
+        .replace("origin = \"my-site\"", &format!("origin = \"{origin}\""))
+        .replace("\"/var/lib/penstock-high\"", &format!("{:?}", state_dir.display().to_string()))
+        .replace("\"/etc/penstock/high-keys\"", &format!("{:?}", keys_dir.display().to_string()))
+}

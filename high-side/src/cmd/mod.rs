@@ -1,0 +1,137 @@
+//! The verbs: each turns arguments into work and a result into words and an exit code.
+
+mod bundles;
+mod export;
+mod init;
+mod seal;
+mod status;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use shared::config::ConfigError;
+use shared::exit;
+use shared::keys::KeyError;
+
+use crate::agent;
+use crate::buffer::BufferError;
+use crate::cli::{Cli, Verb};
+use crate::config::Config;
+use crate::sealer::SealerError;
+
+/// A verb that failed: what it says, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure with its own words.
+    pub fn new(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: exit::FAILED }
+    }
+
+    fn usage(message: &impl Display) -> Self {
+        Self { message: message.to_string(), code: exit::USAGE }
+    }
+
+    fn config(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: exit::CONFIG }
+    }
+
+    fn io(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: exit::IO }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(err: ConfigError) -> Self {
+        Self::config(err)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(err: KeyError) -> Self {
+        Self::config(err)
+    }
+}
+
+impl From<BufferError> for Failure {
+    fn from(err: BufferError) -> Self {
+        Self::new(chain(&err))
+    }
+}
+
+impl From<SealerError> for Failure {
+    fn from(err: SealerError) -> Self {
+        Self::new(chain(&err))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(err: anyhow::Error) -> Self {
+        let io = err.chain().any(|cause| cause.is::<std::io::Error>());
+        let message = format!("{err:#}");
+        if io { Self::io(message) } else { Self::new(message) }
+    }
+}
+
+/// An error with its causes, once.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Runs one verb and says how it ended.
+pub fn run(cli: &Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => {
+            eprintln!("penstock-high: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let load = || Config::load(&cli.config);
+    match &cli.verb {
+        Verb::Init { origin, dir } => init::init(&cli.config, origin, dir.as_deref()),
+        Verb::Public => init::public(&load()?),
+        Verb::Pair { file } => init::pair(&load()?, file),
+        Verb::CheckConfig => check_config(&load()?),
+        Verb::Run => agent::run(load()?),
+        Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
+        Verb::Export { dest, all, json } => export::export(&load()?, dest, *all, *json),
+        Verb::Status { json } => status::status(&load()?, *json),
+        Verb::Bundles { json } => bundles::bundles(&load()?, *json),
+        Verb::CheckBuffer { json } => bundles::check_buffer(&load()?, *json),
+        Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
+        Verb::Completions { shell } => {
+            let name = "penstock-high";
+            clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn check_config(config: &Config) -> Result<(), Failure> {
+    let problems = agent::check(config);
+    if problems.is_empty() {
+        eprintln!("{} is in order", config.path.display());
+        return Ok(());
+    }
+    let list = problems.join("\n  ");
+    Err(Failure::config(format!("{} problem(s)\n  {list}", problems.len())))
+}

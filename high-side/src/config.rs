@@ -1,0 +1,522 @@
+//! The configuration file: raw form, checked form, defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use shared::bundle::RECORD_BYTES_MAX;
+use shared::config::{ByteSize, ConfigError, Problems, Span, load};
+use shared::record::{Lane, OriginId, Stream};
+use shared::telemetry::LogFormat;
+use tracing::level_filters::LevelFilter;
+
+use crate::ingest::{ClientAuth, Limits, ListenerSettings, Protocol, TlsSettings};
+use crate::policy::SealPolicy;
+
+/// Where the configuration is looked for without `--config`.
+pub const DEFAULT_PATH: &str = "/etc/penstock/high.toml";
+
+/// The packaged sample: every key with its default.
+pub const SAMPLE: &str = include_str!("sample.toml");
+
+/// Everything the agent needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The name of this installation.
+    pub origin: OriginId,
+    /// Buffer, status, and the outbox by default.
+    pub state_dir: PathBuf,
+    /// Signing key and recipients.
+    pub keys_dir: PathBuf,
+    /// Log level.
+    pub log_level: LevelFilter,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// The sockets.
+    pub listeners: Vec<ListenerSettings>,
+    /// The buffer's limits.
+    pub buffer: RawBuffer,
+    /// When to seal.
+    pub seal: RawSeal,
+    /// Where bundles appear.
+    pub outbox: Outbox,
+    /// The folder that bundles are copied to.
+    pub handoff: Option<PathBuf>,
+}
+
+/// The outbox, checked.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// The folder.
+    pub path: PathBuf,
+    /// How long a bundle is kept after it was handed over.
+    pub retain: Duration,
+    /// How much may be kept, in bytes.
+    pub retain_bytes: u64,
+    /// How much may wait to be handed over, in bytes.
+    pub waiting_bytes_max: u64,
+}
+
+/// Whether clients show certificates, as written in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawClientAuth {
+    #[default]
+    None,
+    Optional,
+    Required,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawConfig {
+    origin: String,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    #[serde(default = "default_keys_dir")]
+    keys_dir: PathBuf,
+    #[serde(default)]
+    log: RawLog,
+    #[serde(default)]
+    listener: Vec<RawListener>,
+    #[serde(default)]
+    buffer: RawBuffer,
+    #[serde(default)]
+    seal: RawSeal,
+    #[serde(default)]
+    outbox: RawOutbox,
+    handoff: Option<RawHandoff>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawLog {
+    level: String,
+    format: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawListener {
+    name: String,
+    protocol: String,
+    bind: String,
+    #[serde(default)]
+    lane: Option<String>,
+    #[serde(default)]
+    stream: Option<String>,
+    message_bytes_max: Option<ByteSize>,
+    connections_max: Option<usize>,
+    idle_timeout: Option<Span>,
+    message_timeout: Option<Span>,
+    handshake_timeout: Option<Span>,
+    receive_buffer: Option<ByteSize>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    #[serde(default)]
+    client_auth: RawClientAuth,
+    client_ca: Option<PathBuf>,
+}
+
+/// The section `[buffer]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct RawBuffer {
+    /// What the buffer may take on disk.
+    pub quota: ByteSize,
+    /// What must stay free on the disk.
+    pub free_disk_floor: ByteSize,
+    /// A group is committed when it has so many records,
+    pub commit_records: u64,
+    /// or so many bytes,
+    pub commit_bytes: ByteSize,
+    /// or is so old.
+    pub commit_interval: Span,
+    /// What may be in memory and not committed.
+    pub in_flight: ByteSize,
+}
+
+/// The section `[seal]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct RawSeal {
+    /// The routine lane's budget.
+    pub latency_budget: Span,
+    /// The flash lane's budget.
+    pub flash_budget: Span,
+    /// The part kept for the transfer, in percent.
+    pub transfer_share: u8,
+    /// The most record bytes in one bundle.
+    pub bundle_bytes_max: ByteSize,
+    /// The most records in one bundle.
+    pub bundle_records_max: u64,
+    /// The longest silence.
+    pub heartbeat: Span,
+    /// zstd's level.
+    pub compression_level: i32,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct RawOutbox {
+    path: PathBuf,
+    retain: Span,
+    retain_bytes: ByteSize,
+    waiting_bytes_max: ByteSize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawHandoff {
+    folder: PathBuf,
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/penstock-high")
+}
+
+fn default_keys_dir() -> PathBuf {
+    PathBuf::from("/etc/penstock/high-keys")
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: "text".to_owned() }
+    }
+}
+
+impl Default for RawBuffer {
+    fn default() -> Self {
+        Self {
+            quota: ByteSize::gib(8),
+            free_disk_floor: ByteSize::mib(512),
+            commit_records: 4096,
+            commit_bytes: ByteSize::mib(4),
+            commit_interval: Span::millis(5),
+            in_flight: ByteSize::mib(8),
+        }
+    }
+}
+
+impl Default for RawSeal {
+    fn default() -> Self {
+        Self {
+            latency_budget: Span::secs(24 * 3600),
+            flash_budget: Span::secs(10),
+            transfer_share: 50,
+            bundle_bytes_max: ByteSize::mib(256),
+            bundle_records_max: 1_000_000,
+            heartbeat: Span::secs(3600),
+            compression_level: 3,
+        }
+    }
+}
+
+impl Default for RawOutbox {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            retain: Span::secs(7 * 24 * 3600),
+            retain_bytes: ByteSize::gib(20),
+            waiting_bytes_max: ByteSize::gib(100),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::check(load(path)?, path)
+    }
+
+    /// The rules for sealing in one lane.
+    pub fn seal_policy(&self, lane: Lane) -> SealPolicy {
+        let budget = match lane {
+            Lane::Flash => self.seal.flash_budget,
+            Lane::Routine => self.seal.latency_budget,
+        };
+        SealPolicy {
+            latency_budget: budget.0,
+            transfer_share_percent: self.seal.transfer_share,
+            records_max: self.seal.bundle_records_max,
+            plain_bytes_max: self.seal.bundle_bytes_max.0,
+            heartbeat: self.seal.heartbeat.0,
+        }
+    }
+
+    fn check(raw: RawConfig, path: &Path) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        let origin = raw.origin.parse::<OriginId>().map_err(|err| problems.add("origin", err)).ok();
+        let log_level = raw.log.level.parse().unwrap_or_else(|_| {
+            problems.add("log.level", "is error, warn, info, debug or trace");
+            LevelFilter::INFO
+        });
+        let log_format = match raw.log.format.as_str() {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => {
+                problems.add("log.format", "is text or json");
+                LogFormat::Text
+            }
+        };
+        let mut listeners: Vec<ListenerSettings> = Vec::new();
+        for (at, raw) in raw.listener.iter().enumerate() {
+            if let Some(listener) = check_listener(raw, at, &mut problems) {
+                problems.check(
+                    listeners.iter().all(|other| other.name != listener.name),
+                    &format!("listener.{}", listener.name),
+                    "the name is taken by another listener",
+                );
+                listeners.push(listener);
+            }
+        }
+        check_buffer(&raw.buffer, &mut problems);
+        check_seal(&raw.seal, &mut problems);
+        let outbox_path = if raw.outbox.path.as_os_str().is_empty() {
+            raw.state_dir.join("outbox")
+        } else {
+            raw.outbox.path
+        };
+        let handoff = raw.handoff.map(|handoff| handoff.folder);
+        problems.check(
+            handoff.as_ref() != Some(&outbox_path),
+            "handoff.folder",
+            "is the outbox itself; give another folder, or leave the section out and take bundles from the outbox",
+        );
+        problems.into_result(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            origin: origin.ok_or_else(|| unreachable_origin(path))?,
+            state_dir: raw.state_dir,
+            keys_dir: raw.keys_dir,
+            log_level,
+            log_format,
+            listeners,
+            buffer: raw.buffer,
+            seal: raw.seal,
+            outbox: Outbox {
+                path: outbox_path,
+                retain: raw.outbox.retain.0,
+                retain_bytes: raw.outbox.retain_bytes.0,
+                waiting_bytes_max: raw.outbox.waiting_bytes_max.0,
+            },
+            handoff,
+        })
+    }
+}
+
+/// The problems were reported already when there is no origin; this is never seen.
+fn unreachable_origin(path: &Path) -> ConfigError {
+    ConfigError::Values { path: path.to_owned(), problems: vec!["  origin: is missing".to_owned()] }
+}
+
+fn check_listener(
+    raw: &RawListener,
+    at: usize,
+    problems: &mut Problems,
+) -> Option<ListenerSettings> {
+    let key = |field: &str| {
+        let name = if raw.name.is_empty() { format!("#{}", at + 1) } else { raw.name.clone() };
+        format!("listener.{name}.{field}")
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+    problems.check(
+        (1..=32).contains(&raw.name.len()) && raw.name.bytes().all(plain),
+        &key("name"),
+        "is 1 to 32 letters, digits, '-', '_' or '.'",
+    );
+    let bind = raw.bind.parse::<SocketAddr>().map_err(|_| {
+        problems.add(&key("bind"), "is an address and a port, as 0.0.0.0:6514 or [::]:6514");
+    });
+    let lane = raw.lane.as_deref().unwrap_or("routine").parse::<Lane>().map_err(|_| {
+        problems.add(&key("lane"), "is routine or flash");
+    });
+    let stream = match raw.stream.as_deref().unwrap_or("auto") {
+        "auto" => Ok(None),
+        name => name.parse::<Stream>().map(Some).map_err(|_| {
+            problems.add(
+                &key("stream"),
+                "is auto, portainer-auth, portainer-activity, kube-audit, falco or other",
+            );
+        }),
+    };
+    let protocol = match raw.protocol.as_str() {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
+        _ => {
+            problems.add(&key("protocol"), "is udp, tcp or tls");
+            None
+        }
+    };
+    let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
+    if raw.protocol != "tls" && tls_keys {
+        problems.add(&key("certificate"), "only protocol \"tls\" uses certificates");
+    }
+    Some(ListenerSettings {
+        name: raw.name.clone(),
+        limits: check_limits(raw, &key, problems),
+        bind: bind.ok()?,
+        protocol: protocol?,
+        lane: lane.ok()?,
+        stream: stream.ok()?,
+    })
+}
+
+fn check_limits(
+    raw: &RawListener,
+    key: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Limits {
+    let mut limits = Limits::default();
+    if let Some(ByteSize(bytes)) = raw.message_bytes_max {
+        limits.message_bytes_max = bytes as usize;
+        problems.check(
+            (480..=RECORD_BYTES_MAX).contains(&bytes),
+            &key("message-bytes-max"),
+            "is from 480B (RFC 5424 section 6.1) to 16MiB",
+        );
+    }
+    if let Some(count) = raw.connections_max {
+        limits.connections_max = count;
+        problems.check(count > 0, &key("connections-max"), "must not be 0");
+    }
+    if let Some(ByteSize(bytes)) = raw.receive_buffer {
+        limits.receive_buffer_bytes = bytes as usize;
+        problems.check(bytes <= 1 << 30, &key("receive-buffer"), "is at most 1GiB");
+    }
+    let mut time = |field: &str, value: Option<Span>, limit: &mut Duration| {
+        if let Some(Span(value)) = value {
+            *limit = value;
+            problems.check(!value.is_zero(), &key(field), "must not be 0");
+        }
+    };
+    time("idle-timeout", raw.idle_timeout, &mut limits.idle_timeout);
+    time("message-timeout", raw.message_timeout, &mut limits.message_timeout);
+    time("handshake-timeout", raw.handshake_timeout, &mut limits.handshake_timeout);
+    limits
+}
+
+fn check_tls(
+    raw: &RawListener,
+    key: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<TlsSettings> {
+    let mut file = |field: &str, path: &Option<PathBuf>| {
+        match path {
+            None => problems.add(&key(field), "is needed for protocol \"tls\""),
+            Some(path) if !path.is_file() => {
+                problems.add(&key(field), format!("{} is no file that can be read", path.display()));
+            }
+            Some(_) => {}
+        }
+        path.clone()
+    };
+    let certificate = file("certificate", &raw.certificate);
+    let key_file = file("key", &raw.key);
+    let client_auth = match raw.client_auth {
+        RawClientAuth::None => Some(ClientAuth::None),
+        RawClientAuth::Optional => file("client-ca", &raw.client_ca).map(ClientAuth::Optional),
+        RawClientAuth::Required => file("client-ca", &raw.client_ca).map(ClientAuth::Required),
+    };
+    if raw.client_auth == RawClientAuth::None && raw.client_ca.is_some() {
+        problems.add(&key("client-auth"), "is none, but client-ca is given: say optional or required");
+    }
+    Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
+}
+
+fn check_buffer(raw: &RawBuffer, problems: &mut Problems) {
+    problems.check(raw.quota >= ByteSize::mib(8), "buffer.quota", "is at least 8MiB");
+    problems.check(raw.commit_records > 0, "buffer.commit-records", "must not be 0");
+    problems.check(raw.commit_bytes.0 > 0, "buffer.commit-bytes", "must not be 0");
+    problems.check(
+        raw.commit_interval <= Span::secs(1),
+        "buffer.commit-interval",
+        "is at most 1s: so much can be lost in a power cut",
+    );
+    problems.check(
+        raw.in_flight >= ByteSize::mib(1) && raw.in_flight <= ByteSize::gib(1),
+        "buffer.in-flight",
+        "is from 1MiB to 1GiB",
+    );
+}
+
+fn check_seal(raw: &RawSeal, problems: &mut Problems) {
+    problems.check(raw.latency_budget >= Span::secs(1), "seal.latency-budget", "is at least 1s");
+    problems.check(raw.flash_budget >= Span::millis(100), "seal.flash-budget", "is at least 100ms");
+    problems.check(
+        raw.flash_budget <= raw.latency_budget,
+        "seal.flash-budget",
+        "is longer than latency-budget; the flash lane is the faster one",
+    );
+    problems.check(raw.transfer_share <= 95, "seal.transfer-share", "is 0 to 95 percent");
+    problems.check(
+        raw.bundle_bytes_max >= ByteSize::mib(1) && raw.bundle_bytes_max <= ByteSize::gib(16),
+        "seal.bundle-bytes-max",
+        "is from 1MiB to 16GiB",
+    );
+    problems.check(raw.bundle_records_max > 0, "seal.bundle-records-max", "must not be 0");
+    problems.check(raw.heartbeat >= Span::secs(1), "seal.heartbeat", "is at least 1s");
+    problems.check(
+        (1..=19).contains(&raw.compression_level),
+        "seal.compression-level",
+        "is 1 to 19",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("high.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn the_sample_holds_every_default() {
+        let sample = parse(SAMPLE).unwrap();
+        let bare = parse("origin = \"my-site\"").unwrap();
+        assert_eq!(sample.buffer, bare.buffer);
+        assert_eq!(sample.seal, bare.seal);
+        assert_eq!(sample.state_dir, bare.state_dir);
+        assert_eq!(sample.keys_dir, bare.keys_dir);
+        assert_eq!(format!("{:?}", sample.outbox), format!("{:?}", bare.outbox));
+        assert_eq!(sample.log_level, bare.log_level);
+        // What is commented out is right, too.
+        let all: String = SAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let message = parse(&all).unwrap_err().to_string();
+        assert!(message.contains("3 problem(s)"), "only the missing files: {message}");
+    }
+
+    #[test]
+    fn all_problems_are_named_in_one_run() {
+        let text = "origin = \"Bad Name\"\n[seal]\nlatency-budget = \"0s\"\ncompression-level = 40\n\
+                    [[listener]]\nname = \"a\"\nprotocol = \"tls\"\nbind = \"nowhere\"\n\
+                    [[listener]]\nname = \"b\"\nprotocol = \"sctp\"\nbind = \"127.0.0.1:1\"\n";
+        let message = parse(text).unwrap_err().to_string();
+        for part in [
+            "origin", "seal.latency-budget", "seal.compression-level", "listener.a.bind",
+            "listener.a.certificate", "listener.a.key", "listener.b.protocol",
+        ] {
+            assert!(message.contains(part), "{part} is missing from {message}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let message = parse("origin = \"a\"\n[seal]\nlatency = \"1h\"\n").unwrap_err().to_string();
+        assert!(message.contains("line 3") && message.contains("latency"), "{message}");
+    }
+}

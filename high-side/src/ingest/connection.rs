@@ -1,0 +1,405 @@
+//! One connection: bytes in, batches out.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use shared::clock::Nanos;
+use shared::record::SourceTag;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::buffer::{Incoming, IncomingMessage, IntakeClosed};
+
+use super::Listener;
+use super::counters::{Gauge, add};
+use super::framing::{Framer, Step};
+use super::memory::ReadPermit;
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed it, or it broke.
+    Closed,
+    /// Nothing came for too long.
+    Idle,
+    /// The buffer takes nothing any more.
+    IntakeClosed,
+    /// A message took too long.
+    Slow,
+    /// The agent stops.
+    Stopping,
+}
+
+/// Reads a connection to its end. Whatever was read is handed over before this returns.
+pub(super) async fn serve<S: AsyncRead + Unpin>(
+    socket: &mut S,
+    source: Arc<SourceTag>,
+    listener: &Listener,
+) -> End {
+    let mut connection = Connection {
+        listener,
+        buffer: ReadBuffer::new(),
+        framer: Framer::new(listener.settings.limits.message_bytes_max),
+        batch: Batch::new(listener, source),
+        head: None,
+        shutdown: listener.surroundings.shutdown.clone(),
+        began: None,
+    };
+    connection.run(socket).await.unwrap_or(End::IntakeClosed)
+}
+
+struct Connection<'a> {
+    listener: &'a Listener,
+    buffer: ReadBuffer,
+    framer: Framer,
+    batch: Batch<'a>,
+    /// The kept part of a message longer than the limit, until its end is found.
+    head: Option<(Vec<u8>, ReadPermit)>,
+    shutdown: watch::Receiver<bool>,
+    /// When an unfinished message began.
+    began: Option<Instant>,
+}
+
+impl Connection<'_> {
+    async fn run<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> Result<End, IntakeClosed> {
+        loop {
+            let end = self.fill(socket).await;
+            let received = self.listener.surroundings.clock.now();
+            let mut want = self.deframe(received, false).await?;
+            // What the kernel had taken in before the agent stops is read first, for a moment.
+            if end == Some(End::Stopping) {
+                let until = Instant::now() + STOP_DRAIN;
+                while let Ok(Ok(1..)) = timeout_at(until, self.buffer.fill(socket, true)).await {
+                    want = self.deframe(received, false).await?;
+                    if self.buffer.capacity() < want && !self.grow(want, until).await {
+                        break;
+                    }
+                }
+            }
+            if let Some(end) = end {
+                self.deframe(received, true).await?;
+                return Ok(end);
+            }
+            self.buffer.shrink_if_idle();
+            let unfinished = !self.buffer.is_empty() || self.head.is_some();
+            self.began = unfinished.then(|| self.began.unwrap_or_else(Instant::now));
+            if self.buffer.capacity() < want {
+                let deadline = Instant::now() + self.listener.settings.limits.message_timeout;
+                if !self.grow(want, deadline).await {
+                    self.deframe(received, true).await?;
+                    return Ok(End::Slow);
+                }
+            } else if self.buffer.was_full {
+                self.buffer.grow_if_free(&self.listener.surroundings.memory);
+            }
+        }
+    }
+
+    /// Waits for bytes; says so if the connection is over.
+    async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> Option<End> {
+        let limits = &self.listener.settings.limits;
+        let (deadline, late) = match self.began {
+            Some(began) => (began + limits.message_timeout, End::Slow),
+            None => (Instant::now() + limits.idle_timeout, End::Idle),
+        };
+        if *self.shutdown.borrow() {
+            return Some(End::Stopping);
+        }
+        loop {
+            let quiet = self.buffer.is_empty() && self.buffer.capacity() > BASE_BYTES;
+            let until = if quiet { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let read = tokio::select! {
+                read = timeout_at(until, self.buffer.fill(socket, false)) => read,
+                _ = self.shutdown.changed() => return Some(End::Stopping),
+            };
+            return match read {
+                Ok(Ok(0) | Err(_)) => Some(End::Closed),
+                Ok(Ok(_)) => None,
+                Err(_) if until < deadline => {
+                    self.buffer = ReadBuffer::new();
+                    continue;
+                }
+                Err(_) => Some(late),
+            };
+        }
+    }
+
+    /// Makes room for a message that needs it, if others give back enough memory in time.
+    async fn grow(&mut self, want: usize, deadline: Instant) -> bool {
+        // A line says only that it goes on: doubling keeps the copying linear.
+        let longest = self.listener.settings.limits.message_bytes_max + COUNT_BYTES;
+        let want = want.max((self.buffer.capacity() * 2).min(longest));
+        let more = want.saturating_sub(self.buffer.capacity());
+        let memory = &self.listener.surroundings.memory;
+        match timeout_at(deadline, memory.take(more)).await {
+            Ok(permit) => {
+                self.buffer.resize(want, permit);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Hands over everything that is whole; gives how much room the next message needs.
+    async fn deframe(&mut self, received: Nanos, end: bool) -> Result<usize, IntakeClosed> {
+        let counters = &self.listener.counters;
+        self.batch.expect(self.buffer.data().len());
+        loop {
+            let data = self.buffer.data();
+            if data.is_empty() && !(end && self.head.is_some()) {
+                break;
+            }
+            let step = self.framer.step(data, end);
+            let consumed = step.consumed();
+            match step {
+                Step::Empty { .. } => add(&counters.empty_frames, 1),
+                Step::Message { body, cut_from, .. } => {
+                    self.batch.push(&data[body], received, cut_from);
+                    self.began = None;
+                }
+                Step::Head { body, .. } => {
+                    self.head = Some((data[body].to_vec(), ReadPermit::default()));
+                }
+                Step::Tail { cut_from, .. } => {
+                    if let Some((head, _)) = self.head.take() {
+                        self.batch.push(&head, received, Some(cut_from));
+                    }
+                    self.began = None;
+                }
+                Step::More { want, .. } => {
+                    self.buffer.consume(consumed);
+                    self.keep_head();
+                    self.batch.submit().await?;
+                    return Ok(want);
+                }
+            }
+            self.buffer.consume(consumed);
+            if self.batch.is_full() {
+                self.batch.submit().await?;
+            }
+        }
+        self.keep_head();
+        self.batch.submit().await?;
+        Ok(0)
+    }
+
+    /// The buffer that a long message's head came from goes, and its memory is the head's.
+    fn keep_head(&mut self) {
+        if let Some((_, permit)) = &mut self.head
+            && self.buffer.is_empty()
+        {
+            permit.merge(std::mem::replace(&mut self.buffer, ReadBuffer::new()).permit);
+        }
+    }
+}
+
+/// Messages on their way to the intake.
+pub(super) struct Batch<'a> {
+    listener: &'a Listener,
+    source: Arc<SourceTag>,
+    data: Vec<u8>,
+    messages: Vec<IncomingMessage>,
+    truncated: u64,
+    room_bytes: usize,
+    room_messages: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(listener: &'a Listener, source: Arc<SourceTag>) -> Self {
+        Self {
+            listener,
+            source,
+            data: Vec::new(),
+            messages: Vec::new(),
+            truncated: 0,
+            room_bytes: 0,
+            room_messages: 0,
+        }
+    }
+
+    /// Says how many bytes are at hand, so that the next batch is allocated once.
+    pub(super) fn expect(&mut self, bytes: usize) {
+        self.room_bytes = bytes.min(BATCH_BYTES_MAX);
+    }
+
+    pub(super) fn push(&mut self, raw: &[u8], received: Nanos, cut_from: Option<u64>) {
+        if self.messages.is_empty() {
+            self.data.reserve(self.room_bytes);
+            self.messages.reserve(self.room_messages);
+        }
+        self.data.extend_from_slice(raw);
+        let stream = self.listener.recognise(raw);
+        self.messages.push(IncomingMessage { end: self.data.len(), received, stream, cut_from });
+        self.truncated += u64::from(cut_from.is_some());
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MESSAGES_MAX || self.data.len() >= BATCH_BYTES_MAX
+    }
+
+    /// The batch to hand over, counted; this one is empty afterwards.
+    pub(super) fn take(&mut self) -> Option<Incoming> {
+        if self.messages.is_empty() {
+            return None;
+        }
+        self.room_messages = self.messages.len();
+        let counters = &self.listener.counters;
+        add(&counters.messages, self.messages.len() as u64);
+        add(&counters.bytes, self.data.len() as u64);
+        add(&counters.truncated, std::mem::take(&mut self.truncated));
+        Some(Incoming {
+            lane: self.listener.settings.lane,
+            source: Arc::clone(&self.source),
+            data: std::mem::take(&mut self.data),
+            messages: std::mem::take(&mut self.messages),
+            committed: None,
+        })
+    }
+
+    async fn submit(&mut self) -> Result<(), IntakeClosed> {
+        let Some(incoming) = self.take() else { return Ok(()) };
+        let _waiting = Waiting::begin(&self.listener.counters);
+        self.listener.surroundings.intake.submit(incoming).await
+    }
+}
+
+/// Counts the time until it is dropped as spent waiting for the buffer.
+pub(super) struct Waiting<'a> {
+    _now: Gauge<'a>,
+    sum: &'a AtomicU64,
+    since: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    pub(super) fn begin(counters: &'a super::IngestCounters) -> Self {
+        let now = Gauge::up(&counters.waiting);
+        Self { _now: now, sum: &counters.waited_nanos, since: Instant::now() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.sum.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+/// Bytes read and not yet consumed, in a buffer that follows the load.
+struct ReadBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Whether the last read filled it to the brim: there may be more to be had at once.
+    was_full: bool,
+    permit: ReadPermit,
+}
+
+impl ReadBuffer {
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; BASE_BYTES],
+            start: 0,
+            end: 0,
+            was_full: false,
+            permit: ReadPermit::default(),
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    fn resize(&mut self, length: usize, permit: ReadPermit) {
+        self.bytes.resize(length, 0);
+        self.permit.merge(permit);
+    }
+
+    /// A buffer that grew for one long message goes back to the base.
+    fn shrink_if_idle(&mut self) {
+        if self.is_empty() && self.capacity() > READ_BYTES_MAX {
+            *self = Self::new();
+        }
+    }
+
+    /// Doubles the buffer, up to the size of a large read, if memory is to be had.
+    fn grow_if_free(&mut self, memory: &super::ReadMemory) {
+        let length = (self.capacity() * 2).min(READ_BYTES_MAX);
+        let more = length.saturating_sub(self.capacity());
+        if more > 0
+            && let Some(permit) = memory.try_take(more)
+        {
+            self.resize(length, permit);
+        }
+    }
+
+    /// Reads until the buffer is full or nothing more is there; waits for a first byte, unless
+    /// only what is there already is wanted. Gives 0 at the end of the stream.
+    async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S, now: bool) -> io::Result<usize> {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let before = self.end;
+        let result = poll_fn(|context| {
+            loop {
+                let mut room = ReadBuf::new(&mut self.bytes[self.end..]);
+                if room.remaining() == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                match Pin::new(&mut *socket).poll_read(context, &mut room) {
+                    Poll::Ready(Ok(())) if !room.filled().is_empty() => {
+                        self.end += room.filled().len();
+                    }
+                    // What came before an end or a fault is given first; both come again.
+                    Poll::Ready(_) | Poll::Pending if self.end > before => return Poll::Ready(Ok(())),
+                    Poll::Pending if now => return Poll::Ready(Ok(())),
+                    other => return other,
+                }
+            }
+        })
+        .await;
+        self.was_full = self.end == self.capacity();
+        result.map(|()| self.end - before)
+    }
+}
+
+/// The buffer that every connection has of its own.
+const BASE_BYTES: usize = 4 * 1024;
+
+/// The largest read: 340 messages of 750 bytes share one system call and one batch.
+const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// A batch is handed over once it holds so many messages, or
+const BATCH_MESSAGES_MAX: usize = 4096;
+/// so many bytes, though there is more in the read buffer.
+const BATCH_BYTES_MAX: usize = READ_BYTES_MAX;
+
+/// A connection that is quiet for so long gives back what it has beyond the base.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long a stopping agent reads on what its kernel has already taken in.
+const STOP_DRAIN: Duration = Duration::from_millis(500);
+
+/// A count of RFC 6587 and the space after it.
+const COUNT_BYTES: usize = 11;

@@ -1,0 +1,142 @@
+//! TCP and TLS listeners: one task accepts, one task for each connection reads.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use shared::record::SourceTag;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::connection::{End, serve};
+use super::counters::{Gauge, add};
+use super::{ListenError, Listener, TlsAcceptorHandle, peer_text};
+
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted agent must not wait for the connections of its predecessor to fade.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until shutdown, then waits for the connections to hand over what they have read.
+pub(super) async fn run(
+    listener: Arc<Listener>,
+    socket: TcpListener,
+    tls: Option<TlsAcceptorHandle>,
+) -> Result<(), ListenError> {
+    let mut connections = JoinSet::new();
+    let mut shutdown = listener.surroundings.shutdown.clone();
+    let name = &listener.settings.name;
+    let mut full = false;
+    while !*shutdown.borrow() {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(ended) = connections.join_next() => {
+                told_of_panic(name, ended);
+                continue;
+            }
+            _ = shutdown.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) if connections.len() < listener.settings.limits.connections_max => {
+                full = false;
+                add(&listener.counters.connections_total, 1);
+                connections.spawn(connection(Arc::clone(&listener), stream, peer, tls.clone()));
+            }
+            Ok(_) => {
+                add(&listener.counters.connections_refused, 1);
+                if !full {
+                    tracing::warn!(listener = %name, "connections-max is reached; refusing more");
+                }
+                full = true;
+            }
+            Err(error) => {
+                // Out of file descriptors, or a peer that left: neither ends a listener.
+                tracing::warn!(listener = %name, %error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    while let Some(ended) = connections.join_next().await {
+        told_of_panic(name, ended);
+    }
+    Ok(())
+}
+
+fn told_of_panic(listener: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(listener, %error, "a connection's task failed: a defect of this program");
+    }
+}
+
+async fn connection(
+    listener: Arc<Listener>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptorHandle>,
+) {
+    let counters = &listener.counters;
+    let _open = Gauge::up(&counters.connections_open);
+    let name = &listener.settings.name;
+    let peer = peer_text(peer);
+    // Finds peers that vanished, however long the idle timeout.
+    if let Err(error) = setsockopt(&stream, sockopt::KeepAlive, &true) {
+        tracing::debug!(listener = %name, peer, %error, "no keep-alive for a connection");
+    }
+    let end = match tls {
+        None => {
+            let source = Arc::new(SourceTag::new(name, &peer, None));
+            serve(&mut stream, source, &listener).await
+        }
+        Some(tls) => {
+            let limit = listener.settings.limits.handshake_timeout;
+            let mut shutdown = listener.surroundings.shutdown.clone();
+            let handshake = tokio::select! {
+                done = timeout(limit, tls.accept(stream)) => done,
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            let (mut stream, subject) = match handshake {
+                Ok(Ok(accepted)) => accepted,
+                Ok(Err(error)) => {
+                    add(&counters.handshake_failures, 1);
+                    tracing::warn!(listener = %name, peer, %error, "a TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    add(&counters.handshake_failures, 1);
+                    tracing::warn!(listener = %name, peer, "a TLS handshake took too long");
+                    return;
+                }
+            };
+            let source = Arc::new(SourceTag::new(name, &peer, subject.as_deref()));
+            let end = serve(&mut stream, source, &listener).await;
+            // Tells the peer that the end is meant; whether it listens is its own affair.
+            let _ = timeout(CLOSE_LIMIT, stream.shutdown()).await;
+            end
+        }
+    };
+    match end {
+        End::Idle => add(&counters.idle_closes, 1),
+        End::Slow => {
+            add(&counters.slow_closes, 1);
+            tracing::warn!(listener = %name, peer, "a message took too long; closed its connection");
+        }
+        End::Closed | End::IntakeClosed | End::Stopping => {}
+    }
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A pause after accepting failed, so that a full table of file descriptors is not spun upon.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a peer is given to take the end of a TLS connection.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
