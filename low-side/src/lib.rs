@@ -1,3 +1,34 @@
 //! The low-side agent of Penstock.
+//!
+//! ```text
+//! inbox ──> staging ──open()──> admit ──> store ──> replay ──> sinks, each with its own watermark
+//!              │                  │ ledger                └──> ...
+//!              └──> quarantine <──┘
+//! ```
+//!
+//! Invariant: bundles are believed by [`shared::bundle::open`] alone, and delivered only as
+//! [`ledger::AdmittedBundle`], which only the ledger makes. Invariant: nothing here depends on the
+//! high side.
 
 #![deny(missing_docs)]
+
+pub mod admit;
+pub mod agent;
+pub mod bell;
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod event;
+pub mod folders;
+pub mod import;
+pub mod inbox;
+pub mod ledger;
+pub mod quarantine;
+pub mod ranges;
+pub mod replay;
+pub mod sink;
+pub mod staging;
+pub mod status;
+
+#[cfg(test)]
+mod testing;

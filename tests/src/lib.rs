@@ -1,1 +1,29 @@
+//! The harness of the tests that meet Penstock as its users do: whole agents in their own
+//! processes, real peers beside them, and an oracle of what was sent.
+//!
+//! - [`sandbox`]: a temporary folder, free ports
+//! - [`process`]: child processes with a log file, killed when dropped; what they cost
+//! - [`wait`]: polling with a deadline, the only way a test waits
+//! - [`agents`]: both agents and their command lines, paired and carried between
+//! - [`oracle`]: which records were issued, and what came out: lost, repeated, foreign
+//! - [`logs`]: no unlisted ERROR line
+//! - [`peers`]: rsyslog, logger, openssl, age, ssh-keygen, zstd, tar, sha256sum, strace
+//! - [`forge`]: a second writer of bundles, which can break exactly one rule
+//! - [`load`]: the load generator and the counting sink
+//! - [`chain`]: bundles made without an agent
+//! - [`bench`]: what `make bench` measures
+//!
+//! A harness that can't do its work panics with a sentence that says what to do: a test that was
+//! not run must never look like one that passed.
 
+pub mod agents;
+pub mod bench;
+pub mod chain;
+pub mod forge;
+pub mod load;
+pub mod logs;
+pub mod oracle;
+pub mod peers;
+pub mod process;
+pub mod sandbox;
+pub mod wait;

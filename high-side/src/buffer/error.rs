@@ -92,6 +92,12 @@ pub enum BufferError {
 }
 
 impl BufferError {
+    /// Whether what is on disk is not what was written. Whoever meets this while writing should
+    /// call [`super::mark_broken`] and end the process: the next start sets the database aside.
+    pub fn is_broken(&self) -> bool {
+        self.fault() == Fault::Corrupt
+    }
+
     /// What to do about it.
     pub(super) fn fault(&self) -> Fault {
         match self {

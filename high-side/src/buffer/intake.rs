@@ -163,10 +163,25 @@ impl IntakeReceiver {
     }
 }
 
+impl IntakeReceiver {
+    pub(super) fn closer(&self) -> IntakeCloser {
+        IntakeCloser(Arc::clone(&self.permits))
+    }
+}
+
 impl Drop for IntakeReceiver {
-    /// Wakes whoever waits for a permit that will never come.
     fn drop(&mut self) {
-        self.permits.close();
+        self.closer().close();
+    }
+}
+
+/// Refuses whatever is submitted from now on, and wakes whoever waits for a permit that will never
+/// come.
+pub(super) struct IntakeCloser(Arc<Semaphore>);
+
+impl IntakeCloser {
+    pub(super) fn close(&self) {
+        self.0.close();
     }
 }
 

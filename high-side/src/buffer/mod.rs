@@ -56,7 +56,7 @@ pub use intake::{
     RequestKind,
 };
 pub use losses::LossReason;
-pub use open::{Opened, Recovery};
+pub use open::{Opened, Recovery, mark_broken};
 pub use store::{DamagedRange, PlanLimits, PlannedBundle, Store, Waiting};
 pub use totals::LaneTotals;
 pub use writer::{Writer, WriterStats};

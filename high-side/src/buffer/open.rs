@@ -100,8 +100,8 @@ pub(super) fn reopen(settings: &BufferSettings) -> Result<Connection, BufferErro
     Ok(conn)
 }
 
-/// Notes, for the next start, that the database must be set aside.
-pub(super) fn mark_broken(dir: &Path, why: &str) -> Result<(), BufferError> {
+/// Notes, for the next start, that the database of a buffer's folder must be set aside.
+pub fn mark_broken(dir: &Path, why: &str) -> Result<(), BufferError> {
     let path = dir.join(BROKEN);
     durable::write(&path, why.as_bytes(), 0o600).map_err(BufferError::io(path))
 }
@@ -136,9 +136,18 @@ fn open_existing(
         return Ok(None);
     }
     let mut conn = schema::connect(path, false)?;
-    // Before anything else is trusted, see `checkpoint`.
     schema::set_durable(&conn, settings)?;
-    schema::checkpoint(&conn)?;
+    // Before anything else is trusted.
+    match schema::checkpoint(&conn) {
+        // A full disk must not keep the agent from starting: it waits for room, visibly, and the
+        // sealer may make some. What was committed is in the log, which is synced once more.
+        Err(err) if err.fault() == Fault::Full => {
+            tracing::warn!(%err, "no room to copy the buffer's log into its database");
+            let log = beside(path, "-wal");
+            File::open(&log).and_then(|log| log.sync_all()).map_err(BufferError::io(log))?;
+        }
+        checkpointed => checkpointed?,
+    }
     if is_uninitialised(&conn)? {
         return Ok(None);
     }
@@ -147,6 +156,9 @@ fn open_existing(
     let auto_vacuum: i64 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
     if schema::tables(&conn)? != expected_tables()? || auto_vacuum != 0 {
         return Err(BufferError::Broken("its tables are not ours".to_owned()));
+    }
+    for table in SMALL_TABLES {
+        check_structure(&conn, table)?;
     }
     let life = load_life(&conn)?;
     if life.origin != *origin {
@@ -236,6 +248,14 @@ fn expected_tables() -> Result<Vec<String>, BufferError> {
     let mut conn = Connection::open_in_memory()?;
     migrate(&mut conn)?;
     schema::tables(&conn)
+}
+
+/// Whether the pages of a table and of its indices are in order.
+fn check_structure(conn: &Connection, table: &str) -> Result<(), BufferError> {
+    let found: String =
+        conn.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))?;
+    let broken = || BufferError::Broken(format!("table {table}: {found}"));
+    (found == "ok").then_some(()).ok_or_else(broken)
 }
 
 /// The last block of a lane must be the one that the lane's state names.
@@ -374,6 +394,10 @@ const LOCK: &str = "agent.lock";
 const EPOCH: &str = "epoch";
 /// Says that the database is broken and must be set aside at the next start.
 const BROKEN: &str = "broken";
+
+/// Tables whose pages are checked at each start. Those of blocks are not: they may be large, and
+/// what is damaged in them is found by their hashes and costs only the blocks that it hit.
+const SMALL_TABLES: [&str; 5] = ["life", "lane", "bundle", "loss", "alarm"];
 
 const LIFE: &str = "life";
 const MAGIC: &[u8] = b"SQLite format 3\0";

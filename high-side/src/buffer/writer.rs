@@ -19,7 +19,7 @@ use super::checked::number;
 use super::error::{BufferError, Fault};
 use super::gauges::{BufferGauges, WriterState};
 use super::group::{Group, GroupLimits, Grouper};
-use super::intake::IntakeReceiver;
+use super::intake::{IntakeCloser, IntakeReceiver};
 use super::lane::LaneState;
 use super::schema::key;
 use super::{BufferSettings, losses, open};
@@ -73,6 +73,7 @@ impl Writer {
             gauges,
             clock,
             give_up: Arc::clone(&give_up),
+            intake: intake.closer(),
             reclaim: Reclaim::Idle,
             reclaim_broken: false,
         };
@@ -96,9 +97,9 @@ impl Writer {
     /// Waits for the writer to commit all that was submitted, after every intake was dropped.
     pub fn join(self) -> Result<WriterStats, BufferError> {
         let panicked = || BufferError::Thread(std::io::Error::other("a thread panicked"));
-        let packed = self.packing.join().map_err(|_| panicked())?;
+        // If committing failed, packing ends when the last intake is dropped; nobody waits for it.
         let stats = self.committing.join().map_err(|_| panicked())??;
-        packed.map_err(BufferError::Thread)?;
+        self.packing.join().map_err(|_| panicked())?.map_err(BufferError::Thread)?;
         Ok(stats)
     }
 
@@ -115,6 +116,7 @@ struct Committer {
     gauges: Arc<BufferGauges>,
     clock: Arc<dyn Clock>,
     give_up: Arc<AtomicBool>,
+    intake: IntakeCloser,
     reclaim: Reclaim,
     /// Deleting hit a broken page: it is left alone, appending goes on elsewhere in the file.
     reclaim_broken: bool,
@@ -157,6 +159,7 @@ impl Committer {
                 Err(RecvTimeoutError::Disconnected) => break Ok(stats),
             }
         };
+        self.intake.close();
         self.gauges.enter(WriterState::Stopped, self.clock.now());
         if let Err(err) = &result {
             tracing::error!(%err, "the buffer's writer stops");

@@ -75,9 +75,16 @@ impl Connection<'_> {
             // What the kernel had taken in before the agent stops is read first, for a moment.
             if end == Some(End::Stopping) {
                 let until = Instant::now() + STOP_DRAIN;
-                while let Ok(Ok(1..)) = timeout_at(until, self.buffer.fill(socket, true)).await {
+                while let Ok(Ok(1..)) = timeout_at(
+                    until.min(Instant::now() + STOP_QUIET),
+                    self.buffer.fill(socket),
+                )
+                .await
+                {
                     want = self.deframe(received, false).await?;
-                    if self.buffer.capacity() < want && !self.grow(want, until).await {
+                    if self.buffer.capacity() < want
+                        && timeout_at(until, self.grow(want)).await.is_err()
+                    {
                         break;
                     }
                 }
@@ -90,10 +97,14 @@ impl Connection<'_> {
             let unfinished = !self.buffer.is_empty() || self.head.is_some();
             self.began = unfinished.then(|| self.began.unwrap_or_else(Instant::now));
             if self.buffer.capacity() < want {
-                let deadline = Instant::now() + self.listener.settings.limits.message_timeout;
-                if !self.grow(want, deadline).await {
+                let mut shutdown = self.shutdown.clone();
+                let grown = tokio::select! {
+                    () = self.grow(want) => true,
+                    _ = shutdown.wait_for(|stop| *stop) => false,
+                };
+                if !grown {
                     self.deframe(received, true).await?;
-                    return Ok(End::Slow);
+                    return Ok(End::Stopping);
                 }
             } else if self.buffer.was_full {
                 self.buffer.grow_if_free(&self.listener.surroundings.memory);
@@ -113,9 +124,13 @@ impl Connection<'_> {
         }
         loop {
             let quiet = self.buffer.is_empty() && self.buffer.capacity() > BASE_BYTES;
-            let until = if quiet { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let until = if quiet {
+                deadline.min(Instant::now() + QUIET)
+            } else {
+                deadline
+            };
             let read = tokio::select! {
-                read = timeout_at(until, self.buffer.fill(socket, false)) => read,
+                read = timeout_at(until, self.buffer.fill(socket)) => read,
                 _ = self.shutdown.changed() => return Some(End::Stopping),
             };
             return match read {
@@ -130,20 +145,24 @@ impl Connection<'_> {
         }
     }
 
-    /// Makes room for a message that needs it, if others give back enough memory in time.
-    async fn grow(&mut self, want: usize, deadline: Instant) -> bool {
+    /// Makes room for a message that needs it, waiting for memory as long as it takes: whoever has
+    /// it is bound to `message-timeout`, or waits for the buffer, as this connection would.
+    async fn grow(&mut self, want: usize) {
         // A line says only that it goes on: doubling keeps the copying linear.
         let longest = self.listener.settings.limits.message_bytes_max + COUNT_BYTES;
-        let want = want.max((self.buffer.capacity() * 2).min(longest));
-        let more = want.saturating_sub(self.buffer.capacity());
+        let length = want.max((self.buffer.capacity() * 2).min(longest));
+        let more = length.saturating_sub(self.buffer.capacity());
         let memory = &self.listener.surroundings.memory;
-        match timeout_at(deadline, memory.take(more)).await {
-            Ok(permit) => {
-                self.buffer.resize(want, permit);
-                true
-            }
-            Err(_) => false,
+        if let Some(permit) = memory.try_take(more) {
+            return self.buffer.resize(length, permit);
         }
+        // Who waits while holding a part would wait for others that do the same: it is given back,
+        // and all that the message may ever need is taken at once.
+        self.buffer.permit = ReadPermit::default();
+        let length = want.max(longest);
+        let permit = memory.take(length).await;
+        self.buffer.resize(length, permit);
+        self.began = self.began.map(|_| Instant::now());
     }
 
     /// Hands over everything that is whole; gives how much room the next message needs.
@@ -235,7 +254,12 @@ impl<'a> Batch<'a> {
         }
         self.data.extend_from_slice(raw);
         let stream = self.listener.recognise(raw);
-        self.messages.push(IncomingMessage { end: self.data.len(), received, stream, cut_from });
+        self.messages.push(IncomingMessage {
+            end: self.data.len(),
+            received,
+            stream,
+            cut_from,
+        });
         self.truncated += u64::from(cut_from.is_some());
     }
 
@@ -263,7 +287,9 @@ impl<'a> Batch<'a> {
     }
 
     async fn submit(&mut self) -> Result<(), IntakeClosed> {
-        let Some(incoming) = self.take() else { return Ok(()) };
+        let Some(incoming) = self.take() else {
+            return Ok(());
+        };
         let _waiting = Waiting::begin(&self.listener.counters);
         self.listener.surroundings.intake.submit(incoming).await
     }
@@ -279,7 +305,11 @@ pub(super) struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     pub(super) fn begin(counters: &'a super::IngestCounters) -> Self {
         let now = Gauge::up(&counters.waiting);
-        Self { _now: now, sum: &counters.waited_nanos, since: Instant::now() }
+        Self {
+            _now: now,
+            sum: &counters.waited_nanos,
+            since: Instant::now(),
+        }
     }
 }
 
@@ -353,9 +383,9 @@ impl ReadBuffer {
         }
     }
 
-    /// Reads until the buffer is full or nothing more is there; waits for a first byte, unless
-    /// only what is there already is wanted. Gives 0 at the end of the stream.
-    async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S, now: bool) -> io::Result<usize> {
+    /// Waits for bytes, then reads until the buffer is full or nothing more is there. Gives 0 at the
+    /// end of the stream. Cancelling it loses nothing.
+    async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> io::Result<usize> {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -372,8 +402,9 @@ impl ReadBuffer {
                         self.end += room.filled().len();
                     }
                     // What came before an end or a fault is given first; both come again.
-                    Poll::Ready(_) | Poll::Pending if self.end > before => return Poll::Ready(Ok(())),
-                    Poll::Pending if now => return Poll::Ready(Ok(())),
+                    Poll::Ready(_) | Poll::Pending if self.end > before => {
+                        return Poll::Ready(Ok(()));
+                    }
                     other => return other,
                 }
             }
@@ -399,7 +430,10 @@ const BATCH_BYTES_MAX: usize = READ_BYTES_MAX;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a stopping agent reads on what its kernel has already taken in.
-const STOP_DRAIN: Duration = Duration::from_millis(500);
+pub(super) const STOP_DRAIN: Duration = Duration::from_millis(500);
+
+/// Silence for so long means that the kernel has no more. What it has is not always known at once.
+pub(super) const STOP_QUIET: Duration = Duration::from_millis(25);
 
 /// A count of RFC 6587 and the space after it.
 const COUNT_BYTES: usize = 11;

@@ -95,8 +95,8 @@ impl Default for Limits {
         Self {
             message_bytes_max: 1 << 20,
             connections_max: 1024,
-            idle_timeout: Duration::from_secs(24 * 3600),
-            message_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_hours(24),
+            message_timeout: Duration::from_mins(1),
             handshake_timeout: Duration::from_secs(10),
             receive_buffer_bytes: 16 << 20,
         }
@@ -141,7 +141,10 @@ pub struct RunningListener {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address can't be listened on.
-    #[error("listener {name:?} can't listen on {protocol} {bind}: {source}\n  try: {}", bind_advice(source))]
+    #[error(
+        "listener {name:?} can't listen on {protocol} {bind}: {source}\n  try: {}",
+        bind_advice(source)
+    )]
     Bind {
         /// The listener.
         name: String,
@@ -181,7 +184,9 @@ fn bind_advice(source: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrInUse => {
             "find the program that listens there with `ss -lnp`, or choose another port"
         }
-        std::io::ErrorKind::AddrNotAvailable => "give an address of this machine, or 0.0.0.0 or [::]",
+        std::io::ErrorKind::AddrNotAvailable => {
+            "give an address of this machine, or 0.0.0.0 or [::]"
+        }
         std::io::ErrorKind::PermissionDenied => {
             "choose a port above 1023, or give the agent CAP_NET_BIND_SERVICE"
         }
@@ -195,39 +200,53 @@ pub fn spawn(
     surroundings: &Surroundings,
 ) -> Result<RunningListener, ListenError> {
     let counters = Arc::new(IngestCounters::default());
-    let name = settings.name.clone();
-    let bound = |source| ListenError::Bind {
-        name: name.clone(),
-        protocol: settings.protocol.to_string(),
-        bind: settings.bind,
-        source,
-    };
-    let tls = match &settings.protocol {
-        Protocol::Tls(tls) => Some(
-            TlsAcceptorHandle::load(tls.clone())
-                .map_err(|source| ListenError::Tls { name: name.clone(), source })?,
-        ),
-        Protocol::Tcp | Protocol::Udp => None,
-    };
     let listener = Arc::new(Listener {
-        settings: settings.clone(),
+        settings,
         surroundings: surroundings.clone(),
         counters: Arc::clone(&counters),
     });
-    let (address, task) = match &settings.protocol {
+    let ListenerSettings {
+        name,
+        protocol,
+        bind,
+        ..
+    } = &listener.settings;
+    let failed = |source| ListenError::Bind {
+        name: name.clone(),
+        protocol: protocol.to_string(),
+        bind: *bind,
+        source,
+    };
+    let mut tls = None;
+    if let Protocol::Tls(settings) = protocol {
+        let unfit = |source| ListenError::Tls {
+            name: name.clone(),
+            source,
+        };
+        tls = Some(TlsAcceptorHandle::load(settings.clone()).map_err(unfit)?);
+    }
+    let (address, task) = match protocol {
         Protocol::Udp => {
-            let socket = udp::bind(&settings).map_err(bound)?;
-            let address = socket.local_addr().map_err(bound)?;
-            (address, udp::spawn(listener, socket)?)
+            let socket = udp::bind(&listener.settings).map_err(failed)?;
+            let address = socket.local_addr().map_err(failed)?;
+            (address, udp::spawn(Arc::clone(&listener), socket)?)
         }
         Protocol::Tcp | Protocol::Tls(_) => {
-            let socket = tcp::bind(settings.bind).map_err(bound)?;
-            let address = socket.local_addr().map_err(bound)?;
-            (address, tokio::spawn(tcp::run(listener, socket, tls.clone())))
+            let socket = tcp::bind(*bind).map_err(failed)?;
+            let address = socket.local_addr().map_err(failed)?;
+            let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
+            (address, tokio::spawn(task))
         }
     };
-    tracing::info!(listener = %name, protocol = %settings.protocol, %address, "listening");
-    Ok(RunningListener { name, address, counters, tls, task })
+    tracing::info!(listener = %name, %protocol, %address, "listening");
+    let name = name.clone();
+    Ok(RunningListener {
+        name,
+        address,
+        counters,
+        tls,
+        task,
+    })
 }
 
 /// What the parts of one listener share.
@@ -239,7 +258,9 @@ struct Listener {
 
 impl Listener {
     fn recognise(&self, raw: &[u8]) -> Stream {
-        self.settings.stream.unwrap_or_else(|| shared::event::recognise(raw))
+        self.settings
+            .stream
+            .unwrap_or_else(|| shared::event::recognise(raw))
     }
 }
 

@@ -10,14 +10,18 @@ use shared::record::SourceTag;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{End, serve};
+use super::connection::{End, STOP_DRAIN, STOP_QUIET, serve};
 use super::counters::{Gauge, add};
 use super::{ListenError, Listener, TlsAcceptorHandle, peer_text};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A restarted agent must not wait for the connections of its predecessor to fade.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -62,6 +66,15 @@ pub(super) async fn run(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    // Clients whose connections were complete may have sent already.
+    let until = Instant::now() + STOP_DRAIN;
+    while connections.len() < listener.settings.limits.connections_max
+        && let Ok(Ok((stream, peer))) =
+            timeout_at(until.min(Instant::now() + STOP_QUIET), socket.accept()).await
+    {
+        add(&listener.counters.connections_total, 1);
+        connections.spawn(connection(Arc::clone(&listener), stream, peer, tls.clone()));
     }
     drop(socket);
     while let Some(ended) = connections.join_next().await {

@@ -41,7 +41,9 @@ pub enum ClientAuth {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read, or is no PEM.
-    #[error("can't read {what} from {path}: {source}\n  try: check the path and that the agent's user may read it")]
+    #[error(
+        "can't read {what} from {path}: {source}\n  try: check the path and that the agent's user may read it"
+    )]
     File {
         /// What should be in it.
         what: &'static str,
@@ -82,7 +84,10 @@ impl TlsAcceptorHandle {
     /// Reads the files that the settings name.
     pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
         let config = Arc::new(server_config(&settings)?);
-        Ok(Self { settings: Arc::new(settings), config: Arc::new(RwLock::new(config)) })
+        Ok(Self {
+            settings: Arc::new(settings),
+            config: Arc::new(RwLock::new(config)),
+        })
     }
 
     /// Reads the files again, for connections yet to come. What can't be used changes nothing.
@@ -100,7 +105,9 @@ impl TlsAcceptorHandle {
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
-        let subject = certificates.and_then(|chain| chain.first()).map(|leaf| subject(leaf));
+        let subject = certificates
+            .and_then(|chain| chain.first())
+            .map(|leaf| subject(leaf));
         Ok((stream, subject))
     }
 }
@@ -129,26 +136,31 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
             for authority in certificates(path, "certificate authorities")? {
                 roots.add(authority).map_err(unfit(path))?;
             }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = match settings.client_auth {
                 ClientAuth::Required(_) => verifier,
                 ClientAuth::None | ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
             };
             builder.with_client_cert_verifier(verifier.build().map_err(|source| {
-                TlsError::Authorities { path: path.clone(), source }
+                TlsError::Authorities {
+                    path: path.clone(),
+                    source,
+                }
             })?)
         }
     };
     let chain = certificates(&settings.certificate, "a certificate")?;
-    builder.with_single_cert(chain, key(&settings.key)?).map_err(unfit(&settings.certificate))
+    builder
+        .with_single_cert(chain, key(&settings.key)?)
+        .map_err(unfit(&settings.certificate))
 }
 
-fn certificates(
-    path: &Path,
-    what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let error = |source| TlsError::File { what, path: path.to_owned(), source };
+fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |source| TlsError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    };
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(error)?;

@@ -29,7 +29,11 @@ impl<'a> Drops<'a> {
         Self {
             listener,
             inode: inode(socket),
-            table: if ipv4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" },
+            table: if ipv4 {
+                "/proc/self/net/udp"
+            } else {
+                "/proc/self/net/udp6"
+            },
             seen: 0,
             undeclared: 0,
             since: listener.surroundings.clock.now(),
@@ -49,7 +53,9 @@ impl<'a> Drops<'a> {
     /// Reads the kernel's count now.
     pub(super) fn poll(&mut self) {
         let Some(inode) = self.inode else { return };
-        let Ok(table) = std::fs::read_to_string(self.table) else { return };
+        let Ok(table) = std::fs::read_to_string(self.table) else {
+            return;
+        };
         if let Some(count) = drops_of(&table, inode) {
             self.observe(count);
         }
@@ -64,16 +70,27 @@ impl<'a> Drops<'a> {
             return Ok(());
         }
         let listener = self.listener.settings.name.clone();
-        tracing::error!(listener, count, "the kernel dropped datagrams; declared as lost");
-        self.listener.counters.datagrams_lost.fetch_add(count, Ordering::Relaxed);
-        self.listener.surroundings.intake.loss_sink().declare_blocking(LostBefore {
-            lane: self.listener.settings.lane,
-            reason: LossReason::UdpReceiveQueue,
+        tracing::error!(
             listener,
             count,
-            from,
-            to: now,
-        })
+            "the kernel dropped datagrams; declared as lost"
+        );
+        self.listener
+            .counters
+            .datagrams_lost
+            .fetch_add(count, Ordering::Relaxed);
+        self.listener
+            .surroundings
+            .intake
+            .loss_sink()
+            .declare_blocking(LostBefore {
+                lane: self.listener.settings.lane,
+                reason: LossReason::UdpReceiveQueue,
+                listener,
+                count,
+                from,
+                to: now,
+            })
     }
 }
 
@@ -87,11 +104,22 @@ fn inode(socket: &UdpSocket) -> Option<u64> {
 fn drops_of(table: &str, inode: u64) -> Option<u32> {
     let columns = |row: &str| {
         let mut words = row.split_ascii_whitespace().skip(INODE_COLUMN);
-        (words.next().and_then(|word| word.parse() .ok()), words.last().map(str::to_owned))
+        (
+            words.next().and_then(|word| word.parse().ok()),
+            words.last().map(str::to_owned),
+        )
     };
-    table.lines().skip(1).map(columns).find_map(|(found, drops)| {
-        if found == Some(inode) { drops?.parse().ok() } else { None }
-    })
+    table
+        .lines()
+        .skip(1)
+        .map(columns)
+        .find_map(|(found, drops)| {
+            if found == Some(inode) {
+                drops?.parse().ok()
+            } else {
+                None
+            }
+        })
 }
 
 const INODE_COLUMN: usize = 9;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::{BundleDigest, FILE_EXTENSION, FORMAT_VERSION};
+use crate::keys::RECIPIENTS_MAX;
 use crate::record::{Epoch, Lane, OriginId, parse_number};
 
 /// The header's fields. Its encoding is canonical: what parses encodes to the same bytes.
@@ -94,12 +95,9 @@ impl Header {
             return Err("has a number that does not fit its previous digest");
         }
         let sorted = header.recipients.windows(2).all(|pair| pair[0] < pair[1]);
-        let named = header
-            .recipients
-            .iter()
-            .chain([&header.signer])
-            .all(|name| is_key_name(name));
-        if header.recipients.is_empty() || !sorted || !named {
+        let named = header.recipients.iter().all(|name| is_recipient(name));
+        let count = (1..=RECIPIENTS_MAX).contains(&header.recipients.len());
+        if !count || !sorted || !named || !is_key_name(&header.signer) {
             return Err("has recipients or a signer that are not canonical");
         }
         // Whatever slipped past the rules above changes the encoding.
@@ -129,6 +127,16 @@ impl Header {
 fn is_key_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b":+/=".contains(&b);
     (1..=80).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// `x25519:` or `mlkem768x25519:` and 16 hex digits.
+fn is_recipient(name: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    name.split_once(':').is_some_and(|(kind, digits)| {
+        matches!(kind, "x25519" | "mlkem768x25519")
+            && digits.len() == 16
+            && digits.bytes().all(hex)
+    })
 }
 
 /// The name under which a bundle stands in an outbox. Nobody relies on it.

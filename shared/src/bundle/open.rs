@@ -233,6 +233,10 @@ fn verify_signature(
     if !canonical {
         return Err(Refusal::Signature("is not canonical"));
     }
+    // What an SSHSIG signs does not cover its version, and readers pass over its reserved field.
+    if parsed.version() != SshSig::VERSION || !parsed.reserved().is_empty() {
+        return Err(Refusal::Signature("is of another version"));
+    }
     if parsed.namespace() != BUNDLE_NAMESPACE {
         return Err(Refusal::Signature("was made for another purpose"));
     }

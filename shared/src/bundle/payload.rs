@@ -251,7 +251,7 @@ fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
     if lines.next() != Some(b"age-encryption.org/v1") {
         return Err(Refusal::AgeHeader("does not begin as one"));
     }
-    let (mut kinds, mut stanzas, mut ended) = (Vec::new(), 0, false);
+    let (mut kinds, mut stanzas, mut ended) = (Vec::new(), 0_usize, false);
     for line in lines {
         if let Some(stanza) = line.strip_prefix(b"-> ") {
             stanzas += 1;
@@ -281,8 +281,12 @@ fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
             _ => return Err(Refusal::AgeHeader("is for a kind of key that is not known")),
         });
     }
-    kinds.sort_unstable();
-    announced.sort_unstable();
+    if announced.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err(Refusal::AgeHeader("mixes classic and hybrid recipients"));
+    }
+    if stanzas - kinds.len() > 1 {
+        return Err(Refusal::AgeHeader("has more than one grease stanza"));
+    }
     if kinds != announced {
         return Err(Refusal::AgeHeader(
             "has other recipients than the header announces",
@@ -294,7 +298,11 @@ fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
 fn refuse_age(err: age::DecryptError) -> Refusal {
     match err {
         age::DecryptError::NoMatchingKeys => Refusal::Recipient,
-        age::DecryptError::Io(err) => refuse_plain(err),
+        // No plaintext is looked at yet: an end that comes too early is the age file's.
+        age::DecryptError::Io(err) => match refuse_plain(err) {
+            Refusal::Compression(_) => Refusal::Decryption,
+            refusal => refusal,
+        },
         age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => {
             Refusal::AgeHeader("is malformed")
         }
@@ -543,6 +551,9 @@ fn read_manifest(plain: &mut Plain) -> Result<Manifest, Refusal> {
             return Err(Refusal::Manifest("does not end"));
         }
     };
+    if end > MANIFEST_BYTES_MAX {
+        return Err(Refusal::Limit("manifest"));
+    }
     let manifest = Manifest::parse(&plain.buffered()[..end]).map_err(Refusal::Manifest)?;
     plain.start += end;
     Ok(manifest)

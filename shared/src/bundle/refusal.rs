@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::keys::SignerProblem;
+use crate::record::RecordError;
 
 /// A bundle that was refused, or could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub enum Refusal {
     Recipient,
     /// A record is malformed.
     #[error("the records are malformed: {0}")]
-    Records(#[from] crate::record::RecordError),
+    Records(#[from] RecordError),
     /// The signature is malformed or wrong.
     #[error("the signature {0}")]
     Signature(&'static str),
@@ -73,7 +74,7 @@ impl Refusal {
             Self::Exchanged => "bundle-exchanged",
             Self::Header(_) => "header-malformed",
             Self::Io(_) => "io",
-            Self::Limit(_) => "limit-exceeded",
+            Self::Limit(_) | Self::Records(RecordError::TooLong) => "limit-exceeded",
             Self::Manifest(_) => "manifest-malformed",
             Self::Mismatch(_) => "manifest-mismatch",
             Self::Recipient => "recipient-unknown",

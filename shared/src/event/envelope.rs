@@ -258,3 +258,174 @@ const PRIORITY_MAX: u8 = 191;
 
 /// A priority has at most three digits; what stands in its place is not looked for any farther.
 const PRIORITY_WINDOW_BYTES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2026-11-23T21:10:19Z.
+    const RECEIVED: Nanos = Nanos(1_795_468_219_000_000_000);
+
+    fn view(raw: &str) -> Envelope<'_> {
+        envelope(raw.as_bytes(), RECEIVED)
+    }
+
+    #[test]
+    fn a_whole_rfc5424_message_is_taken_apart() {
+        let view = view(
+            "<165>1 2003-10-11T22:14:15.003-07:00 host app 42 ID47 \
+             [a@1 x=\"1\" y=\"q\\\"\\]\\\\n\\z\"][b] \u{feff}{\"k\": 1}",
+        );
+        assert_eq!(
+            (view.format, view.facility, view.severity),
+            (Format::Rfc5424, Some(20), Some(5))
+        );
+        assert_eq!(
+            view.time.unwrap().to_string(),
+            "2003-10-12T05:14:15.003000000Z"
+        );
+        assert_eq!(view.hostname.as_deref(), Some("host"));
+        assert_eq!(view.app_name.as_deref(), Some("app"));
+        assert_eq!(
+            (view.procid.as_deref(), view.msgid.as_deref()),
+            (Some("42"), Some("ID47"))
+        );
+        assert_eq!(view.structured_data[0].parameters[1].value, "q\"]\\n\\z");
+        assert_eq!(view.structured_data[1].id, "b");
+        assert_eq!(
+            (view.message.as_ref(), view.bom, view.body_is_json),
+            ("{\"k\": 1}", true, true)
+        );
+        assert_eq!(view.problems, []);
+    }
+
+    #[test]
+    fn what_devices_make_of_rfc3164_is_read() {
+        for (raw, time, host, app, procid, message) in [
+            (
+                "<13>Nov 23 16:00:00 h tag[7]: m",
+                "2026-11-23T16:00:00",
+                "h",
+                "tag",
+                "7",
+                "m",
+            ),
+            (
+                "<13>Dec 31 23:59:59 h tag: m",
+                "2026-12-31T23:59:59",
+                "h",
+                "tag",
+                "",
+                "m",
+            ),
+            // Nearer a year ago than in nine months.
+            (
+                "<13>Feb  1 00:00:00 h tag: m",
+                "2027-02-01T00:00:00",
+                "h",
+                "tag",
+                "",
+                "m",
+            ),
+            (
+                "<13>Mar  1 2018 18:46:11: %ASA-6: m",
+                "2018-03-01T18:46:11",
+                "",
+                "%ASA-6",
+                "",
+                "m",
+            ),
+            (
+                "<13>Nov 23 16:00:00 {\"a\":1}",
+                "2026-11-23T16:00:00",
+                "",
+                "",
+                "",
+                "{\"a\":1}",
+            ),
+            (
+                "Nov 23 16:00:00 h tag: m",
+                "2026-11-23T16:00:00",
+                "h",
+                "tag",
+                "",
+                "m",
+            ),
+        ] {
+            let view = view(raw);
+            assert_eq!(view.format, Format::Rfc3164, "{raw}");
+            let text = view.time_if_utc.unwrap().to_string();
+            assert!(
+                text.starts_with(time) && view.time.is_none(),
+                "{raw}: {text}"
+            );
+            assert_eq!(view.hostname.as_deref().unwrap_or_default(), host, "{raw}");
+            assert_eq!(view.app_name.as_deref().unwrap_or_default(), app, "{raw}");
+            assert_eq!(view.procid.as_deref().unwrap_or_default(), procid, "{raw}");
+            assert_eq!(view.message, message, "{raw}");
+        }
+        let view = view("<13> 2026-11-23T16:00:00Z h tag[7]: m");
+        assert_eq!(
+            view.time.unwrap().to_string(),
+            "2026-11-23T16:00:00.000000000Z"
+        );
+        assert_eq!(view.message, "m");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_the_rest_is_filled_in() {
+        for (raw, problem) in [
+            ("<999>1 - h a - - - m", Problem::PriorityMalformed),
+            ("<invld>1 - h a - - - m", Problem::PriorityMalformed),
+            ("<013>1 - h a - - - m", Problem::PriorityMalformed),
+            ("<13>0 - h a - - - m", Problem::VersionMalformed),
+            ("<13>1 yesterday h a - - - m", Problem::TimestampMalformed),
+            (
+                "<13>1 2026-11-23t16:00:00Z h a - - - m",
+                Problem::TimestampUnusual,
+            ),
+            (
+                "<13>1 2026-11-23T16:00:00.1234567Z h a - - - m",
+                Problem::TimestampUnusual,
+            ),
+            ("<13>1 - h\u{e4} a - - - m", Problem::HostnameMalformed),
+            ("<13>1 - h a", Problem::HeaderIncomplete),
+            (
+                "<13>1 - h a - - [x y=z] m",
+                Problem::StructuredDataMalformed,
+            ),
+            ("<13>1 - h a - - [x][x] m", Problem::StructuredDataDuplicate),
+        ] {
+            let view = view(raw);
+            assert_eq!(view.problems, [problem], "{raw}");
+            assert_eq!(view.app_name.as_deref(), Some("a"), "{raw}");
+        }
+        assert_eq!(view("no header at all").format, Format::None);
+        assert_eq!(view("no header at all").message, "no header at all");
+        assert_eq!(view("<13>words only").problems, [Problem::TimestampMissing]);
+        let odd = envelope(b"<13>1 - - - - - - \xff", RECEIVED);
+        assert_eq!(odd.problems, [Problem::MessageNotUtf8]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_the_message_is_always_the_rest(
+            start in prop_oneof![
+                Just(""), Just("<13>1 - h a - - "), Just("<13>Nov 23 "), Just("<13>1 20"), Just("<"),
+            ],
+            tail in proptest::collection::vec(
+                prop_oneof![any::<u8>(), Just(b' '), Just(b'['), Just(b'"'), Just(b'\\'), Just(b':')],
+                0..80,
+            ),
+        ) {
+            let raw = [start.as_bytes(), &tail].concat();
+            let view = envelope(&raw, RECEIVED);
+            prop_assert_eq!(view.message_range.end, raw.len());
+            prop_assert!(view.message_range.start <= raw.len());
+            prop_assert!(serde_json::to_string(&view).is_ok());
+            super::super::recognise(&raw);
+        }
+    }
+}

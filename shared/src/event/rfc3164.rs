@@ -18,28 +18,25 @@ pub(super) fn fill<'a>(
 ) {
     let spaces = raw[at..].iter().take_while(|&&byte| byte == b' ').count();
     let start = at + spaces;
-    match timestamp_at(envelope, raw, start, received) {
-        Some(end) => {
-            envelope.format = Format::Rfc3164;
-            let (host, tag) = split_host(&raw[end..]);
-            if !host.is_empty() {
-                envelope.hostname = Some(text(host));
-                if !host.iter().all(u8::is_ascii_graphic) {
-                    envelope.note(Problem::HostnameMalformed);
-                }
-            }
-            tag_at(envelope, raw, end + tag);
+    let Some(end) = timestamp_at(envelope, raw, start, received) else {
+        if priority_missing || envelope.facility.is_none() {
+            envelope.message_range = at..raw.len();
+            return;
         }
-        None => {
-            if priority_missing || envelope.facility.is_none() {
-                envelope.message_range = at..raw.len();
-                return;
-            }
-            envelope.format = Format::Rfc3164;
-            envelope.note(Problem::TimestampMissing);
-            tag_at(envelope, raw, start);
+        envelope.format = Format::Rfc3164;
+        envelope.note(Problem::TimestampMissing);
+        tag_at(envelope, raw, start);
+        return;
+    };
+    envelope.format = Format::Rfc3164;
+    let (host, tag) = split_host(&raw[end..]);
+    if !host.is_empty() {
+        envelope.hostname = Some(text(host));
+        if !host.iter().all(u8::is_ascii_graphic) {
+            envelope.note(Problem::HostnameMalformed);
         }
     }
+    tag_at(envelope, raw, end + tag);
 }
 
 /// A timestamp at `start`: gives where the bytes after it and its space begin.
@@ -61,7 +58,9 @@ fn timestamp_at<'a>(
     let word = &text[..text.find(' ').unwrap_or(text.len())];
     let length = if let Some((time, odd)) = timestamp::rfc3339(word.trim_end_matches(':')) {
         envelope.time = Some(time);
-        odd.into_iter().for_each(|odd| envelope.note(odd));
+        if let Some(odd) = odd {
+            envelope.note(odd);
+        }
         word.trim_end_matches(':').len()
     } else {
         let bsd = timestamp::bsd(text, received)?;

@@ -34,7 +34,9 @@ pub(super) fn fill<'a>(envelope: &mut Envelope<'a>, raw: &'a [u8], at: usize) {
         match time {
             Some((time, odd)) => {
                 envelope.time = Some(time);
-                odd.into_iter().for_each(|odd| envelope.note(odd));
+                if let Some(odd) = odd {
+                    envelope.note(odd);
+                }
             }
             None => envelope.note(Problem::TimestampMalformed),
         }

@@ -162,3 +162,89 @@ const HEADER_WINDOW_BYTES: usize = 400;
 
 /// How much of an unknown message from Portainer is searched for words about authentication.
 const TEXT_WINDOW_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KUBE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/api","verb":"get","requestObject":{"rule":1,"priority":2,"output":3}}"#;
+    const FALCO: &str = r#"{"hostname":"n","output":"o","output_fields":{},"priority":"Notice","rule":"r","source":"syscall","time":"t"}"#;
+    const AUTH: &str = r#"{"id":1,"timestamp":1700000000,"username":"a","type":1,"origin":"192.0.2.1","context":1}"#;
+    const ACTIVITY: &str = r#"{"id":1,"timestamp":1700000000,"username":"a","context":"local","action":"POST /stacks","payload":null}"#;
+
+    #[test]
+    fn a_stream_is_recognised_bare_and_behind_every_header() {
+        for (body, stream) in [
+            (KUBE, Stream::KubeAudit),
+            (FALCO, Stream::Falco),
+            (AUTH, Stream::PortainerAuth),
+            (ACTIVITY, Stream::PortainerActivity),
+        ] {
+            for header in [
+                "",
+                "<13>1 2026-11-23T16:00:00Z h app - - - ",
+                "<13>Nov 23 16:00:00 h app[1]: ",
+                "<13>1 2026-11-23T16:00:00Z h a - - - \u{feff}",
+            ] {
+                assert_eq!(
+                    recognise(format!("{header}{body}").as_bytes()),
+                    stream,
+                    "{header}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_says_portainer_or_falco_is_enough() {
+        for (raw, stream) in [
+            (
+                "<134>1 2026-11-23T16:00:00Z portainer portainer 1 auth - {\"id\":1}",
+                Stream::PortainerAuth,
+            ),
+            (
+                "<134>1 - h /opt/portainer 1 - - user login failed",
+                Stream::PortainerAuth,
+            ),
+            (
+                "<134>Nov 23 16:00:00 h portainer[1]: POST /stacks",
+                Stream::PortainerActivity,
+            ),
+            (
+                "<134> 2026-11-23T16:00:00Z portainer x[1]: m",
+                Stream::PortainerActivity,
+            ),
+            (
+                r#"<134>1 - portainer p - - - {"Username":"a","AuthenticationMethod":"LDAP","Action":"x"}"#,
+                Stream::PortainerAuth,
+            ),
+            (
+                r#"<134>1 - portainer p - - - {"Username":"a","ResourceType":"stack","Action":"x"}"#,
+                Stream::PortainerActivity,
+            ),
+            (
+                "<12>Nov 23 16:00:00 h falco: 16:00:00.1: Notice A shell",
+                Stream::Falco,
+            ),
+            ("<13>1 - h app - - - portainer falco", Stream::Other),
+        ] {
+            assert_eq!(recognise(raw.as_bytes()), stream, "{raw}");
+        }
+    }
+
+    #[test]
+    fn words_inside_strings_are_no_keys() {
+        for raw in [
+            r#"{"message":"\"auditID\": \"audit.k8s.io/v1\" \"rule\" \"priority\" \"output\""}"#,
+            r#"{"username":"\"timestamp\"\"context\"\"action\""}"#,
+            r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy"}"#,
+            "{",
+            "",
+            "<",
+            "<13>",
+            "<13> ",
+        ] {
+            assert_eq!(recognise(raw.as_bytes()), Stream::Other, "{raw}");
+        }
+    }
+}

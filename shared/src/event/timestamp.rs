@@ -55,11 +55,10 @@ pub(super) struct Bsd {
 }
 
 pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
-    let month = MONTHS.iter().position(|name| {
-        text.get(..3)
-            .is_some_and(|start| start.eq_ignore_ascii_case(name))
-    })? as i32
-        + 1;
+    let name = text.get(..3)?;
+    let (month, _) = (1..)
+        .zip(MONTHS)
+        .find(|(_, month)| name.eq_ignore_ascii_case(month))?;
     let mut rest = text[3..].strip_prefix(' ')?;
     rest = rest.trim_start_matches(' ');
     let (day, after) = digits(rest, 2)?;

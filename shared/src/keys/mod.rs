@@ -33,6 +33,7 @@ use zeroize::Zeroizing;
 #[cfg(feature = "open")]
 pub use identities::{Identities, generate_identity};
 pub use public::{PublicHalf, PublicKey, Side};
+pub(crate) use recipients::RECIPIENTS_MAX;
 pub use recipients::Recipients;
 pub use signing::{SigningKey, generate_signing_key};
 #[cfg(feature = "open")]

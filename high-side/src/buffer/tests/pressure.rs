@@ -41,15 +41,23 @@ fn at_its_quota_the_buffer_waits_and_goes_on_when_a_bundle_was_sealed() {
     let mut store = buffer.store().unwrap();
     let mut found = Vec::new();
     let mut waits = 0;
-    for number in 1.. {
+    loop {
         until("the quota is reached or all is in", || {
             gauges.state() == WriterState::QuotaReached
                 || gauges.committed_records() == RECORDS
         });
-        waits += u64::from(gauges.state() == WriterState::QuotaReached);
         assert!(intake.in_flight_bytes() <= 128 << 10);
+        let done = gauges.committed_records() == RECORDS;
         let planned = store.plan_bundle(Lane::Routine, NO_LIMITS, SealReason::Size, START).unwrap();
-        let Some(planned) = planned else { break };
+        let Some(planned) = planned else {
+            if done {
+                break;
+            }
+            // The writer has not looked again yet.
+            continue;
+        };
+        waits += u64::from(!done);
+        let number = planned.bundle().number;
         found.extend(read(&store, &planned));
         store.mark_sealed(planned, sealed_file(number)).unwrap();
         assert_adds_up(&store);

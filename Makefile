@@ -1,0 +1,41 @@
+# The verbs of this project; CI calls only these.
+
+CARGO ?= cargo
+SCRIPTS := packaging/scripts
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-live test lint check bench fuzz-smoke peers build
+
+help: ## Show the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+demo: ## Pair two agents, send real samples across, and account for every record
+	$(SCRIPTS)/demo.sh
+
+demo-live: ## The same, and stay up until interrupted
+	$(SCRIPTS)/demo.sh --live
+
+test: peers check build ## Formatting, lints and every test, with real peers
+	$(CARGO) test --locked --workspace
+
+lint: check ## Formatting, lints, scripts, dependencies
+	$(SCRIPTS)/lint.sh
+
+bench: peers ## Measure ingest, sealing, replay and memory beside the peers; prints one table
+	$(SCRIPTS)/bench.sh
+
+fuzz-smoke: ## Run each fuzz target for a few seconds
+	$(SCRIPTS)/fuzz-smoke.sh
+
+# Formatting and lints of the Rust code.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# The programs that end-to-end tests start.
+build:
+	$(CARGO) build --locked --workspace --bins
+
+# The Debian programs that tests and benches meet.
+peers:
+	$(SCRIPTS)/install-peers.sh

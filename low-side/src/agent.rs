@@ -1,0 +1,236 @@
+//! `penstock-low run`: recovery, then one thread for the inbox, one for each sink, one for the
+//! status, until a signal.
+//!
+//! A thread that ends early ends the process with an error; systemd starts it again. `kill -9` is a
+//! supported way to stop: everything below `recover` is the ordinary path of every start.
+
+mod housekeeping;
+mod inbox_loop;
+mod recover;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use sd_notify::NotifyState;
+use shared::clock::{Clock, SystemClock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::bell::Bell;
+use crate::config::Config;
+use crate::folders::Folders;
+use crate::import::{Importer, KeyRing, Keys};
+use crate::ledger::{Ledger, open_or_set_aside};
+use crate::replay::{HealthBoard, Replayer};
+use crate::sink;
+
+/// How long the threads may take to end in order: longer than a sync on a slow disk.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What the inbox shows to the status.
+#[derive(Clone, Debug, Default)]
+struct InboxBoard {
+    waiting: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    harden();
+    let clock = SystemClock;
+    let folders = Folders::of(&config.state_dir);
+    folders
+        .create()
+        .with_context(|| config.state_dir.display().to_string())?;
+    let Some(_lock) = folders.lock_agent().context("agent.lock")? else {
+        bail!(
+            "another agent runs on {}\n  try: systemctl status penstock-low",
+            config.state_dir.display()
+        );
+    };
+    let keys = KeyRing::new(Keys::load(&config.keys_dir)?);
+    let opened = open_or_set_aside(&config.state_dir, clock.now())?;
+    let lost = opened.created;
+    let importer = Importer {
+        folders: folders.clone(),
+        ledger: opened.ledger,
+        keys: keys.clone(),
+        limits: config.limits,
+        admission: config.admission,
+        clock,
+    };
+    let importer = recover::recover(importer, lost, opened.set_aside.as_deref())?;
+
+    let mut threads = Threads::new();
+    let mut boards = Vec::new();
+    let mut bells = Vec::new();
+    for sink in &config.sinks {
+        let bell = threads.bell();
+        let mut ledger = Ledger::open(&config.state_dir)?;
+        let id = ledger.sink(&sink.name)?;
+        let health = HealthBoard::default();
+        let replayer = Replayer {
+            name: sink.name.clone(),
+            id,
+            sink: sink::make(sink, id, clock, bell.clone()),
+            batch: sink.batch,
+            retry: sink.retry,
+            ledger,
+            store: folders.store.clone(),
+            keys: keys.clone(),
+            limits: config.limits,
+            clock,
+            bell: bell.clone(),
+            health: health.clone(),
+        };
+        boards.push((sink.name.clone(), health));
+        bells.push(bell);
+        threads.start_replayer(replayer)?;
+    }
+    let inbox = InboxBoard::default();
+    let (bell, board, config_inbox) = (threads.bell(), inbox.clone(), config.inbox.clone());
+    let sink_bells = bells.clone();
+    threads.start("inbox", move || {
+        inbox_loop::run(importer, config_inbox, &bell, &sink_bells, &board);
+    })?;
+    let bell = threads.bell();
+    let keeper = housekeeping::Keeper::new(
+        config,
+        Ledger::open(&config.state_dir)?,
+        keys.clone(),
+        inbox,
+        boards,
+        bells,
+        clock,
+    );
+    threads.start("housekeeping", move || keeper.run(&bell))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(wait(config, &keys, threads))
+}
+
+/// Waits for a signal or for a thread that ends early; then ends the threads in order.
+async fn wait(config: &Config, keys: &KeyRing, mut threads: Threads) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tracing::info!("the agent is ready");
+    let early = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => reload(config, keys),
+            ended = threads.ended.recv() => break ended,
+        }
+    };
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    threads.bells.iter().for_each(Bell::stop);
+    let joined = tokio::task::spawn_blocking(move || threads.join());
+    tokio::select! {
+        joined = joined => joined??,
+        _ = terminate.recv() => bail!("stopped at once by a second signal"),
+        _ = interrupt.recv() => bail!("stopped at once by a second signal"),
+    }
+    if let Some(name) = early {
+        bail!("the thread {name} ended early; see the log");
+    }
+    tracing::info!("the agent has stopped");
+    Ok(())
+}
+
+/// SIGHUP: signers, revocations and decryption keys are read again. The old ones stay where the new
+/// ones can't be used.
+fn reload(config: &Config, keys: &KeyRing) {
+    match Keys::load(&config.keys_dir) {
+        Ok(new) => {
+            keys.replace(new);
+            tracing::info!("the keys were read again");
+        }
+        Err(error) => tracing::error!(%error, "the keys can't be read; the old ones stay in use"),
+    }
+}
+
+/// Secrets are in memory: no core dumps, no debugger of the same user.
+fn harden() {
+    use nix::sys::resource::{Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(%error, "core dumps can't be turned off");
+    }
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "the process stays dumpable");
+    }
+}
+
+/// The threads of the agent, by name.
+struct Threads {
+    bells: Vec<Bell>,
+    handles: Vec<(String, JoinHandle<()>)>,
+    sender: mpsc::Sender<String>,
+    ended: mpsc::Receiver<String>,
+}
+
+/// Tells of the end of a thread, also where it panics.
+struct TellEnd(String, mpsc::Sender<String>);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        // Full means that another end was told already.
+        let _ = self.1.try_send(self.0.clone());
+    }
+}
+
+impl Threads {
+    fn new() -> Self {
+        let (sender, ended) = mpsc::channel(1);
+        Self {
+            bells: Vec::new(),
+            handles: Vec::new(),
+            sender,
+            ended,
+        }
+    }
+
+    fn bell(&mut self) -> Bell {
+        let bell = Bell::default();
+        self.bells.push(bell.clone());
+        bell
+    }
+
+    fn start(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let tell = TellEnd(name.to_owned(), self.sender.clone());
+        let thread = thread::Builder::new().name(name.to_owned());
+        let handle = thread.spawn(move || {
+            let _tell = tell;
+            body();
+        })?;
+        self.handles.push((name.to_owned(), handle));
+        Ok(())
+    }
+
+    fn start_replayer(&mut self, replayer: Replayer<SystemClock>) -> anyhow::Result<()> {
+        let name = format!("sink-{}", replayer.name);
+        self.start(&name, move || replayer.run())
+    }
+
+    fn join(self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + GRACE;
+        for (name, handle) in self.handles {
+            while !handle.is_finished() {
+                if Instant::now() >= deadline {
+                    bail!("the thread {name} did not end in time");
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            if handle.join().is_err() {
+                bail!("the thread {name} panicked");
+            }
+        }
+        Ok(())
+    }
+}

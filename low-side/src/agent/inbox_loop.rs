@@ -1,0 +1,158 @@
+//! The thread of the inbox: waits for the file system or the clock, looks, imports.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use shared::clock::Clock;
+
+use super::InboxBoard;
+use crate::bell::Bell;
+use crate::config::InboxConfig;
+use crate::folders::shown;
+use crate::import::Importer;
+use crate::inbox::{Inbox, Ready};
+use crate::replay::chain_text;
+
+/// The shortest pause between two looks, so that a busy folder is not listed all the time.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+pub(super) fn run<C: Clock>(
+    mut importer: Importer<C>,
+    config: InboxConfig,
+    bell: &Bell,
+    sinks: &[Bell],
+    board: &InboxBoard,
+) {
+    let rescan = config.rescan_interval;
+    let path = config.path.clone();
+    if let Err(error) = shared::durable::create_dir(&path) {
+        tracing::error!(%error, path = %path.display(), "the inbox can't be made");
+    }
+    let mut inbox = Inbox::new(config, importer.limits.file_bytes_max);
+    let mut watcher: Option<RecommendedWatcher> = None;
+    let mut alarmed = Vec::new();
+    while !bell.stopping() {
+        if watcher.is_none() {
+            watcher = watch(&path, bell);
+        }
+        let look = match inbox.look(Instant::now()) {
+            Ok(look) => {
+                close(&mut importer, "inbox-unreadable");
+                look
+            }
+            Err(error) => {
+                raise(
+                    &mut importer,
+                    "inbox-unreadable",
+                    &format!("{}: {error}", path.display()),
+                );
+                // It may have been unmounted: the watch is on a folder that is gone.
+                watcher = None;
+                bell.wait(rescan);
+                continue;
+            }
+        };
+        board
+            .waiting
+            .store(look.ready.len() as u64, Ordering::Relaxed);
+        board.ignored.store(inbox.ignored, Ordering::Relaxed);
+        for (code, example) in &look.ignored {
+            if !alarmed.contains(code) {
+                alarmed.push(*code);
+                let message = format!(
+                    "{code}: {} stays in the inbox and is not read",
+                    shown(example)
+                );
+                raise(&mut importer, "inbox-ignored", &message);
+            }
+        }
+        if inbox.ignored == 0 {
+            alarmed.clear();
+        }
+        let found = !look.ready.is_empty();
+        for ready in look.ready {
+            if bell.stopping() {
+                return;
+            }
+            import(&mut importer, &mut inbox, &ready);
+            sinks.iter().for_each(Bell::ring);
+            board.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        // Something may have come while we were importing.
+        let wait = if found {
+            PAUSE_MIN
+        } else {
+            look.next.map_or(rescan, |next| next.min(rescan))
+        };
+        bell.wait(wait.max(PAUSE_MIN));
+        bell.rest(PAUSE_MIN);
+    }
+}
+
+fn import<C: Clock>(importer: &mut Importer<C>, inbox: &mut Inbox, ready: &Ready) {
+    let path = inbox.path(&ready.name);
+    match importer.import(&path, ready.sidecar, |_| {}) {
+        Ok(outcome) => {
+            close(importer, "import-failed");
+            if let Err(error) = inbox.done(&ready.name, &outcome, Instant::now()) {
+                let message = format!(
+                    "{} was imported, and can't be removed: {error}",
+                    shown(&ready.name)
+                );
+                raise(importer, "inbox-not-writable", &message);
+            }
+        }
+        Err(error) => {
+            let message = format!(
+                "{}: {}; it is tried again",
+                shown(&ready.name),
+                chain_text(&error)
+            );
+            raise(importer, "import-failed", &message);
+            inbox.failed(&ready.name, Instant::now());
+        }
+    }
+}
+
+/// Rings the bell when the file system tells of a change. Without it the rescan does the work.
+fn watch(path: &std::path::Path, bell: &Bell) -> Option<RecommendedWatcher> {
+    let bell = bell.clone();
+    let ring = move |event: notify::Result<notify::Event>| {
+        // Our own reading of files is no news.
+        if !matches!(event, Ok(event) if event.kind.is_access()) {
+            bell.ring();
+        }
+    };
+    let watcher = notify::recommended_watcher(ring).and_then(|mut watcher| {
+        watcher.watch(path, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "the inbox can't be watched; it is listed now and then");
+            None
+        }
+    }
+}
+
+/// An alarm is no reason to end: where the ledger can't take it, the log has it.
+fn raise<C: Clock>(importer: &mut Importer<C>, code: &str, message: &str) {
+    let now = importer.clock.now();
+    if let Err(error) = importer.ledger.raise(code, "inbox", message, now) {
+        tracing::error!(
+            code,
+            message,
+            error = chain_text(&error),
+            "an alarm can't be kept"
+        );
+    }
+}
+
+fn close<C: Clock>(importer: &mut Importer<C>, code: &str) {
+    let now = importer.clock.now();
+    if let Err(error) = importer.ledger.close_alarm(code, "inbox", now) {
+        tracing::error!(code, error = chain_text(&error), "an alarm can't be closed");
+    }
+}

@@ -1,0 +1,151 @@
+//! The command line of `penstock-low`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::DEFAULT_PATH;
+
+/// Opens the bundles that cross the gap, admits each once, and delivers their records to the SIEM.
+#[derive(Debug, Parser)]
+#[command(name = "penstock-low", version, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make the decryption key and, where there is none, a configuration; print the public half.
+    Init {
+        /// A name for this installation, for people.
+        #[arg(long, default_value = "low")]
+        name: String,
+        /// Keep everything under this folder: configuration, keys, state and inbox.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+        /// Make a key that resists quantum computers (X25519 with ML-KEM-768).
+        #[arg(long)]
+        post_quantum: bool,
+    },
+    /// Print this side's public half, for the high side.
+    Public,
+    /// Trust a high side from now on; compare its fingerprint first.
+    Pair {
+        /// The high side's public half.
+        file: PathBuf,
+    },
+    /// Check the configuration and the keys, and name every problem at once.
+    CheckConfig,
+    /// Watch the inbox and deliver to the sinks, until told to stop.
+    Run,
+    /// Show what came in, where it went, and sums that add up.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take in bundles from files or folders, of a mounted medium say; these are never changed.
+    Import {
+        /// Bundles, or folders that hold some.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify a bundle down to its last record, without importing it.
+    Verify {
+        /// The bundle.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a bundle's header, and what is inside where our key opens it.
+    Inspect {
+        /// The bundle.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the bundles that are missing.
+    Gaps {
+        /// Deliver what waits behind this gap without what is missing.
+        #[arg(long, value_name = "ID")]
+        pass: Option<i64>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at refused files.
+    Quarantine {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: QuarantineVerb,
+    },
+    /// List what an operator must know.
+    Alarms {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Mark what the operator must know as known.
+    Acknowledge {
+        /// The number of an alarm, as `status` shows it; without one, all.
+        alarm: Option<i64>,
+    },
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+/// What to do with refused files.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineVerb {
+    /// List them with their reasons.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one.
+    Show {
+        /// The beginning of its SHA-256.
+        sha256: String,
+    },
+    /// Try again, by the same path as any import.
+    Retry {
+        /// The beginning of its SHA-256.
+        #[arg(required_unless_present = "all")]
+        sha256: Option<String>,
+        /// Every file in the quarantine.
+        #[arg(long, conflicts_with = "sha256")]
+        all: bool,
+        /// Take a bundle although its number lies further ahead than admission.number-jump-max.
+        #[arg(long)]
+        accept_jump: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,199 @@
+//! `import`: bundles from files or a mounted medium, beside a running agent or without one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::bundle::FILE_EXTENSION;
+use shared::exit;
+
+use super::{Failure, importer, put, put_json};
+use crate::config::Config;
+use crate::folders::shown;
+use crate::import::{Outcome, Sidecar};
+use crate::inbox::sidecar;
+use crate::replay::chain_text;
+
+/// How deep folders on a medium are looked into.
+const DEPTH_MAX: usize = 8;
+
+/// What became of everything.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Summary {
+    pub(super) admitted: u64,
+    pub(super) duplicate: u64,
+    pub(super) quarantined: u64,
+    /// No regular file, too large, or unreadable.
+    pub(super) unusable: u64,
+    /// Not decided: a fault of this machine.
+    pub(super) failed: u64,
+    pub(super) records: u64,
+    /// Refusals by code.
+    pub(super) codes: BTreeMap<&'static str, u64>,
+    pub(super) files: Vec<Value>,
+}
+
+impl Summary {
+    pub(super) fn add(&mut self, name: &str, outcome: &Outcome) {
+        let mut entry = json!({"file": name});
+        match outcome {
+            Outcome::Admitted {
+                bundle,
+                code,
+                records,
+            } => {
+                self.admitted += 1;
+                self.records += records;
+                entry["outcome"] = json!("admitted");
+                entry["bundle"] = json!(bundle);
+                entry["code"] = json!(code);
+                entry["records"] = json!(records);
+            }
+            Outcome::Duplicate { bundle } => {
+                self.duplicate += 1;
+                entry["outcome"] = json!("duplicate");
+                entry["bundle"] = json!(bundle);
+            }
+            Outcome::Quarantined {
+                code,
+                message,
+                sha256,
+            } => {
+                self.quarantined += 1;
+                *self.codes.entry(code).or_default() += 1;
+                entry["outcome"] = json!("quarantined");
+                entry["code"] = json!(code);
+                entry["message"] = json!(message);
+                entry["sha256"] = json!(sha256);
+            }
+            Outcome::Ignored { code, message } => {
+                self.unusable += 1;
+                *self.codes.entry(code).or_default() += 1;
+                entry["outcome"] = json!("unusable");
+                entry["code"] = json!(code);
+                entry["message"] = json!(message);
+            }
+            // Only asked for by the inbox, which waits.
+            Outcome::SidecarDiffers => {}
+        }
+        self.files.push(entry);
+    }
+
+    /// The exit code: a refusal outweighs a success, a fault of ours outweighs both.
+    pub(super) fn finish(&self, gaps: usize, as_json: bool) -> Result<(), Failure> {
+        if as_json {
+            let mut value =
+                serde_json::to_value(self).map_err(|err| Failure::new(exit::FAILED, err))?;
+            value["gaps"] = json!(gaps);
+            put_json(&value)?;
+        } else {
+            let Self {
+                admitted,
+                duplicate,
+                quarantined,
+                unusable,
+                failed,
+                records,
+                ..
+            } = self;
+            let mut text = format!(
+                "admitted    {admitted} bundles, {records} records\nduplicate   {duplicate}\nquarantined {quarantined}\n"
+            );
+            for (what, count) in [("unusable", unusable), ("failed", failed)] {
+                if *count > 0 {
+                    let _ = writeln!(text, "{what:<11} {count}");
+                }
+            }
+            for (code, count) in &self.codes {
+                let _ = writeln!(text, "  {code}: {count}");
+            }
+            let _ = writeln!(text, "gaps        {gaps}");
+            put(&text)?;
+        }
+        if self.failed > 0 {
+            let text = "not everything could be read or written\n  try: the same command again; what is done is done";
+            return Err(Failure::new(exit::IO, text));
+        }
+        if self.quarantined + self.unusable > 0 {
+            let text = "some files were refused\n  try: penstock-low quarantine list";
+            return Err(Failure::new(exit::REFUSED, text));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Result<(), Failure> {
+    let mut importer = importer(config)?;
+    let mut files = Vec::new();
+    for path in paths {
+        list(path, DEPTH_MAX, &mut files)
+            .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
+    }
+    // By file name over all folders: in the order of their numbers, the urgent lane first.
+    files.sort_by_cached_key(|(path, _)| path.file_name().map(ToOwned::to_owned));
+    if files.is_empty() {
+        eprintln!("note: no file named *.{FILE_EXTENSION} was found");
+    }
+    let bar = bar(files.iter().map(|(_, bytes)| bytes).sum());
+    let mut summary = Summary::default();
+    for (path, _) in &files {
+        let name = shown(path);
+        bar.set_message(shown(path.file_name().unwrap_or_default()));
+        // Nobody is still copying what an operator hands over: a sidecar that differs is final.
+        let expected = sidecar(path).map_or(Sidecar::Absent, Sidecar::Insist);
+        match importer.import(path, expected, |bytes| bar.inc(bytes)) {
+            Ok(outcome) => {
+                if let Outcome::Quarantined { code, message, .. }
+                | Outcome::Ignored { code, message } = &outcome
+                {
+                    bar.suspend(|| eprintln!("{name}: {code}: {message}"));
+                }
+                summary.add(&name, &outcome);
+            }
+            Err(error) => {
+                summary.failed += 1;
+                bar.suspend(|| eprintln!("{name}: {}", chain_text(&error)));
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let gaps = importer.ledger.gaps()?.len();
+    summary.finish(gaps, as_json)
+}
+
+/// Files as named; of folders, the bundles in them. Links are not followed.
+fn list(path: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> std::io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        files.push((path.to_owned(), found.len()));
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let path = entry.path();
+        let bundle = path
+            .extension()
+            .is_some_and(|extension| extension == FILE_EXTENSION);
+        if bundle || (kind.is_dir() && depth > 0) {
+            list(&path, depth - 1, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn bar(bytes: u64) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(bytes), target);
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {eta} {wide_msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,216 @@
+//! The verbs: each turns arguments into work and a result into words and an exit code.
+
+mod bundles;
+mod import;
+mod init;
+mod quarantine;
+mod status;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use serde::Serialize;
+use shared::bundle::Refusal;
+use shared::clock::SystemClock;
+use shared::config::ConfigError;
+use shared::keys::KeyError;
+use shared::{exit, telemetry};
+
+use crate::cli::{Cli, QuarantineVerb, Verb};
+use crate::config::Config;
+use crate::folders::Folders;
+use crate::import::{ImportError, Importer, KeyRing, Keys};
+use crate::ledger::{Ledger, LedgerError};
+use crate::replay::chain_text;
+use crate::{agent, sink};
+
+/// A verb that failed: what it says, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code,
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(err: ConfigError) -> Self {
+        Self::new(exit::CONFIG, err)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(err: KeyError) -> Self {
+        Self::new(exit::CONFIG, err)
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(err: LedgerError) -> Self {
+        let io = matches!(err, LedgerError::Place(_));
+        Self::new(if io { exit::IO } else { exit::FAILED }, chain_text(&err))
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(err: ImportError) -> Self {
+        Self::new(exit::IO, chain_text(&err))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(err: Refusal) -> Self {
+        let code = if err.is_io() { exit::IO } else { exit::REFUSED };
+        Self::new(code, format!("refused ({}): {err}", err.code()))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(err: anyhow::Error) -> Self {
+        let code = err.chain().find_map(|cause| {
+            if cause.is::<KeyError>() || cause.is::<ConfigError>() {
+                Some(exit::CONFIG)
+            } else {
+                cause.is::<std::io::Error>().then_some(exit::IO)
+            }
+        });
+        Self::new(code.unwrap_or(exit::FAILED), chain_text(err.as_ref()))
+    }
+}
+
+/// Runs one verb and says how it ended.
+pub fn run(cli: &Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => {
+            eprintln!("penstock-low: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let load = || Config::load(&cli.config);
+    match &cli.verb {
+        Verb::Init {
+            name,
+            dir,
+            post_quantum,
+        } => init::init(&cli.config, name, dir.as_deref(), *post_quantum),
+        Verb::Public => init::public(&load()?),
+        Verb::Pair { file } => init::pair(&load()?, file),
+        Verb::CheckConfig => check_config(cli, &load()?),
+        Verb::Run => {
+            let config = load()?;
+            telemetry::init(config.log.0, config.log.1);
+            Ok(agent::run(&config)?)
+        }
+        Verb::Status { json } => status::status(&load()?, *json),
+        Verb::Import { paths, json } => import::import(&load()?, paths, *json),
+        Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
+        Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
+        Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
+        Verb::Quarantine { verb } => match verb {
+            QuarantineVerb::List { json } => quarantine::list(&load()?, *json),
+            QuarantineVerb::Show { sha256 } => quarantine::show(&load()?, sha256),
+            QuarantineVerb::Retry {
+                sha256,
+                all: _,
+                accept_jump,
+                json,
+            } => quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, *json),
+        },
+        Verb::Alarms { json } => status::alarms(&load()?, *json),
+        Verb::Acknowledge { alarm } => status::acknowledge(&load()?, *alarm),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "penstock-low", &mut script);
+            put(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Everything that would keep the agent from doing its work.
+fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
+    let mut problems = Vec::new();
+    match Keys::load(&config.keys_dir) {
+        Ok(keys) if keys.trust.origins().is_empty() => {
+            problems
+                .push("no high side is trusted\n    try: penstock-low pair HIGH.pub".to_owned());
+        }
+        Ok(_) => {}
+        Err(err) => problems.push(chain_text(&err)),
+    }
+    if config.inbox.path.exists() && !config.inbox.path.is_dir() {
+        problems.push(format!(
+            "inbox.path: {} is no folder",
+            config.inbox.path.display()
+        ));
+    }
+    for sink in &config.sinks {
+        if let Err(err) = sink::check(sink) {
+            problems.push(format!("sink {}: {}", sink.name, chain_text(&err)));
+        }
+    }
+    if problems.is_empty() {
+        eprintln!("{} is in order", cli.config.display());
+        return Ok(());
+    }
+    let text = format!("{} problem(s)\n  {}", problems.len(), problems.join("\n  "));
+    Err(Failure::new(exit::CONFIG, text))
+}
+
+/// Makes ready to import beside a running agent, or without one.
+fn importer(config: &Config) -> Result<Importer<SystemClock>, Failure> {
+    let folders = Folders::of(&config.state_dir);
+    // Files made by root in the agent's folders would be out of its reach.
+    if let Ok(found) = std::fs::metadata(&folders.state) {
+        let ours = nix::unistd::geteuid().as_raw();
+        if found.uid() != ours {
+            let text = format!(
+                "{} belongs to user {}, not to user {ours}\n  try: sudo -u '#{}' penstock-low ...",
+                folders.state.display(),
+                found.uid(),
+                found.uid()
+            );
+            return Err(Failure::new(exit::FAILED, text));
+        }
+    }
+    folders
+        .create()
+        .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", folders.state.display())))?;
+    Ok(Importer {
+        ledger: Ledger::open(&folders.state)?,
+        folders,
+        keys: KeyRing::new(Keys::load(&config.keys_dir)?),
+        limits: config.limits,
+        admission: config.admission,
+        clock: SystemClock,
+    })
+}
+
+/// Data for standard output. A reader that went away is no failure of ours.
+fn put(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(exit::IO, format!("standard output: {err}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn put_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|err| Failure::new(exit::FAILED, err))?;
+    put(&(text + "\n"))
+}

@@ -1,0 +1,190 @@
+//! `status`, `gaps`, `alarms` and `acknowledge`: what the ledger knows.
+
+use std::fmt::Write as _;
+
+use shared::clock::{Clock, SystemClock};
+use shared::exit;
+
+use super::{Failure, put, put_json};
+use crate::config::Config;
+use crate::folders::Folders;
+use crate::ledger::{Alarm, Ledger, PassGaps};
+use crate::status::{Status, live};
+
+pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let mut ledger = Ledger::open_existing(&config.state_dir)?;
+    let live = live(&Folders::of(&config.state_dir));
+    let status = Status::gather(&mut ledger, SystemClock.now(), live)?;
+    if as_json {
+        put_json(&status)
+    } else {
+        put(&text(&status))
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut out = String::new();
+    let sums = &status.sums;
+    let agent = status.agent.as_ref();
+    let running = match agent.and_then(|agent| agent["pid"].as_u64()) {
+        Some(pid) => format!("running, process {pid}"),
+        None => "not running".to_owned(),
+    };
+    let _ = writeln!(out, "agent        {running}");
+    let age = status
+        .last_bundle_age_secs
+        .map_or("never".to_owned(), |secs| {
+            format!("{} ago", shared::config::Span::secs(secs))
+        });
+    let _ = writeln!(out, "last bundle  {age}");
+    let _ = writeln!(
+        out,
+        "bundles      {} received = {} admitted + {} duplicate + {} quarantined",
+        sums.received, sums.admitted, sums.duplicate, sums.quarantined
+    );
+    if sums.held > 0 {
+        let _ = writeln!(
+            out,
+            "             {} of the admitted wait for a gap",
+            sums.held
+        );
+    }
+    let ignored = agent
+        .and_then(|agent| agent["inbox-ignored"].as_u64())
+        .unwrap_or(0);
+    if ignored > 0 {
+        let _ = writeln!(
+            out,
+            "inbox        {ignored} entries are no bundles and stay there"
+        );
+    }
+    for (code, count) in &status.quarantine_codes {
+        let _ = writeln!(out, "             quarantined: {count} {code}");
+    }
+    let _ = writeln!(out, "records      {} admitted", sums.records);
+    for loss in &sums.losses {
+        let _ = writeln!(
+            out,
+            "             {} declared lost: {}",
+            loss.records, loss.reason
+        );
+    }
+    for sink in &sums.sinks {
+        let health = agent.map(|agent| &agent["sinks"][&sink.name]);
+        let state = health
+            .and_then(|health| health["state"].as_str())
+            .unwrap_or("not running");
+        let _ = writeln!(
+            out,
+            "sink         {}: {} = {} delivered + {} pending, {state}",
+            sink.name, sums.records, sink.delivered, sink.pending
+        );
+        if let Some(error) = health.and_then(|health| health["error"].as_str()) {
+            let _ = writeln!(out, "             {error}");
+        }
+    }
+    for chain in &sums.chains {
+        let _ = writeln!(
+            out,
+            "chain        {}: {} bundles, {} records, last sequence {}, {} bundles missing",
+            chain.chain, chain.bundles, chain.records, chain.last_sequence, chain.missing
+        );
+    }
+    for gap in &status.gaps {
+        let passed = if gap.passed.is_some() {
+            "passed"
+        } else {
+            "holds"
+        };
+        let _ = writeln!(
+            out,
+            "gap          {}: bundles {} to {}, {passed}",
+            gap.chain, gap.first, gap.last
+        );
+    }
+    for alarm in &status.alarms {
+        let _ = writeln!(out, "ALARM        {}", alarm_text(alarm));
+    }
+    let verdict = if status.adds_up {
+        "everything adds up"
+    } else {
+        "THE SUMS DO NOT ADD UP"
+    };
+    let _ = writeln!(out, "{verdict}");
+    out
+}
+
+fn alarm_text(alarm: &Alarm) -> String {
+    let times = if alarm.count > 1 {
+        format!(" ({} times)", alarm.count)
+    } else {
+        String::new()
+    };
+    let closed = if alarm.closed.is_some() {
+        " [over]"
+    } else {
+        ""
+    };
+    format!(
+        "{} {} {}: {}{times}{closed}",
+        alarm.id, alarm.last, alarm.code, alarm.message
+    )
+}
+
+pub(super) fn gaps(config: &Config, pass: Option<i64>, as_json: bool) -> Result<(), Failure> {
+    let mut ledger = Ledger::open_existing(&config.state_dir)?;
+    if let Some(id) = pass
+        && ledger.pass_gaps(PassGaps::One(id), SystemClock.now())? == 0
+    {
+        let text = format!("no gap {id} holds anything\n  try: penstock-low gaps");
+        return Err(Failure::new(exit::FAILED, text));
+    }
+    let gaps = ledger.gaps()?;
+    if as_json {
+        return put_json(&gaps);
+    }
+    let mut out = String::new();
+    for gap in &gaps {
+        let passed = match &gap.passed {
+            Some(time) => format!("passed {time}"),
+            None => "holds what is behind it".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "{}  {}  bundles {} to {}  noticed {}  {passed}",
+            gap.id, gap.chain, gap.first, gap.last, gap.noticed
+        );
+    }
+    if gaps.is_empty() {
+        eprintln!("no bundle is missing");
+    }
+    put(&out)
+}
+
+pub(super) fn alarms(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let alarms = Ledger::open_existing(&config.state_dir)?.alarms()?;
+    if as_json {
+        return put_json(&alarms);
+    }
+    if alarms.is_empty() {
+        eprintln!("there is no alarm");
+    }
+    put(&alarms
+        .iter()
+        .map(|alarm| alarm_text(alarm) + "\n")
+        .collect::<String>())
+}
+
+pub(super) fn acknowledge(config: &Config, alarm: Option<i64>) -> Result<(), Failure> {
+    let count = Ledger::open_existing(&config.state_dir)?.acknowledge(alarm, SystemClock.now())?;
+    match (alarm, count) {
+        (Some(id), 0) => Err(Failure::new(
+            exit::FAILED,
+            format!("no alarm {id} is open\n  try: penstock-low alarms"),
+        )),
+        (_, count) => {
+            eprintln!("{count} alarm(s) acknowledged");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! One file becomes an admitted bundle, a duplicate, or a quarantined file. The inbox, the command
+//! line and `quarantine retry` all come through here, at the same time if need be.
+//!
+//! ```text
+//! file ──copy + sync──> staging ──open()──> VerifiedBundle ──Ledger::admit──> store
+//!                          │                     │
+//!                          └──────refused────────┴──> quarantine
+//! ```
+//!
+//! Every step may be repeated. Killed before the commit: the copy is cleaned away at the next start
+//! (or, where it was in the store already, admitted then) and the original still stands in the
+//! inbox. Killed after it: the original is found to be a duplicate and removed.
+//! The ledger's write lock is held while a file moves into the store, so that two importers take
+//! turns.
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use shared::bundle::{BundleDigest, Limits, Refusal, inspect, open};
+use shared::clock::Clock;
+use shared::keys::{Identities, KeyError, Trust};
+
+use crate::config::AdmissionConfig;
+use crate::folders::{Folders, shown};
+use crate::ledger::{BundleFacts, Decision, Ledger, LedgerError};
+use crate::quarantine::{Quarantine, Reason};
+use crate::staging::{ReceivedBundle, StageError};
+
+/// Whom we believe, and what we can decrypt.
+pub struct Keys {
+    /// The trusted signers.
+    pub trust: Trust,
+    /// Our decryption keys.
+    pub identities: Identities,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+impl Keys {
+    /// Loads the key folder.
+    pub fn load(keys_dir: &Path) -> Result<Self, KeyError> {
+        Ok(Self {
+            trust: Trust::load_dir(keys_dir)?,
+            identities: Identities::load_dir(keys_dir)?,
+        })
+    }
+}
+
+/// The keys in use; a reload puts new ones in their place.
+#[derive(Clone, Debug)]
+pub struct KeyRing(Arc<RwLock<Arc<Keys>>>);
+
+impl KeyRing {
+    /// Begins with these keys.
+    pub fn new(keys: Keys) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// The keys in use now.
+    pub fn current(&self) -> Arc<Keys> {
+        Arc::clone(
+            &self
+                .0
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+
+    /// Puts other keys in their place.
+    pub fn replace(&self, keys: Keys) {
+        *self
+            .0
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+    }
+}
+
+/// What became of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its bundle is in the ledger and the store.
+    Admitted {
+        /// `ORIGIN/EPOCH/LANE number N`.
+        bundle: String,
+        /// How: `fresh`, `gap`, `fills-gap`.
+        code: &'static str,
+        /// Its records.
+        records: u64,
+    },
+    /// Its bundle was admitted before.
+    Duplicate {
+        /// `ORIGIN/EPOCH/LANE number N`.
+        bundle: String,
+    },
+    /// It is in the quarantine.
+    Quarantined {
+        /// Why.
+        code: &'static str,
+        /// Why, for people.
+        message: String,
+        /// The SHA-256 under which it is kept.
+        sha256: String,
+    },
+    /// Nothing that could be taken in: no regular file, too large, unreadable. It stays where it is.
+    Ignored {
+        /// Why.
+        code: &'static str,
+        /// Why, for people.
+        message: String,
+    },
+    /// It differs from its `.sha256`: it is still being copied, or is damaged.
+    SidecarDiffers,
+}
+
+/// Why nothing became of a file: a fault of this machine, worth another try.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The quarantine could not be written.
+    #[error("the quarantine could not be written")]
+    Quarantine(#[source] std::io::Error),
+    /// The private copy could not be read back.
+    #[error("the private copy could not be read back")]
+    ReadBack(#[source] std::io::Error),
+    /// No private copy could be made.
+    #[error("{0}")]
+    Stage(#[source] StageError),
+}
+
+/// The SHA-256 that a sidecar gives, and what to do where the file differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// There is none.
+    Absent,
+    /// Come back later where it differs.
+    Expect(BundleDigest),
+    /// The file had its time: quarantine it where it differs.
+    Insist(Option<BundleDigest>),
+}
+
+/// Everything that importing needs.
+#[derive(Debug)]
+pub struct Importer<C> {
+    /// The folders.
+    pub folders: Folders,
+    /// This thread's own connection.
+    pub ledger: Ledger,
+    /// The keys.
+    pub keys: KeyRing,
+    /// What a bundle may cost.
+    pub limits: Limits,
+    /// What is done about gaps.
+    pub admission: AdmissionConfig,
+    /// The time.
+    pub clock: C,
+}
+
+impl<C: Clock> Importer<C> {
+    /// Takes in one file. The file itself is left as it is; the caller removes it where it may.
+    pub fn import(
+        &mut self,
+        path: &Path,
+        sidecar: Sidecar,
+        copied: impl FnMut(u64),
+    ) -> Result<Outcome, ImportError> {
+        let bytes_max = self.limits.file_bytes_max;
+        let received = match ReceivedBundle::copy(path, &self.folders.staging, bytes_max, copied) {
+            Ok(received) => received,
+            Err(error @ StageError::Write(_)) => return Err(ImportError::Stage(error)),
+            Err(error) => {
+                return Ok(Outcome::Ignored {
+                    code: error.code(),
+                    message: error.to_string(),
+                });
+            }
+        };
+        let name = shown(path.file_name().unwrap_or_default());
+        match sidecar {
+            Sidecar::Expect(expected) if expected != *received.sha256() => {
+                return Ok(Outcome::SidecarDiffers);
+            }
+            Sidecar::Insist(expected) if expected != Some(*received.sha256()) => {
+                let message = "its content is not what its .sha256 says";
+                return self.quarantine(&received, &name, "digest-sidecar", message);
+            }
+            _ => {}
+        }
+        self.take(&received, &name)
+    }
+
+    /// Admits a file of the store that has no row: the process died between rename and commit, or
+    /// the ledger was lost.
+    pub(crate) fn readmit(&mut self, file: &str) -> Result<Outcome, ImportError> {
+        let path = self.folders.store.join(file);
+        let outcome = self.import(&path, Sidecar::Absent, |_| {})?;
+        // Admitted under the name that the bundle itself gives; this one is left over where it differs.
+        let kept = self.ledger.knows_file(file)?;
+        if !kept && !matches!(outcome, Outcome::Ignored { .. }) {
+            shared::durable::remove(&path).map_err(ImportError::ReadBack)?;
+        }
+        Ok(outcome)
+    }
+
+    fn take(&mut self, received: &ReceivedBundle, name: &str) -> Result<Outcome, ImportError> {
+        let keys = self.keys.current();
+        let now = self.clock.now();
+        let opened = open(
+            received.file(),
+            &keys.trust,
+            &keys.identities,
+            &self.limits,
+            now,
+        );
+        let bundle = match opened {
+            Ok(bundle) => bundle,
+            Err(Refusal::Io(error)) => return Err(ImportError::ReadBack(error)),
+            Err(refusal) => {
+                return self.quarantine(received, name, refusal.code(), &refusal.to_string());
+            }
+        };
+        let facts = BundleFacts::of(&bundle);
+        let label = format!("{} number {}", facts.chain, facts.candidate.number);
+        let store = self.folders.store.clone();
+        let place = |file: &str| received.place(&store.join(file));
+        match self
+            .ledger
+            .admit(&facts, &self.admission, &store, now, place)?
+        {
+            Decision::Admitted(admission) => {
+                let code = admission.code();
+                tracing::info!(
+                    bundle = label,
+                    code,
+                    records = facts.records,
+                    "a bundle was admitted"
+                );
+                Ok(Outcome::Admitted {
+                    bundle: label,
+                    code,
+                    records: facts.records,
+                })
+            }
+            Decision::Duplicate => {
+                tracing::info!(bundle = label, "a bundle was admitted before");
+                Ok(Outcome::Duplicate { bundle: label })
+            }
+            Decision::Refused(disorder) => {
+                let message = format!("{label}: {disorder}");
+                self.quarantine(received, name, disorder.code(), &message)
+            }
+        }
+    }
+
+    fn quarantine(
+        &mut self,
+        received: &ReceivedBundle,
+        name: &str,
+        code: &'static str,
+        message: &str,
+    ) -> Result<Outcome, ImportError> {
+        let claimed = inspect(received.file(), &self.limits).ok();
+        let now = self.clock.now();
+        let sha256 = received.sha256().to_string();
+        let reason = Reason {
+            sha256: sha256.clone(),
+            bytes: received.bytes(),
+            code: code.to_owned(),
+            message: message.to_owned(),
+            name: name.to_owned(),
+            first: now.to_string(),
+            last: now.to_string(),
+            claimed_signer: claimed.as_ref().map(|header| header.signer.clone()),
+            claimed_bundle: claimed
+                .map(|h| format!("{}/{}/{} number {}", h.origin, h.epoch, h.lane, h.number)),
+        };
+        Quarantine::at(&self.folders.quarantine)
+            .keep(received, reason)
+            .map_err(ImportError::Quarantine)?;
+        self.ledger.note_quarantined(&sha256, code, name, now)?;
+        Ok(Outcome::Quarantined {
+            code,
+            message: message.to_owned(),
+            sha256,
+        })
+    }
+
+    /// Tries a quarantined file again. Where it is refused again it stays, with the new reason.
+    pub fn retry(&mut self, sha256: &str) -> Result<Outcome, ImportError> {
+        let quarantine = Quarantine::at(&self.folders.quarantine);
+        let path = quarantine.file(sha256);
+        let outcome = self.import(&path, Sidecar::Absent, |_| {})?;
+        match outcome {
+            Outcome::Admitted { .. } | Outcome::Duplicate { .. } => {
+                self.ledger.note_released(sha256)?;
+                quarantine
+                    .release(sha256)
+                    .map_err(ImportError::Quarantine)?;
+            }
+            Outcome::Quarantined { .. } => self.ledger.forget_visit(sha256)?,
+            Outcome::Ignored { .. } | Outcome::SidecarDiffers => {}
+        }
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,618 @@
+//! Bundles come into the ledger.
+
+use std::io;
+use std::path::Path;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use shared::bundle::{BundleDigest, Loss, VerifiedBundle};
+use shared::clock::Nanos;
+use shared::record::Epoch;
+
+use super::{ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, uint};
+use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
+use crate::config::{AdmissionConfig, GapPolicy};
+
+/// What the ledger keeps of a verified bundle.
+#[derive(Clone, Debug)]
+pub struct BundleFacts {
+    /// Its chain.
+    pub chain: ChainName,
+    /// Its place in the chain.
+    pub candidate: Candidate,
+    /// The number of records in it.
+    pub records: u64,
+    /// How many of its sequence numbers were lost on the high side.
+    pub lost_in_range: u64,
+    /// What the high side declared lost.
+    pub losses: Vec<Loss>,
+    /// The buffer's chain head before its first record.
+    pub chain_before: BundleDigest,
+    /// The buffer's chain head after its last record.
+    pub chain_head: BundleDigest,
+    /// When its content was frozen.
+    pub sealed: Nanos,
+    /// Who signed it.
+    pub signer: String,
+    /// The length of its file.
+    pub file_bytes: u64,
+}
+
+impl BundleFacts {
+    /// The facts of a bundle that `open()` has verified.
+    pub fn of(bundle: &VerifiedBundle) -> Self {
+        let (header, manifest) = (bundle.header(), bundle.manifest());
+        Self {
+            chain: ChainName {
+                origin: header.origin.clone(),
+                epoch: header.epoch,
+                lane: header.lane,
+            },
+            candidate: Candidate {
+                epoch: header.epoch,
+                number: header.number,
+                digest: bundle.digest(),
+                previous: header.previous,
+                first_sequence: manifest.first_sequence.0,
+                last_sequence: manifest.last_sequence.0,
+            },
+            records: manifest.records,
+            lost_in_range: manifest.lost_in_range(),
+            losses: manifest.losses.clone(),
+            chain_before: manifest.chain_before,
+            chain_head: manifest.chain_head,
+            sealed: manifest.sealed_at,
+            signer: header.signer.clone(),
+            file_bytes: bundle.file_bytes(),
+        }
+    }
+
+    /// The name of its file in the store: made of what was verified, never of a name that came.
+    pub fn store_name(&self) -> String {
+        let ChainName {
+            origin,
+            epoch,
+            lane,
+        } = &self.chain;
+        let digest = self.candidate.digest.to_string();
+        let number = self.candidate.number;
+        format!(
+            "{origin}-{epoch}-{lane}-{number:010}-{}.pstk",
+            &digest[..16]
+        )
+    }
+}
+
+/// A bundle that was admitted. Replay accepts nothing less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmittedBundle {
+    pub(super) chain: ChainId,
+    pub(super) number: u64,
+    pub(super) digest: BundleDigest,
+    pub(super) first_sequence: u64,
+    pub(super) last_sequence: u64,
+    pub(super) file: String,
+}
+
+impl AdmittedBundle {
+    /// Its chain.
+    pub fn chain(&self) -> ChainId {
+        self.chain
+    }
+    /// Its number in the chain.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+    /// Its identity: what the signature was over when it was admitted.
+    pub fn digest(&self) -> &BundleDigest {
+        &self.digest
+    }
+    /// The first sequence number it accounts for.
+    pub fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+    /// The last one.
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+    /// Its file's name in the store.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+/// What became of a bundle, and what to do with its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is in the ledger and its file is in the store.
+    Admitted(Admission),
+    /// It was in the ledger before.
+    Duplicate,
+    /// It is not admitted.
+    Refused(Disorder),
+}
+
+/// A range of bundle numbers that has not come.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct OpenGap {
+    /// Its id, for `gaps --pass`.
+    pub id: i64,
+    /// The chain, as `ORIGIN/EPOCH/LANE`.
+    pub chain: String,
+    /// The first missing bundle.
+    pub first: u64,
+    /// The last missing bundle.
+    pub last: u64,
+    /// When a bundle behind it came, RFC 3339.
+    pub noticed: String,
+    /// When it stopped holding what is behind it, RFC 3339.
+    pub passed: Option<String>,
+}
+
+impl Ledger {
+    /// Decides about a verified bundle and, if it is admitted, notes it: all in one transaction.
+    /// `place` puts the file into the store under the given name, complete and synced; it runs just
+    /// before the commit, and may run again after a crash. `replace` likewise, where the stored file
+    /// of a duplicate is missing or was found damaged.
+    pub fn admit(
+        &mut self,
+        facts: &BundleFacts,
+        policy: &AdmissionConfig,
+        store: &Path,
+        now: Nanos,
+        mut place: impl FnMut(&str) -> io::Result<()>,
+    ) -> Result<Decision, LedgerError> {
+        let tx = self.begin()?;
+        let chain = find_chain(&tx, &facts.chain)?;
+        let known = known(&tx, &facts.chain, chain, facts.candidate.number)?;
+        let admission = admit(&facts.candidate, &known, policy.number_jump_max);
+        let decision = match admission {
+            // The caller quarantines it, and counts it there.
+            Admission::Refused(disorder) => return Ok(Decision::Refused(disorder)),
+            Admission::Duplicate => {
+                let chain = chain.ok_or(LedgerError::Row("a bundle without a chain"))?;
+                repair_stored(&tx, chain, facts, store, &mut place)?;
+                count(&tx, "duplicate")?;
+                Decision::Duplicate
+            }
+            Admission::Fresh | Admission::FillsGap | Admission::Gap { .. } => {
+                let chain = match chain {
+                    Some(chain) => chain,
+                    None => begin_chain(&tx, &facts.chain, known.latest_epoch, now)?,
+                };
+                insert(&tx, chain, facts, now)?;
+                match admission {
+                    Admission::Gap { first, last } => {
+                        open_gap(&tx, chain, facts, (first, last), policy.gap, now)?;
+                    }
+                    Admission::FillsGap => fill_gap(&tx, chain, facts, now)?,
+                    _ => {}
+                }
+                note_losses(&tx, chain, facts, now)?;
+                check_record_chain(&tx, chain, facts, now)?;
+                alarms::close(&tx, "silence", Some(facts.chain.origin.as_str()), now)?;
+                place(&facts.store_name()).map_err(LedgerError::Place)?;
+                count(&tx, "admitted")?;
+                Decision::Admitted(admission)
+            }
+        };
+        count(&tx, "received")?;
+        tx.commit()?;
+        Ok(decision)
+    }
+
+    /// Whether the store's file of this name has a row.
+    pub fn knows_file(&self, file: &str) -> Result<bool, LedgerError> {
+        let Some((chain, number)) = parse_store_name(file) else {
+            return Ok(false);
+        };
+        let mut statement = self.conn.prepare_cached(
+            "SELECT 1 FROM chain c JOIN bundle b ON b.chain = c.id
+             WHERE c.origin = ?1 AND c.epoch = ?2 AND c.lane = ?3 AND b.number = ?4 AND b.file = ?5",
+        )?;
+        let ChainName {
+            origin,
+            epoch,
+            lane,
+        } = chain;
+        Ok(statement.exists(params![
+            origin.as_str(),
+            int(epoch.0),
+            lane.as_str(),
+            int(number),
+            file
+        ])?)
+    }
+
+    /// The gaps, oldest first.
+    pub fn gaps(&self) -> Result<Vec<OpenGap>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT g.id, g.first, g.last, g.noticed_ns, g.passed_ns, c.origin, c.epoch, c.lane
+             FROM gap g JOIN chain c ON c.id = g.chain ORDER BY g.noticed_ns, g.chain, g.first",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(OpenGap {
+                id: row.get(0)?,
+                first: uint(row.get(1)?),
+                last: uint(row.get(2)?),
+                noticed: Nanos(row.get(3)?).to_string(),
+                passed: row
+                    .get::<_, Option<i64>>(4)?
+                    .map(|ns| Nanos(ns).to_string()),
+                chain: chain_name(row, 5)?.to_string(),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Lets what is behind the gaps go on to the sinks: one gap by its id, or all that have held for
+    /// `longer_than`. Returns how many.
+    pub fn pass_gaps(&mut self, which: PassGaps, now: Nanos) -> Result<usize, LedgerError> {
+        // A look before the write lock is taken: this runs every second and finds nothing.
+        let (id, noticed_before) = match which {
+            PassGaps::One(id) => (Some(id), i64::MAX),
+            PassGaps::NoticedBefore(time) => (None, time.0),
+        };
+        let condition = "g.passed_ns IS NULL AND g.noticed_ns <= ?1 AND (?2 IS NULL OR g.id = ?2)";
+        let due = format!("SELECT 1 FROM gap g WHERE {condition}");
+        if !self
+            .conn
+            .prepare_cached(&due)?
+            .exists(params![noticed_before, id])?
+        {
+            return Ok(0);
+        }
+        let tx = self.begin()?;
+        let due: Vec<(i64, ChainName, u64, u64)> = tx
+            .prepare(&format!(
+                "SELECT g.id, c.origin, c.epoch, c.lane, g.first, g.last
+                 FROM gap g JOIN chain c ON c.id = g.chain WHERE {condition}"
+            ))?
+            .query_map(params![noticed_before, id], |row| {
+                Ok((
+                    row.get(0)?,
+                    chain_name(row, 1)?,
+                    uint(row.get(4)?),
+                    uint(row.get(5)?),
+                ))
+            })?
+            .collect::<Result<_, _>>()?;
+        for (id, chain, first, last) in &due {
+            tx.execute(
+                "UPDATE gap SET passed_ns = ?1 WHERE id = ?2",
+                params![now.0, id],
+            )?;
+            let message = format!(
+                "bundles {first} to {last} of {chain} have not come; the records behind them are delivered without them"
+            );
+            alarms::raise(&tx, "gap-passed", &chain.to_string(), &message, now)?;
+        }
+        tx.commit()?;
+        Ok(due.len())
+    }
+}
+
+/// Which gaps to pass.
+#[derive(Clone, Copy, Debug)]
+pub enum PassGaps {
+    /// The gap with this id.
+    One(i64),
+    /// Every gap noticed at this time or before.
+    NoticedBefore(Nanos),
+}
+
+fn find_chain(tx: &Transaction<'_>, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
+    Ok(tx
+        .prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?
+        .query_row(
+            params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()],
+            |r| r.get(0),
+        )
+        .optional()?)
+}
+
+fn known(
+    tx: &Transaction<'_>,
+    name: &ChainName,
+    chain: Option<ChainId>,
+    number: u64,
+) -> Result<Known, LedgerError> {
+    let latest_epoch: Option<i64> = tx
+        .prepare_cached("SELECT max(epoch) FROM chain WHERE origin = ?1")?
+        .query_row([name.origin.as_str()], |row| row.get(0))?;
+    let latest_epoch = latest_epoch.map(|epoch| Epoch(uint(epoch)));
+    let Some(chain) = chain else {
+        return Ok(Known {
+            latest_epoch,
+            ..Known::default()
+        });
+    };
+    let member = |condition: &str| -> Result<Option<Member>, LedgerError> {
+        let sql = format!(
+            "SELECT number, digest, previous, first_sequence, last_sequence
+             FROM bundle WHERE chain = ?1 AND number {condition} LIMIT 1"
+        );
+        let found = tx
+            .prepare_cached(&sql)?
+            .query_row(params![chain, int(number)], |row| {
+                Ok(Member {
+                    number: uint(row.get(0)?),
+                    digest: BundleDigest::from_bytes(row.get(1)?),
+                    previous: BundleDigest::from_bytes(row.get(2)?),
+                    first_sequence: uint(row.get(3)?),
+                    last_sequence: uint(row.get(4)?),
+                })
+            });
+        Ok(found.optional()?)
+    };
+    let pruned: i64 = tx
+        .prepare_cached("SELECT pruned_through FROM chain WHERE id = ?1")?
+        .query_row([chain], |row| row.get(0))?;
+    Ok(Known {
+        latest_epoch,
+        pruned_through: uint(pruned),
+        same: member("= ?2")?,
+        below: member("< ?2 ORDER BY number DESC")?,
+        above: member("> ?2 ORDER BY number")?,
+    })
+}
+
+fn begin_chain(
+    tx: &Transaction<'_>,
+    name: &ChainName,
+    latest: Option<Epoch>,
+    now: Nanos,
+) -> Result<ChainId, LedgerError> {
+    tx.prepare_cached("INSERT INTO chain (origin, epoch, lane, last_ns) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            name.origin.as_str(),
+            int(name.epoch.0),
+            name.lane.as_str(),
+            now.0
+        ])?;
+    let id = tx.last_insert_rowid();
+    if let Some(latest) = latest.filter(|latest| *latest < name.epoch) {
+        let message = format!(
+            "the buffer of {} was lost or restored: epoch {} began after {latest}; ask there what happened",
+            name.origin, name.epoch
+        );
+        alarms::raise(tx, "epoch-began", name.origin.as_str(), &message, now)?;
+    }
+    Ok(id)
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let BundleFacts { candidate, .. } = facts;
+    tx.prepare_cached(
+        "INSERT INTO bundle (chain, number, digest, previous, first_sequence, last_sequence, records,
+             lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?
+    .execute(params![
+        chain,
+        int(candidate.number),
+        candidate.digest.as_bytes(),
+        candidate.previous.as_bytes(),
+        int(candidate.first_sequence),
+        int(candidate.last_sequence),
+        int(facts.records),
+        int(facts.lost_in_range),
+        facts.chain_before.as_bytes(),
+        facts.chain_head.as_bytes(),
+        facts.sealed.0,
+        now.0,
+        facts.signer,
+        facts.store_name(),
+        int(facts.file_bytes),
+    ])?;
+    tx.prepare_cached(
+        "UPDATE chain SET bundles = bundles + 1, records = records + ?2, lost_in_range = lost_in_range + ?3,
+             last_sequence = max(last_sequence, ?4), last_ns = ?5 WHERE id = ?1",
+    )?
+    .execute(params![
+        chain,
+        int(facts.records),
+        int(facts.lost_in_range),
+        int(candidate.last_sequence),
+        now.0
+    ])?;
+    Ok(())
+}
+
+fn open_gap(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    (first, last): (u64, u64),
+    policy: GapPolicy,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let passed = (policy == GapPolicy::Pass).then_some(now.0);
+    tx.prepare_cached(
+        "INSERT INTO gap (chain, first, last, noticed_ns, passed_ns) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![chain, int(first), int(last), now.0, passed])?;
+    let what = if passed.is_some() {
+        "are delivered all the same"
+    } else {
+        "wait for them"
+    };
+    let message = format!(
+        "bundles {first} to {last} of {} have not come; the records behind them {what}",
+        facts.chain
+    );
+    alarms::raise(tx, "gap", &facts.chain.to_string(), &message, now)
+}
+
+/// Takes the number out of the gap that holds it: the gap ends, shrinks or splits.
+fn fill_gap(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let number = int(facts.candidate.number);
+    let (id, first, last): (i64, i64, i64) = tx
+        .prepare_cached(
+            "SELECT id, first, last FROM gap WHERE chain = ?1 AND first <= ?2 AND last >= ?2",
+        )?
+        .query_row(params![chain, number], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?
+        .ok_or(LedgerError::Row("a bundle is missing, and no gap says so"))?;
+    if number < last {
+        tx.prepare_cached(
+            "INSERT INTO gap (chain, first, last, noticed_ns, passed_ns)
+             SELECT chain, ?2, last, noticed_ns, passed_ns FROM gap WHERE id = ?1",
+        )?
+        .execute(params![id, number + 1])?;
+    }
+    if number > first {
+        tx.prepare_cached("UPDATE gap SET last = ?2 WHERE id = ?1")?
+            .execute(params![id, number - 1])?;
+    } else {
+        tx.prepare_cached("DELETE FROM gap WHERE id = ?1")?
+            .execute([id])?;
+    }
+    if !tx
+        .prepare_cached("SELECT 1 FROM gap WHERE chain = ?1")?
+        .exists([chain])?
+    {
+        let subject = facts.chain.to_string();
+        alarms::close(tx, "gap", Some(&subject), now)?;
+        alarms::close(tx, "gap-passed", Some(&subject), now)?;
+    }
+    Ok(())
+}
+
+fn note_losses(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    for loss in &facts.losses {
+        let range = loss.range.map(|(first, last)| (int(first.0), int(last.0)));
+        tx.prepare_cached("INSERT INTO loss VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+            .execute(params![
+                chain,
+                int(facts.candidate.number),
+                loss.reason.as_str(),
+                loss.listener,
+                int(loss.count),
+                loss.from.0,
+                loss.to.0,
+                range.map(|range| range.0),
+                range.map(|range| range.1),
+            ])?;
+        let message = format!(
+            "{} lost {} records ({}) and says so in bundle {}",
+            facts.chain, loss.count, loss.reason, facts.candidate.number
+        );
+        alarms::raise(
+            tx,
+            "loss-declared",
+            &format!("{}/{}", facts.chain, loss.reason),
+            &message,
+            now,
+        )?;
+    }
+    Ok(())
+}
+
+/// The hash chain over the buffer's rows must run on from one bundle to the next. Where it does not,
+/// rows were changed or taken out on the high side: the bundle is authentic, so it is admitted, and
+/// the operator is told.
+fn check_record_chain(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let broken = tx
+        .prepare_cached(
+            "SELECT 1 FROM bundle WHERE chain = ?1 AND number IN (?2 - 1, ?2 + 1)
+                 AND CASE WHEN number < ?2 THEN chain_head <> ?3 ELSE chain_before <> ?4 END",
+        )?
+        .exists(params![
+            chain,
+            int(facts.candidate.number),
+            facts.chain_before.as_bytes(),
+            facts.chain_head.as_bytes()
+        ])?;
+    if broken {
+        let message = format!(
+            "the hash chain over the records of {} does not run on at bundle {}: rows were changed or removed in the buffer there",
+            facts.chain, facts.candidate.number
+        );
+        alarms::raise(
+            tx,
+            "record-chain-broken",
+            &facts.chain.to_string(),
+            &message,
+            now,
+        )?;
+    }
+    Ok(())
+}
+
+/// A duplicate mends a stored file that is missing, has another length, or was found damaged.
+fn repair_stored(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    facts: &BundleFacts,
+    store: &Path,
+    place: &mut impl FnMut(&str) -> io::Result<()>,
+) -> Result<(), LedgerError> {
+    let key = params![chain, int(facts.candidate.number)];
+    let (file, bytes, damaged): (String, i64, bool) = tx
+        .prepare_cached(
+            "SELECT file, file_bytes, damaged FROM bundle WHERE chain = ?1 AND number = ?2",
+        )?
+        .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let whole = std::fs::symlink_metadata(store.join(&file))
+        .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
+    if damaged || !whole {
+        place(&file).map_err(LedgerError::Place)?;
+        tx.execute(
+            "UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2",
+            key,
+        )?;
+    }
+    Ok(())
+}
+
+/// Adds one to a counter.
+pub(super) fn count(tx: &Transaction<'_>, name: &str) -> Result<(), LedgerError> {
+    add(tx, name, 1)
+}
+
+pub(super) fn add(tx: &Transaction<'_>, name: &str, amount: i64) -> Result<(), LedgerError> {
+    tx.prepare_cached(
+        "INSERT INTO counter VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+    )?
+    .execute(params![name, amount])?;
+    Ok(())
+}
+
+/// Reads a store file's name back: `ORIGIN-EPOCH-LANE-NUMBER-DIGEST.pstk`.
+fn parse_store_name(file: &str) -> Option<(ChainName, u64)> {
+    let mut parts = file.strip_suffix(".pstk")?.rsplitn(5, '-').skip(1);
+    let number = parts.next()?.parse().ok()?;
+    let lane = parts.next()?.parse().ok()?;
+    let epoch = Epoch(parts.next()?.parse().ok()?);
+    let origin = parts.next()?.parse().ok()?;
+    Some((
+        ChainName {
+            origin,
+            epoch,
+            lane,
+        },
+        number,
+    ))
+}

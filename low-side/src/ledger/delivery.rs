@@ -1,0 +1,256 @@
+//! What each sink has taken, and what it may take next.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use shared::bundle::BundleDigest;
+use shared::clock::Nanos;
+
+use super::{
+    AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, uint,
+};
+use crate::ranges::RangeSet;
+
+/// The identity of a sink inside one ledger.
+pub type SinkId = i64;
+
+/// A chain, as replay sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainState {
+    /// Its identity.
+    pub id: ChainId,
+    /// Its name.
+    pub name: ChainName,
+    /// The highest sequence number that an admitted bundle accounts for.
+    pub last_sequence: u64,
+    /// Bundles with this number or a higher one wait for a gap.
+    pub held_from: Option<u64>,
+}
+
+/// What a sink took of one bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The chain.
+    pub chain: ChainId,
+    /// The first sequence number accounted for.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// The number of records among them.
+    pub records: u64,
+}
+
+/// How far the current file of a file sink is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePosition {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// When the file was begun.
+    pub opened: Nanos,
+    /// The number that the file is being renamed to.
+    pub rotating_to: Option<u64>,
+}
+
+impl Ledger {
+    /// The identity of a sink; a new name gets a new one, and everything in the store is new to it.
+    pub fn sink(&mut self, name: &str) -> Result<SinkId, LedgerError> {
+        self.conn
+            .execute("INSERT OR IGNORE INTO sink (name) VALUES (?1)", [name])?;
+        Ok(self
+            .conn
+            .query_row("SELECT id FROM sink WHERE name = ?1", [name], |row| {
+                row.get(0)
+            })?)
+    }
+
+    /// The chains that hold something which the sink has not taken, the flash lane first. A chain
+    /// that waits for a gap is among them.
+    pub fn pending_chains(&self, sink: SinkId) -> Result<Vec<ChainState>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT c.id, c.origin, c.epoch, c.lane, c.last_sequence,
+                 (SELECT min(g.first) FROM gap g WHERE g.chain = c.id AND g.passed_ns IS NULL)
+             FROM chain c
+             LEFT JOIN delivered d ON d.sink = ?1 AND d.chain = c.id AND d.first = 1
+             WHERE c.last_sequence > 0 AND (d.last IS NULL OR d.last < c.last_sequence)
+             ORDER BY c.lane = 'flash' DESC, c.id",
+        )?;
+        let rows = statement.query_map([sink], |row| {
+            Ok(ChainState {
+                id: row.get(0)?,
+                name: chain_name(row, 1)?,
+                last_sequence: uint(row.get(4)?),
+                held_from: row.get::<_, Option<i64>>(5)?.map(uint),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What a sink has taken of a chain.
+    pub fn delivered(&self, sink: SinkId, chain: ChainId) -> Result<RangeSet, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 ORDER BY first",
+        )?;
+        let rows = statement.query_map([sink, chain], |row| {
+            Ok((uint(row.get(0)?), uint(row.get(1)?)))
+        })?;
+        let mut ranges = RangeSet::default();
+        for row in rows {
+            let (first, last) = row?;
+            ranges.insert(first, last);
+        }
+        Ok(ranges)
+    }
+
+    /// The first admitted bundle of the chain that holds a number outside `taken`, if no gap holds
+    /// it back; with the first such number.
+    pub fn next_bundle(
+        &self,
+        chain: &ChainState,
+        taken: &RangeSet,
+    ) -> Result<Option<(AdmittedBundle, u64)>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT number, digest, first_sequence, last_sequence, file FROM bundle
+             WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
+             ORDER BY last_sequence LIMIT 1",
+        )?;
+        let mut from = taken.next_outside(1);
+        loop {
+            let found = statement.query_row(params![chain.id, int(from)], |row| {
+                Ok(AdmittedBundle {
+                    chain: chain.id,
+                    number: uint(row.get(0)?),
+                    digest: BundleDigest::from_bytes(row.get(1)?),
+                    first_sequence: uint(row.get(2)?),
+                    last_sequence: uint(row.get(3)?),
+                    file: row.get(4)?,
+                })
+            });
+            let Some(bundle) = found.optional()? else {
+                return Ok(None);
+            };
+            if chain.held_from.is_some_and(|held| bundle.number >= held) {
+                return Ok(None);
+            }
+            from = taken.next_outside(from.max(bundle.first_sequence));
+            if from <= bundle.last_sequence {
+                return Ok(Some((bundle, from)));
+            }
+        }
+    }
+
+    /// Notes what a sink took and, for a file, how far it is durable: in one transaction.
+    pub fn deliver(
+        &mut self,
+        sink: SinkId,
+        deliveries: &[Delivery],
+        position: Option<FilePosition>,
+    ) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        for delivery in deliveries {
+            insert_range(&tx, sink, delivery)?;
+            tx.prepare_cached(
+                "INSERT INTO delivered_records VALUES (?1, ?2, ?3)
+                 ON CONFLICT (sink, chain) DO UPDATE SET records = records + ?3",
+            )?
+            .execute(params![sink, delivery.chain, int(delivery.records)])?;
+        }
+        if let Some(position) = position {
+            save_position(&tx, sink, &position)?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// How far the current file of a file sink is durable.
+    pub fn file_position(&self, sink: SinkId) -> Result<Option<FilePosition>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT offset, opened_ns, rotating_to FROM sink_file WHERE sink = ?1",
+        )?;
+        let found = statement.query_row([sink], |row| {
+            Ok(FilePosition {
+                offset: uint(row.get(0)?),
+                opened: Nanos(row.get(1)?),
+                rotating_to: row.get::<_, Option<i64>>(2)?.map(uint),
+            })
+        });
+        Ok(found.optional()?)
+    }
+
+    /// Notes how far the current file of a file sink is durable.
+    pub fn set_file_position(
+        &mut self,
+        sink: SinkId,
+        position: &FilePosition,
+    ) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        save_position(&tx, sink, position)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Notes that the stored file of a bundle can't be read. The same bundle, brought again, mends it.
+    pub fn note_damaged(
+        &mut self,
+        bundle: &AdmittedBundle,
+        message: &str,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        tx.execute(
+            "UPDATE bundle SET damaged = 1 WHERE chain = ?1 AND number = ?2",
+            params![bundle.chain, int(bundle.number)],
+        )?;
+        alarms::raise(&tx, "store-damaged", &bundle.file, message, now)?;
+        Ok(tx.commit()?)
+    }
+}
+
+/// Merges a range into those that are there: what overlaps or touches it becomes one.
+fn insert_range(
+    tx: &Transaction<'_>,
+    sink: SinkId,
+    delivery: &Delivery,
+) -> Result<(), LedgerError> {
+    let (mut first, mut last) = (int(delivery.first), int(delivery.last));
+    if first > last {
+        return Ok(());
+    }
+    // The only range that may begin before ours and reach it.
+    let before: Option<(i64, i64)> = tx
+        .prepare_cached(
+            "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 AND first <= ?3
+             ORDER BY first DESC LIMIT 1",
+        )?
+        .query_row(params![sink, delivery.chain, first], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some((start, end)) = before.filter(|(_, end)| *end >= first - 1) {
+        first = start;
+        last = last.max(end);
+    }
+    let reach: Option<i64> = tx
+        .prepare_cached(
+            "SELECT max(last) FROM delivered WHERE sink = ?1 AND chain = ?2 AND first >= ?3 AND first <= ?4",
+        )?
+        .query_row(params![sink, delivery.chain, first, last.saturating_add(1)], |row| row.get(0))?;
+    last = last.max(reach.unwrap_or(last));
+    tx.prepare_cached(
+        "DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first >= ?3 AND first <= ?4",
+    )?
+    .execute(params![sink, delivery.chain, first, last.saturating_add(1)])?;
+    tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![sink, delivery.chain, first, last])?;
+    Ok(())
+}
+
+fn save_position(
+    tx: &Transaction<'_>,
+    sink: SinkId,
+    position: &FilePosition,
+) -> Result<(), LedgerError> {
+    tx.prepare_cached("INSERT OR REPLACE INTO sink_file VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            sink,
+            int(position.offset),
+            position.opened.0,
+            position.rotating_to.map(int)
+        ])?;
+    Ok(())
+}

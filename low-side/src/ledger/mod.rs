@@ -1,0 +1,171 @@
+//! The ledger: what was admitted, what is missing, what each sink has taken.
+//!
+//! One `SQLite` database (WAL, `synchronous=FULL`). Its size grows with the number of bundles, never
+//! with the number of records: delivery is kept as merged ranges. The agent's threads and the
+//! command line each open their own connection.
+//!
+//! Invariant: a bundle has a row if and only if its file stands complete in the store; the file is
+//! renamed into the store inside the transaction that writes the row. Invariant: only this module
+//! makes an [`AdmittedBundle`].
+
+mod admission;
+mod alarms;
+mod delivery;
+mod recover;
+mod schema;
+mod sums;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use shared::record::{Epoch, Lane, OriginId};
+
+pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
+pub use alarms::Alarm;
+pub use delivery::{ChainState, Delivery, FilePosition, SinkId};
+pub use recover::{Opened, open_or_set_aside};
+pub use sums::{ChainSum, LossSum, SinkSum, Sums};
+
+/// The ledger's file name in the state folder.
+pub const FILE_NAME: &str = "ledger.db";
+
+/// How long a connection waits for another one's write to end. Writes take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What went wrong with the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// There is none.
+    #[error(
+        "there is no ledger at {0}\n  try: start the agent once (penstock-low run), or give --config"
+    )]
+    Absent(PathBuf),
+    /// It is damaged.
+    #[error(
+        "the ledger is damaged\n  try: start the agent; it sets the ledger aside and rebuilds it from the store"
+    )]
+    Damaged(#[source] rusqlite::Error),
+    /// A later version of the program wrote it.
+    #[error(
+        "the ledger has version {found}, this program knows {known}\n  try: install the version that wrote it"
+    )]
+    Newer {
+        /// The version found.
+        found: i64,
+        /// The latest version known.
+        known: usize,
+    },
+    /// A file could not be put in its place.
+    #[error("a file could not be put in its place")]
+    Place(#[source] io::Error),
+    /// The database refused.
+    #[error("the ledger could not be read or written")]
+    Sqlite(#[source] rusqlite::Error),
+    /// A row holds what was never written.
+    #[error("the ledger holds a row that makes no sense: {0}")]
+    Row(&'static str),
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// The identity of a chain inside one ledger.
+pub type ChainId = i64;
+
+/// The name of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainName {
+    /// Who sealed it.
+    pub origin: OriginId,
+    /// In which life of its buffer.
+    pub epoch: Epoch,
+    /// In which lane.
+    pub lane: Lane,
+}
+
+impl std::fmt::Display for ChainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.origin, self.epoch, self.lane)
+    }
+}
+
+/// One connection to the ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    conn: Connection,
+}
+
+impl Ledger {
+    /// Opens the ledger of a state folder, making it if there is none.
+    pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+        Self::connect(&state_dir.join(FILE_NAME), OpenFlags::SQLITE_OPEN_CREATE)
+    }
+
+    /// Opens the ledger of a state folder that an agent has made.
+    pub fn open_existing(state_dir: &Path) -> Result<Self, LedgerError> {
+        let path = state_dir.join(FILE_NAME);
+        if path.exists() {
+            Self::connect(&path, OpenFlags::empty())
+        } else {
+            Err(LedgerError::Absent(path))
+        }
+    }
+
+    fn connect(path: &Path, create: OpenFlags) -> Result<Self, LedgerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
+            | create;
+        let mut conn = Connection::open_with_flags(path, flags)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        // NORMAL loses commits on a power cut; what was acknowledged must stay.
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::migrate(&mut conn)?;
+        Ok(Self { conn })
+    }
+
+    fn begin(&mut self) -> Result<rusqlite::Transaction<'_>, LedgerError> {
+        Ok(self
+            .conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
+    }
+}
+
+/// The database's integers are signed; whatever does not fit was refused before it came here.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The way back.
+fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// The columns origin, epoch, lane at `at`.
+fn chain_name(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<ChainName> {
+    let invalid = |column: usize| {
+        rusqlite::Error::InvalidColumnType(column, "chain".into(), rusqlite::types::Type::Text)
+    };
+    Ok(ChainName {
+        origin: row.get::<_, String>(at)?.parse().map_err(|_| invalid(at))?,
+        epoch: Epoch(uint(row.get(at + 1)?)),
+        lane: row
+            .get::<_, String>(at + 2)?
+            .parse()
+            .map_err(|_| invalid(at + 2))?,
+    })
+}

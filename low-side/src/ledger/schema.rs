@@ -1,0 +1,142 @@
+//! The tables, and how an older ledger becomes a newer one.
+
+use rusqlite::Connection;
+
+use super::LedgerError;
+
+/// Numbered migrations; `user_version` says how many have run. A released one is never changed.
+const MIGRATIONS: &[&str] = &["
+-- One row for each (origin, epoch, lane).
+CREATE TABLE chain (
+    id             INTEGER PRIMARY KEY,
+    origin         TEXT NOT NULL,
+    epoch          INTEGER NOT NULL,
+    lane           TEXT NOT NULL,
+    pruned_through INTEGER NOT NULL DEFAULT 0,
+    last_sequence  INTEGER NOT NULL DEFAULT 0,
+    bundles        INTEGER NOT NULL DEFAULT 0,
+    records        INTEGER NOT NULL DEFAULT 0,
+    lost_in_range  INTEGER NOT NULL DEFAULT 0,
+    last_ns        INTEGER NOT NULL,
+    UNIQUE (origin, epoch, lane)
+) STRICT;
+
+-- One row for each admitted bundle.
+CREATE TABLE bundle (
+    chain          INTEGER NOT NULL REFERENCES chain (id),
+    number         INTEGER NOT NULL,
+    digest         BLOB NOT NULL,
+    previous       BLOB NOT NULL,
+    first_sequence INTEGER NOT NULL,
+    last_sequence  INTEGER NOT NULL,
+    records        INTEGER NOT NULL,
+    lost_in_range  INTEGER NOT NULL,
+    chain_before   BLOB NOT NULL,
+    chain_head     BLOB NOT NULL,
+    sealed_ns      INTEGER NOT NULL,
+    imported_ns    INTEGER NOT NULL,
+    signer         TEXT NOT NULL,
+    file           TEXT NOT NULL,
+    file_bytes     INTEGER NOT NULL,
+    damaged        INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (chain, number)
+) STRICT, WITHOUT ROWID;
+-- For replay: the bundle that holds a sequence number. Empty bundles hold none.
+CREATE INDEX bundle_by_sequence ON bundle (chain, last_sequence) WHERE last_sequence >= first_sequence;
+
+-- Ranges of bundle numbers that have not come. A passed gap no longer holds what is behind it.
+CREATE TABLE gap (
+    id         INTEGER PRIMARY KEY,
+    chain      INTEGER NOT NULL REFERENCES chain (id),
+    first      INTEGER NOT NULL,
+    last       INTEGER NOT NULL,
+    noticed_ns INTEGER NOT NULL,
+    passed_ns  INTEGER,
+    UNIQUE (chain, first)
+) STRICT;
+
+-- What the high side declared lost.
+CREATE TABLE loss (
+    chain          INTEGER NOT NULL,
+    number         INTEGER NOT NULL,
+    reason         TEXT NOT NULL,
+    listener       TEXT NOT NULL,
+    count          INTEGER NOT NULL,
+    from_ns        INTEGER NOT NULL,
+    to_ns          INTEGER NOT NULL,
+    first_sequence INTEGER,
+    last_sequence  INTEGER
+) STRICT;
+CREATE INDEX loss_by_bundle ON loss (chain, number);
+
+CREATE TABLE sink (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+
+-- Ranges of sequence numbers that a sink has taken, apart from each other.
+CREATE TABLE delivered (
+    sink  INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, first)
+) STRICT, WITHOUT ROWID;
+
+-- How many records these were: a range also holds numbers that were lost.
+CREATE TABLE delivered_records (
+    sink    INTEGER NOT NULL,
+    chain   INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain)
+) STRICT, WITHOUT ROWID;
+
+-- How far a sink's current file is durable and noted.
+CREATE TABLE sink_file (
+    sink        INTEGER PRIMARY KEY,
+    offset      INTEGER NOT NULL,
+    opened_ns   INTEGER NOT NULL,
+    rotating_to INTEGER
+) STRICT;
+
+-- Refused files, by content.
+CREATE TABLE quarantine (sha256 TEXT PRIMARY KEY, code TEXT NOT NULL, times INTEGER NOT NULL) STRICT;
+
+-- Sums that add up: received = admitted + duplicate + quarantined.
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+
+CREATE TABLE alarm (
+    id              INTEGER PRIMARY KEY,
+    code            TEXT NOT NULL,
+    subject         TEXT NOT NULL,
+    message         TEXT NOT NULL,
+    count           INTEGER NOT NULL,
+    first_ns        INTEGER NOT NULL,
+    last_ns         INTEGER NOT NULL,
+    closed_ns       INTEGER,
+    acknowledged_ns INTEGER
+) STRICT;
+CREATE INDEX alarm_open ON alarm (code, subject) WHERE acknowledged_ns IS NULL;
+"];
+
+/// Brings the tables up to date.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), LedgerError> {
+    let version = |conn: &Connection| conn.pragma_query_value(None, "user_version", |r| r.get(0));
+    let current: i64 = version(conn)?;
+    if usize::try_from(current) == Ok(MIGRATIONS.len()) {
+        return Ok(());
+    }
+    // Another process may be doing the same: look again once the write lock is ours.
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: i64 = version(&tx)?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    let Some(open) = MIGRATIONS.get(done..) else {
+        return Err(LedgerError::Newer {
+            found,
+            known: MIGRATIONS.len(),
+        });
+    };
+    for migration in open {
+        tx.execute_batch(migration)?;
+    }
+    tx.pragma_update(None, "user_version", super::int(MIGRATIONS.len() as u64))?;
+    tx.commit()?;
+    Ok(())
+}

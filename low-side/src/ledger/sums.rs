@@ -1,0 +1,212 @@
+//! Sums that add up, for `status`.
+
+use rusqlite::params;
+use serde::Serialize;
+use shared::clock::Nanos;
+
+use super::{Ledger, LedgerError, admission, alarms, chain_name, uint};
+
+/// Everything that came in, and where it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sums {
+    /// Files that were decided about: admitted + duplicate + quarantined.
+    pub received: u64,
+    /// Bundles admitted.
+    pub admitted: u64,
+    /// Bundles that had been admitted before.
+    pub duplicate: u64,
+    /// Files refused and set aside.
+    pub quarantined: u64,
+    /// Admitted bundles that wait for a gap, and are among the admitted.
+    pub held: u64,
+    /// Records in the admitted bundles.
+    pub records: u64,
+    /// Sequence numbers that the high side declared lost.
+    pub lost_in_range: u64,
+    /// What the high side declared lost.
+    pub losses: Vec<LossSum>,
+    /// When the last bundle was admitted, RFC 3339.
+    pub last_admitted: Option<String>,
+    /// The chains.
+    pub chains: Vec<ChainSum>,
+    /// The sinks.
+    pub sinks: Vec<SinkSum>,
+}
+
+/// One chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ChainSum {
+    /// `ORIGIN/EPOCH/LANE`.
+    pub chain: String,
+    /// Bundles admitted.
+    pub bundles: u64,
+    /// Records in them.
+    pub records: u64,
+    /// The highest sequence number.
+    pub last_sequence: u64,
+    /// Bundles that are missing.
+    pub missing: u64,
+    /// When the last bundle was admitted, RFC 3339.
+    pub last_admitted: String,
+}
+
+/// One reason of loss.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LossSum {
+    /// The reason.
+    pub reason: String,
+    /// How many records.
+    pub records: u64,
+}
+
+/// One sink: admitted records = delivered + pending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SinkSum {
+    /// Its name.
+    pub name: String,
+    /// Records it has taken.
+    pub delivered: u64,
+    /// Records it has yet to take.
+    pub pending: u64,
+}
+
+impl Ledger {
+    /// The sums, all of one moment.
+    pub fn sums(&mut self) -> Result<Sums, LedgerError> {
+        let tx = self.conn.transaction()?;
+        let counter = |name: &str| -> Result<u64, LedgerError> {
+            let mut statement =
+                tx.prepare_cached("SELECT coalesce(sum(value), 0) FROM counter WHERE name = ?1")?;
+            Ok(uint(statement.query_row([name], |row| row.get(0))?))
+        };
+        let chains: Vec<ChainSum> = tx
+            .prepare_cached(
+                "SELECT origin, epoch, lane, bundles, records, last_sequence, last_ns,
+                     (SELECT coalesce(sum(g.last - g.first + 1), 0) FROM gap g WHERE g.chain = c.id)
+                 FROM chain c ORDER BY origin, epoch, lane",
+            )?
+            .query_map([], |row| {
+                Ok(ChainSum {
+                    chain: chain_name(row, 0)?.to_string(),
+                    bundles: uint(row.get(3)?),
+                    records: uint(row.get(4)?),
+                    last_sequence: uint(row.get(5)?),
+                    last_admitted: Nanos(row.get(6)?).to_string(),
+                    missing: uint(row.get(7)?),
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        let records = chains.iter().map(|chain| chain.records).sum();
+        let sinks = tx
+            .prepare_cached(
+                "SELECT name, (SELECT coalesce(sum(records), 0) FROM delivered_records d WHERE d.sink = s.id)
+                 FROM sink s ORDER BY name",
+            )?
+            .query_map([], |row| {
+                let delivered = uint(row.get(1)?);
+                let pending = u64::saturating_sub(records, delivered);
+                Ok(SinkSum { name: row.get(0)?, delivered, pending })
+            })?
+            .collect::<Result<_, _>>()?;
+        let losses = tx
+            .prepare_cached("SELECT reason, sum(count) FROM loss GROUP BY reason ORDER BY reason")?
+            .query_map([], |row| {
+                Ok(LossSum {
+                    reason: row.get(0)?,
+                    records: uint(row.get(1)?),
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        let held: i64 = tx
+            .prepare_cached(
+                "SELECT coalesce(sum((SELECT count(*) FROM bundle b WHERE b.chain = h.chain AND b.number > h.first)), 0)
+                 FROM (SELECT chain, min(first) AS first FROM gap WHERE passed_ns IS NULL GROUP BY chain) h",
+            )?
+            .query_row([], |row| row.get(0))?;
+        let (in_range, last): (i64, Option<i64>) = tx
+            .prepare_cached("SELECT coalesce(sum(lost_in_range), 0), max(last_ns) FROM chain")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Sums {
+            received: counter("received")?,
+            admitted: counter("admitted")?,
+            duplicate: counter("duplicate")?,
+            quarantined: counter("quarantined")?,
+            held: uint(held),
+            records,
+            lost_in_range: uint(in_range),
+            losses,
+            last_admitted: last.map(|ns| Nanos(ns).to_string()),
+            chains,
+            sinks,
+        })
+    }
+
+    /// When each origin last had a bundle admitted.
+    pub fn last_heard(&self) -> Result<Vec<(String, Nanos)>, LedgerError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT origin, max(last_ns) FROM chain GROUP BY origin")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, Nanos(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Counts a refused file that now stands in the quarantine.
+    pub fn note_quarantined(
+        &mut self,
+        sha256: &str,
+        code: &str,
+        name: &str,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        tx.prepare_cached(
+            "INSERT INTO quarantine VALUES (?1, ?2, 1) ON CONFLICT (sha256) DO UPDATE SET times = times + 1, code = ?2",
+        )?
+        .execute([sha256, code])?;
+        admission::count(&tx, "quarantined")?;
+        admission::count(&tx, "received")?;
+        let message = format!("{name} was refused: {code}; see penstock-low quarantine list");
+        alarms::raise(&tx, "quarantined", code, &message, now)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Takes a file out of the sums of the quarantine: a retry counted it anew, as something else.
+    pub fn note_released(&mut self, sha256: &str) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        let times: Option<i64> = rusqlite::OptionalExtension::optional(tx.query_row(
+            "DELETE FROM quarantine WHERE sha256 = ?1 RETURNING times",
+            [sha256],
+            |row| row.get(0),
+        ))?;
+        let times = times.unwrap_or(0);
+        admission::add(&tx, "quarantined", -times)?;
+        // The retry itself was counted as received; the visits that ended in quarantine were the
+        // same file, so all but one of them become duplicates.
+        admission::add(&tx, "received", -times.min(1))?;
+        admission::add(&tx, "duplicate", (times - 1).max(0))?;
+        Ok(tx.commit()?)
+    }
+
+    /// Takes back one count of a quarantined file: a retry that failed is no new arrival.
+    pub fn forget_visit(&mut self, sha256: &str) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        tx.execute(
+            "UPDATE quarantine SET times = times - 1 WHERE sha256 = ?1",
+            [sha256],
+        )?;
+        admission::add(&tx, "quarantined", -1)?;
+        admission::add(&tx, "received", -1)?;
+        Ok(tx.commit()?)
+    }
+
+    /// How many refused files there are under each code.
+    pub fn quarantine_codes(&self) -> Result<Vec<(String, u64)>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT code, sum(times) FROM quarantine GROUP BY code ORDER BY code",
+        )?;
+        let rows = statement.query_map(params![], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}

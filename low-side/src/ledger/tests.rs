@@ -1,0 +1,256 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use shared::bundle::BundleDigest;
+use shared::clock::Nanos;
+
+use super::*;
+use crate::admit::{Admission, Candidate, Disorder};
+use crate::config::{AdmissionConfig, GapPolicy};
+
+const POLICY: AdmissionConfig = AdmissionConfig {
+    gap: GapPolicy::Hold(Duration::from_mins(1)),
+    silence_alarm: Duration::from_mins(1),
+    number_jump_max: 1000,
+};
+
+fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
+    let digest = |number: u64, evil: bool| match number {
+        0 => BundleDigest::ZERO,
+        _ => BundleDigest::of(format!("{epoch} {lane} {number} {evil}").as_bytes()),
+    };
+    // Bundle n holds n % 4 records, so that some hold none.
+    let last: u64 = (1..=number).map(|n| n % 4).sum();
+    BundleFacts {
+        chain: ChainName {
+            origin: "plant-7".parse().unwrap(),
+            epoch: Epoch(epoch),
+            lane,
+        },
+        candidate: Candidate {
+            epoch: Epoch(epoch),
+            number,
+            digest: digest(number, evil),
+            previous: digest(number - 1, false),
+            first_sequence: last - number % 4 + 1,
+            last_sequence: last,
+        },
+        records: number % 4,
+        lost_in_range: 0,
+        losses: Vec::new(),
+        chain_before: BundleDigest::ZERO,
+        chain_head: BundleDigest::ZERO,
+        sealed: Nanos(0),
+        signer: "SHA256:x".to_owned(),
+        file_bytes: 1,
+    }
+}
+
+fn missing(numbers: &BTreeSet<u64>) -> BTreeSet<u64> {
+    let last = numbers.last().copied().unwrap_or(0);
+    (1..=last)
+        .filter(|number| !numbers.contains(number))
+        .collect()
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Bring {
+        epoch: u64,
+        flash: bool,
+        number: u64,
+        evil: bool,
+    },
+    Deliver {
+        at_most: u64,
+    },
+    PassGaps,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        6 => (1..3_u64, any::<bool>(), 1..14_u64, proptest::bool::weighted(0.1))
+            .prop_map(|(epoch, flash, number, evil)| Action::Bring { epoch, flash, number, evil }),
+        4 => (1..4_u64).prop_map(|at_most| Action::Deliver { at_most }),
+        1 => Just(Action::PassGaps),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn the_ledger_agrees_with_a_simple_model(actions in proptest::collection::vec(action(), 1..60)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let sink = ledger.sink("one").unwrap();
+        let store = dir.path();
+        // Chain -> number -> whether the admitted one is the evil one.
+        let mut admitted: BTreeMap<ChainName, BTreeMap<u64, bool>> = BTreeMap::new();
+        let mut delivered: BTreeMap<ChainName, BTreeSet<u64>> = BTreeMap::new();
+        let mut passed: BTreeSet<(ChainName, u64)> = BTreeSet::new();
+        let mut records = 0;
+        for action in actions {
+            match action {
+                Action::Bring { epoch, flash, number, evil } => {
+                    let lane = if flash { Lane::Flash } else { Lane::Routine };
+                    let bundle = facts(epoch, lane, number, evil);
+                    let mut placed = 0;
+                    let decision = ledger
+                        .admit(&bundle, &POLICY, store, Nanos(1), |file| {
+                            placed += 1;
+                            std::fs::write(store.join(file), b"x")
+                        })
+                        .unwrap();
+                    let latest = admitted.keys().map(|chain| chain.epoch).max();
+                    let chain = admitted.get(&bundle.chain).cloned().unwrap_or_default();
+                    let top = chain.keys().last().copied().unwrap_or(0);
+                    let expected = if let Some(known) = chain.get(&number) {
+                        if *known == evil { Decision::Duplicate } else { Decision::Refused(Disorder::Fork) }
+                    } else if chain.get(&(number - 1)) == Some(&true) || evil && chain.contains_key(&(number + 1)) {
+                        // Its successor or predecessor names the other one.
+                        Decision::Refused(Disorder::Fork)
+                    } else if number < top {
+                        Decision::Admitted(Admission::FillsGap)
+                    } else if latest > Some(Epoch(epoch)) && (chain.is_empty() || number != top + 1) {
+                        Decision::Refused(Disorder::Rollback)
+                    } else if number == top + 1 {
+                        Decision::Admitted(Admission::Fresh)
+                    } else {
+                        Decision::Admitted(Admission::Gap { first: top + 1, last: number - 1 })
+                    };
+                    prop_assert_eq!(&decision, &expected);
+                    if matches!(decision, Decision::Admitted(_)) {
+                        prop_assert_eq!(placed, 1);
+                        records += bundle.records;
+                        admitted.entry(bundle.chain).or_default().insert(number, evil);
+                    } else {
+                        prop_assert_eq!(placed, 0);
+                    }
+                }
+                Action::PassGaps => {
+                    ledger.pass_gaps(PassGaps::NoticedBefore(Nanos(2)), Nanos(3)).unwrap();
+                    for (chain, numbers) in &admitted {
+                        let numbers = numbers.keys().copied().collect();
+                        passed.extend(missing(&numbers).into_iter().map(|number| (chain.clone(), number)));
+                    }
+                }
+                Action::Deliver { at_most } => {
+                    for chain in ledger.pending_chains(sink).unwrap() {
+                        let taken = ledger.delivered(sink, chain.id).unwrap();
+                        let model = delivered.entry(chain.name.clone()).or_default();
+                        let numbers: BTreeSet<u64> = admitted[&chain.name].keys().copied().collect();
+                        let held = missing(&numbers)
+                            .into_iter()
+                            .find(|number| !passed.contains(&(chain.name.clone(), *number)));
+                        // The lowest number of a sequence in an admitted bundle before the hold.
+                        let next = numbers
+                            .iter()
+                            .filter(|number| held.is_none_or(|held| **number < held))
+                            .map(|number| facts(1, Lane::Flash, *number, false).candidate)
+                            .flat_map(|c| c.first_sequence..=c.last_sequence)
+                            .find(|sequence| !model.contains(sequence));
+                        let found = ledger.next_bundle(&chain, &taken).unwrap();
+                        prop_assert_eq!(found.as_ref().map(|(_, from)| *from), next);
+                        let Some((bundle, from)) = found else { continue };
+                        let last = bundle.last_sequence().min(from + at_most - 1);
+                        let delivery = Delivery { chain: chain.id, first: from, last, records: last - from + 1 };
+                        ledger.deliver(sink, &[delivery], None).unwrap();
+                        for sequence in from..=last {
+                            prop_assert!(model.insert(sequence), "delivered twice");
+                        }
+                    }
+                }
+            }
+            let mut gaps: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+            for gap in ledger.gaps().unwrap() {
+                gaps.entry(gap.chain).or_default().extend(gap.first..=gap.last);
+            }
+            for (chain, numbers) in &admitted {
+                let numbers: BTreeSet<u64> = numbers.keys().copied().collect();
+                prop_assert_eq!(gaps.remove(&chain.to_string()).unwrap_or_default(), missing(&numbers));
+            }
+            prop_assert!(gaps.is_empty());
+            let sums = ledger.sums().unwrap();
+            prop_assert_eq!(sums.records, records);
+            let taken: usize = delivered.values().map(BTreeSet::len).sum();
+            prop_assert_eq!(sums.sinks[0].delivered, taken as u64);
+            prop_assert_eq!(sums.sinks[0].pending, records - taken as u64);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_can_not_be_placed_is_not_admitted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path()).unwrap();
+    let bundle = facts(1, Lane::Flash, 1, false);
+    let full = |_: &str| Err(io::Error::from(io::ErrorKind::StorageFull));
+    assert!(
+        ledger
+            .admit(&bundle, &POLICY, dir.path(), Nanos(1), full)
+            .is_err()
+    );
+    let sums = ledger.sums().unwrap();
+    assert_eq!((sums.received, sums.chains.len()), (0, 0));
+    let decision = ledger
+        .admit(&bundle, &POLICY, dir.path(), Nanos(1), |_| Ok(()))
+        .unwrap();
+    assert_eq!(decision, Decision::Admitted(Admission::Fresh));
+}
+
+#[test]
+fn alarms_count_up_close_and_are_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path()).unwrap();
+    ledger.raise("gap", "a", "first", Nanos(1)).unwrap();
+    ledger.raise("gap", "a", "second", Nanos(2)).unwrap();
+    ledger.raise("gap", "b", "other", Nanos(3)).unwrap();
+    ledger.close_alarm("gap", "a", Nanos(4)).unwrap();
+    let alarms = ledger.alarms().unwrap();
+    assert_eq!(alarms.len(), 2);
+    assert_eq!((alarms[0].count, alarms[0].message.as_str()), (2, "second"));
+    assert!(alarms[0].closed.is_some() && alarms[1].closed.is_none());
+    assert_eq!(ledger.acknowledge(Some(alarms[0].id), Nanos(5)).unwrap(), 1);
+    assert_eq!(ledger.acknowledge(None, Nanos(5)).unwrap(), 1);
+    assert!(ledger.alarms().unwrap().is_empty());
+}
+
+#[test]
+fn a_newer_ledger_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    ledger.conn.pragma_update(None, "user_version", 99).unwrap();
+    drop(ledger);
+    assert!(matches!(
+        Ledger::open(dir.path()),
+        Err(LedgerError::Newer { found: 99, .. })
+    ));
+    assert!(matches!(
+        open_or_set_aside(dir.path(), Nanos(1)),
+        Err(LedgerError::Newer { .. })
+    ));
+}
+
+#[test]
+fn an_epoch_that_begins_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path()).unwrap();
+    for epoch in [1, 2] {
+        ledger
+            .admit(
+                &facts(epoch, Lane::Routine, 1, false),
+                &POLICY,
+                dir.path(),
+                Nanos(1),
+                |_| Ok(()),
+            )
+            .unwrap();
+    }
+    let codes: Vec<String> = ledger
+        .alarms()
+        .unwrap()
+        .into_iter()
+        .map(|alarm| alarm.code)
+        .collect();
+    assert_eq!(codes, ["epoch-began"]);
+}

@@ -1,0 +1,422 @@
+//! Admitted records go to one sink, in order, at that sink's own pace.
+//!
+//! One thread for each sink. Within a chain records go in order of their numbers; the flash lane
+//! goes first, also before a routine bundle that is half done. The watermark moves when the sink has
+//! confirmed a batch, and not before. An error makes the batch be sent again after a pause, for
+//! ever; it touches neither the inbox nor another sink.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use shared::bundle::{Limits, RecordReader, Refusal, reopen};
+use shared::clock::Clock;
+use shared::record::Lane;
+
+use crate::bell::Bell;
+use crate::import::KeyRing;
+use crate::ledger::{AdmittedBundle, ChainId, ChainState, Delivery, Ledger, LedgerError, SinkId};
+use crate::ranges::RangeSet;
+use crate::sink::config::BatchLimits;
+use crate::sink::{Sink, SinkError};
+
+/// How a sink does, for `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SinkHealth {
+    /// `delivering`, `idle`, `held` or `failing`.
+    pub state: &'static str,
+    /// The last error, while it lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Tries since the last success.
+    pub failures: u64,
+    /// Records delivered since the start.
+    pub delivered: u64,
+}
+
+/// What a replayer shows to the thread that writes the status.
+#[derive(Clone, Debug, Default)]
+pub struct HealthBoard(Arc<Mutex<SinkHealth>>);
+
+impl HealthBoard {
+    /// How the sink does now.
+    pub fn read(&self) -> SinkHealth {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut SinkHealth)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Everything that one replayer needs.
+pub struct Replayer<C> {
+    /// The sink's name.
+    pub name: String,
+    /// The sink's identity in the ledger.
+    pub id: SinkId,
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+    /// When a batch is closed.
+    pub batch: BatchLimits,
+    /// The shortest and the longest pause after an error.
+    pub retry: (Duration, Duration),
+    /// This thread's own connection.
+    pub ledger: Ledger,
+    /// The folder of admitted bundles.
+    pub store: PathBuf,
+    /// The keys.
+    pub keys: KeyRing,
+    /// What a bundle may cost.
+    pub limits: Limits,
+    /// The time.
+    pub clock: C,
+    /// Rings when bundles were admitted.
+    pub bell: Bell,
+    /// Where to show how the sink does.
+    pub health: HealthBoard,
+}
+
+impl<C> std::fmt::Debug for Replayer<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replayer")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a batch failed.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// A bundle that is being read.
+struct Reading {
+    bundle: AdmittedBundle,
+    records: RecordReader,
+    /// The first number that has not been handed to the sink.
+    next: u64,
+}
+
+/// What is remembered between batches. Lost at an error: the ledger knows all that counts.
+#[derive(Default)]
+struct Progress {
+    /// What the sink has taken of each chain, batches under way included.
+    taken: HashMap<ChainId, RangeSet>,
+    /// At most one open bundle for each lane: an urgent one does not close the other.
+    reading: Vec<(Lane, Reading)>,
+    /// Chains whose next bundle can't be read, until when.
+    blocked: HashMap<ChainId, Instant>,
+    /// The chain served last, so that many origins take turns.
+    last_chain: ChainId,
+}
+
+/// What one batch has handed to the sink.
+#[derive(Default)]
+struct Batch {
+    deliveries: Vec<Delivery>,
+    records: u64,
+    bytes: u64,
+}
+
+enum Chosen {
+    Bundle(Box<ChainState>, AdmittedBundle, u64),
+    Held,
+    Nothing,
+}
+
+impl<C: Clock> Replayer<C> {
+    /// Delivers until the bell says stop.
+    pub fn run(mut self) {
+        let mut progress = Progress::default();
+        let mut failures: u32 = 0;
+        while !self.bell.stopping() {
+            match self.deliver_batch(&mut progress) {
+                Ok(Some(records)) => {
+                    failures = 0;
+                    self.health.write(|health| {
+                        health.state = "delivering";
+                        health.error = None;
+                        health.failures = 0;
+                        health.delivered += records;
+                    });
+                }
+                Ok(None) => self.bell.wait(IDLE_LOOK),
+                Err(ReplayError::Sink(SinkError::Stopping)) => break,
+                Err(error) => {
+                    let text = chain_text(&error);
+                    let pause = self.pause(failures);
+                    if failures == 0 {
+                        tracing::warn!(
+                            sink = self.name,
+                            error = text,
+                            "a sink fails; it is tried again for ever"
+                        );
+                    }
+                    failures = failures.saturating_add(1);
+                    let sink_error = match error {
+                        ReplayError::Sink(error) => error,
+                        ReplayError::Ledger(error) => SinkError::Ledger(error),
+                    };
+                    self.sink.reset(&sink_error);
+                    progress = Progress::default();
+                    self.health.write(|health| {
+                        health.state = "failing";
+                        health.error = Some(text);
+                        health.failures += 1;
+                    });
+                    self.bell.rest(pause);
+                }
+            }
+        }
+    }
+
+    /// Delivers one batch; `None` where there is nothing to deliver.
+    fn deliver_batch(&mut self, progress: &mut Progress) -> Result<Option<u64>, ReplayError> {
+        // Looked at before the sink is: an idle sink needs no connection.
+        let Chosen::Bundle(mut chain, mut bundle, mut from) = self.choose(progress, None)? else {
+            self.sink.idle()?;
+            return Ok(None);
+        };
+        self.sink.begin(&mut self.ledger)?;
+        if let Some(unfinished) = self.sink.unfinished()?
+            && let Chosen::Bundle(c, b, f) = self.choose(progress, Some(&unfinished))?
+        {
+            (chain, bundle, from) = (c, b, f);
+        }
+        let mut batch = Batch::default();
+        let started = Instant::now();
+        loop {
+            self.deliver_bundle(progress, &chain, bundle, from, &mut batch, started)?;
+            if self.is_full(&batch, started) || self.bell.stopping() {
+                break;
+            }
+            let unfinished = self.sink.unfinished()?;
+            match self.choose(progress, unfinished.as_ref())? {
+                Chosen::Bundle(c, b, f) => (chain, bundle, from) = (c, b, f),
+                Chosen::Held | Chosen::Nothing => break,
+            }
+        }
+        if batch.deliveries.is_empty() {
+            // The only bundle could not be read. What begun a connection ends it.
+            self.sink.confirm()?;
+            return Ok(None);
+        }
+        let position = self.sink.confirm()?;
+        self.ledger.deliver(self.id, &batch.deliveries, position)?;
+        self.sink.committed(&mut self.ledger)?;
+        Ok(Some(batch.records))
+    }
+
+    /// The next bundle: of the chain that the sink would recognise, else by lane, else in turns.
+    fn choose(
+        &self,
+        progress: &mut Progress,
+        prefer: Option<&crate::ledger::ChainName>,
+    ) -> Result<Chosen, ReplayError> {
+        let mut chains = self.ledger.pending_chains(self.id)?;
+        let last = progress.last_chain;
+        chains.sort_by_key(|chain| {
+            (
+                prefer != Some(&chain.name),
+                chain.name.lane,
+                chain.id <= last,
+                chain.id,
+            )
+        });
+        let mut held = false;
+        for chain in chains {
+            if progress
+                .blocked
+                .get(&chain.id)
+                .is_some_and(|until| *until > Instant::now())
+            {
+                continue;
+            }
+            let taken = match progress.taken.entry(chain.id) {
+                std::collections::hash_map::Entry::Occupied(taken) => taken.into_mut(),
+                std::collections::hash_map::Entry::Vacant(empty) => {
+                    empty.insert(self.ledger.delivered(self.id, chain.id)?)
+                }
+            };
+            if let Some((bundle, from)) = self.ledger.next_bundle(&chain, taken)? {
+                return Ok(Chosen::Bundle(Box::new(chain), bundle, from));
+            }
+            held |= chain.held_from.is_some();
+        }
+        self.health.write(|health| {
+            health.state = if held { "held" } else { "idle" };
+            health.error = None;
+        });
+        Ok(if held { Chosen::Held } else { Chosen::Nothing })
+    }
+
+    /// Hands records of one bundle to the sink until the bundle or the batch ends.
+    fn deliver_bundle(
+        &mut self,
+        progress: &mut Progress,
+        chain: &ChainState,
+        bundle: AdmittedBundle,
+        from: u64,
+        batch: &mut Batch,
+        started: Instant,
+    ) -> Result<(), ReplayError> {
+        let lane = chain.name.lane;
+        let (number, last) = (bundle.number(), bundle.last_sequence());
+        let mut reading = match self.open(progress, lane, bundle, from) {
+            Ok(reading) => reading,
+            Err((bundle, refusal)) => return self.unreadable(progress, &bundle, &refusal),
+        };
+        let mut records = 0;
+        let ended = loop {
+            match reading.records.next_record() {
+                Ok(Some(record)) if record.sequence.0 < from => {}
+                Ok(Some(record)) => {
+                    batch.bytes += self.sink.write(&chain.name, &record)?;
+                    reading.next = record.sequence.0 + 1;
+                    batch.records += 1;
+                    records += 1;
+                    if self.is_full(batch, started) {
+                        break false;
+                    }
+                }
+                Ok(None) => break true,
+                Err(refusal) => {
+                    // What came before the damage was good: it was verified record by record against
+                    // a digest that held when the bundle was reopened.
+                    self.unreadable(progress, &reading.bundle, &refusal)?;
+                    break false;
+                }
+            }
+        };
+        let through = if ended { last } else { reading.next - 1 };
+        if through >= from {
+            batch.deliveries.push(Delivery {
+                chain: chain.id,
+                first: from,
+                last: through,
+                records,
+            });
+            progress
+                .taken
+                .entry(chain.id)
+                .or_default()
+                .insert(from, through);
+        }
+        tracing::debug!(
+            sink = self.name,
+            bundle = number,
+            through,
+            "records were handed to the sink"
+        );
+        if ended {
+            progress.last_chain = chain.id;
+        } else if !progress.blocked.contains_key(&chain.id) {
+            progress.reading.push((lane, reading));
+        }
+        Ok(())
+    }
+
+    /// Continues the open bundle of the lane where it is the one, or opens it anew.
+    fn open(
+        &self,
+        progress: &mut Progress,
+        lane: Lane,
+        bundle: AdmittedBundle,
+        from: u64,
+    ) -> Result<Reading, (AdmittedBundle, Refusal)> {
+        if let Some(at) = progress.reading.iter().position(|(of, _)| *of == lane) {
+            let (_, reading) = progress.reading.swap_remove(at);
+            if reading.bundle == bundle && reading.next == from {
+                return Ok(reading);
+            }
+        }
+        let keys = self.keys.current();
+        let opened = File::open(self.store.join(bundle.file()))
+            .map_err(Refusal::Io)
+            .and_then(|file| reopen(&file, bundle.digest(), &keys.identities, &self.limits));
+        match opened {
+            Ok(records) => Ok(Reading {
+                bundle,
+                records,
+                next: from,
+            }),
+            Err(refusal) => Err((bundle, refusal)),
+        }
+    }
+
+    /// A stored bundle can't be read: its chain waits, the others go on.
+    fn unreadable(
+        &mut self,
+        progress: &mut Progress,
+        bundle: &AdmittedBundle,
+        refusal: &Refusal,
+    ) -> Result<(), ReplayError> {
+        progress
+            .blocked
+            .insert(bundle.chain(), Instant::now() + BLOCKED_FOR);
+        let message = format!(
+            "{refusal}; its records wait until the same bundle is brought again, or the key that opens it"
+        );
+        self.ledger
+            .note_damaged(bundle, &message, self.clock.now())?;
+        Ok(())
+    }
+
+    fn is_full(&self, batch: &Batch, started: Instant) -> bool {
+        let BatchLimits {
+            records,
+            bytes,
+            interval,
+        } = self.batch;
+        // The clock is looked at now and then: it costs as much as a small record.
+        batch.records >= records
+            || batch.bytes >= bytes
+            || batch.records.is_multiple_of(64) && started.elapsed() >= interval
+    }
+
+    /// Twice as long after each failure, up to the longest, less up to half by chance.
+    fn pause(&self, failures: u32) -> Duration {
+        let (min, max) = self.retry;
+        let pause = min
+            .saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
+            .min(max);
+        // The clock's nanoseconds are chance enough to keep many agents from knocking in step.
+        let chance = u32::try_from(self.clock.now().0.rem_euclid(1024)).unwrap_or(0);
+        pause.saturating_sub(pause / 2 * chance / 1024)
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// How often the ledger is looked at for what another process has admitted.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// How long a chain with an unreadable bundle waits before another try.
+const BLOCKED_FOR: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use shared::clock::FakeClock;
+use shared::record::Lane;
+
+use super::*;
+use crate::import::{Outcome, Sidecar};
+use crate::sink::config::{
+    Body, Confirm, FileConfig, Framing, SinkConfig, SinkKind, SyslogConfig, SyslogFormat,
+};
+use crate::sink::make;
+use crate::testing::{Chain, Site};
+
+fn file_config(site: &Site) -> SinkKind {
+    SinkKind::File(FileConfig {
+        dir: site.dir.path().join("sinks"),
+        rotate_bytes: 1 << 30,
+        rotate_age: Duration::from_secs(1 << 30),
+    })
+}
+
+fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
+    let mut ledger = site.ledger();
+    let id = ledger.sink("out").unwrap();
+    let batch = BatchLimits {
+        records,
+        bytes: 1 << 20,
+        interval: Duration::from_hours(1),
+    };
+    let retry = (Duration::from_millis(1), Duration::from_millis(5));
+    let config = SinkConfig {
+        name: "out".to_owned(),
+        batch,
+        retry,
+        kind,
+    };
+    let bell = Bell::default();
+    Replayer {
+        name: "out".to_owned(),
+        id,
+        sink: make(&config, id, site.clock.clone(), bell.clone()),
+        batch,
+        retry,
+        ledger,
+        store: site.folders.store.clone(),
+        keys: site.keys(),
+        limits: Limits::default(),
+        clock: site.clock.clone(),
+        bell,
+        health: HealthBoard::default(),
+    }
+}
+
+fn import(site: &Site, path: &std::path::Path) {
+    let outcome = site
+        .importer()
+        .import(path, Sidecar::Absent, |_| {})
+        .unwrap();
+    assert!(matches!(outcome, Outcome::Admitted { .. }), "{outcome:?}");
+}
+
+fn drain(replayer: &mut Replayer<FakeClock>) {
+    let mut progress = Progress::default();
+    while replayer.deliver_batch(&mut progress).unwrap().is_some() {}
+}
+
+fn messages(site: &Site) -> Vec<String> {
+    let text =
+        std::fs::read_to_string(site.dir.path().join("sinks/out.ndjson")).unwrap_or_default();
+    let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    text.lines()
+        .map(|line| event(line)["raw"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn records_go_in_order_and_the_flash_lane_first() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    import(&site, &site.seal(&mut routine, &["r1", "r2", "r3"]));
+    import(&site, &site.seal(&mut routine, &[]));
+    import(&site, &site.seal(&mut routine, &["r4"]));
+    let mut replayer = replayer(&site, file_config(&site), 2);
+    let mut progress = Progress::default();
+    assert_eq!(replayer.deliver_batch(&mut progress).unwrap(), Some(2));
+    // An urgent bundle overtakes the half that is left.
+    import(&site, &site.seal(&mut flash, &["f1"]));
+    while replayer.deliver_batch(&mut progress).unwrap().is_some() {}
+    assert_eq!(messages(&site), ["r1", "r2", "f1", "r3", "r4"]);
+    let sums = site.ledger().sums().unwrap();
+    assert_eq!((sums.sinks[0].delivered, sums.sinks[0].pending), (5, 0));
+}
+
+#[test]
+fn a_gap_holds_until_it_is_filled_or_passed() {
+    let site = Site::new();
+    let mut chain = Chain::new(1, Lane::Routine);
+    let sealed: Vec<_> = ["1", "2", "3", "4", "5"]
+        .map(|text| site.seal(&mut chain, &[text]))
+        .into();
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    import(&site, &sealed[0]);
+    import(&site, &sealed[2]);
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["1"]);
+    assert_eq!(site.ledger().sums().unwrap().held, 1);
+    import(&site, &sealed[1]);
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["1", "2", "3"]);
+    import(&site, &sealed[4]);
+    let mut ledger = site.ledger();
+    let now = site.clock.now();
+    ledger
+        .pass_gaps(crate::ledger::PassGaps::NoticedBefore(now), now)
+        .unwrap();
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["1", "2", "3", "5"]);
+    import(&site, &sealed[3]);
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["1", "2", "3", "5", "4"]);
+    assert!(ledger.gaps().unwrap().is_empty());
+}
+
+#[test]
+fn a_process_killed_before_any_commit_delivers_each_record_once() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    import(&site, &site.seal(&mut routine, &["r1", "r2", "r3"]));
+    import(&site, &site.seal(&mut routine, &["r4", "r5"]));
+    // What a process has written when it is killed just before the ledger's commit.
+    let copy = Site::new();
+    {
+        let mut written = replayer(&site, file_config(&site), 100);
+        written.sink.begin(&mut written.ledger).unwrap();
+        let Chosen::Bundle(chain, bundle, from) =
+            written.choose(&mut Progress::default(), None).unwrap()
+        else {
+            panic!("something is pending");
+        };
+        let mut batch = Batch::default();
+        let mut progress = Progress::default();
+        written
+            .deliver_bundle(
+                &mut progress,
+                &chain,
+                bundle,
+                from,
+                &mut batch,
+                Instant::now(),
+            )
+            .unwrap();
+        written.sink.confirm().unwrap();
+    }
+    drop(copy);
+    // An urgent bundle comes before the next start: what stands in the file goes on all the same.
+    import(&site, &site.seal(&mut flash, &["f1"]));
+    let mut replayer = replayer(&site, file_config(&site), 2);
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["r1", "r2", "r3", "f1", "r4", "r5"]);
+}
+
+#[test]
+fn a_damaged_store_file_stops_its_chain_alone_and_is_mended() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    let sealed = site.seal(&mut flash, &["f1"]);
+    import(&site, &sealed);
+    import(&site, &site.seal(&mut routine, &["r1"]));
+    let name = crate::testing::names(&site.folders.store).remove(0);
+    let stored = site.folders.store.join(name);
+    let mut bytes = std::fs::read(&stored).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&stored, bytes).unwrap();
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["r1"]);
+    assert_eq!(site.ledger().alarms().unwrap()[0].code, "store-damaged");
+    site.importer()
+        .import(&sealed, Sidecar::Absent, |_| {})
+        .unwrap();
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["r1", "f1"]);
+}
+
+fn syslog_config(listener: &TcpListener, confirm: Confirm) -> SinkKind {
+    SinkKind::Syslog(SyslogConfig {
+        address: listener.local_addr().unwrap().to_string(),
+        tls: None,
+        format: SyslogFormat::Rfc5424,
+        framing: Framing::Lf,
+        body: Body::Original,
+        confirm,
+        confirm_timeout: Duration::from_millis(300),
+        connect_timeout: Duration::from_secs(5),
+    })
+}
+
+#[test]
+fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
+    let site = Site::new();
+    let mut chain = Chain::new(1, Lane::Routine);
+    import(&site, &site.seal(&mut chain, &["<34>one", "<34>two"]));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kind = syslog_config(&listener, Confirm::Close);
+    let (done, finished) = sync_channel(8);
+    let server = thread::spawn(move || {
+        let behaviours: [fn(TcpStream) -> Vec<u8>; 5] = [
+            // Closes at once: an end that was sent before our bytes were seen.
+            |_| Vec::new(),
+            // Dies with something unread.
+            |mut stream| {
+                let mut some = [0; 4];
+                stream.read_exact(&mut some).unwrap();
+                some.to_vec()
+            },
+            // Never answers.
+            |stream| {
+                thread::sleep(Duration::from_millis(600));
+                drop(stream);
+                Vec::new()
+            },
+            // Reads all, and then resets.
+            |mut stream| {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                let linger = nix::libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger)
+                    .unwrap();
+                all
+            },
+            // Reads all and closes in order.
+            |mut stream| {
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                // A receiver may say something; it does not matter.
+                let _ = stream.write_all(b"noise");
+                all
+            },
+        ];
+        for behave in behaviours {
+            let (stream, _) = listener.accept().unwrap();
+            done.send(behave(stream)).unwrap();
+        }
+    });
+    let mut replayer = replayer(&site, kind, 100);
+    for attempt in 0..5 {
+        let result = replayer.deliver_batch(&mut Progress::default());
+        let received = finished.recv().unwrap();
+        if attempt < 4 {
+            assert!(result.is_err(), "{attempt}: {result:?}");
+            replayer.sink.reset(&SinkError::Stopping);
+            assert_eq!(
+                site.ledger().sums().unwrap().sinks[0].delivered,
+                0,
+                "{attempt}"
+            );
+        } else {
+            assert_eq!(result.unwrap(), Some(2));
+            assert_eq!(received, b"<34>one\n<34>two\n");
+        }
+    }
+    server.join().unwrap();
+    assert_eq!(site.ledger().sums().unwrap().sinks[0].delivered, 2);
+}
+
+#[test]
+fn a_dead_sink_keeps_trying_and_stops_when_told() {
+    let site = Site::new();
+    import(
+        &site,
+        &site.seal(&mut Chain::new(1, Lane::Routine), &["<34>one"]),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let kind = syslog_config(&listener, Confirm::Close);
+    drop(listener);
+    let replayer = replayer(&site, kind, 100);
+    let (bell, health) = (replayer.bell.clone(), replayer.health.clone());
+    let running = thread::spawn(move || replayer.run());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while health.read().failures < 3 {
+        assert!(Instant::now() < deadline, "{:?}", health.read());
+        thread::yield_now();
+    }
+    assert_eq!(health.read().state, "failing");
+    bell.stop();
+    running.join().unwrap();
+}

@@ -1,0 +1,356 @@
+//! A file of JSON lines, each record exactly once, whatever kills us.
+//!
+//! The ledger knows how many bytes of the file are durable and delivered. What stands behind them
+//! was written by a batch that was never noted: the next records are rendered again and compared
+//! with it, byte by byte. What is equal stays; from the first difference on, it is cut off.
+//!
+//! ```text
+//! NAME.ndjson   |======== delivered ========|--- adopted ---|~~ cut off ~~|
+//!               0                     ledger's offset   position
+//! ```
+//!
+//! Rotation renames `NAME.ndjson` to `NAME-000001.ndjson` and so on, between two batches. The ledger
+//! notes the new name before the rename, so that a start after a crash finishes it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+use shared::clock::Clock;
+use shared::durable;
+use shared::record::RecordRef;
+
+use super::config::FileConfig;
+use super::{Sink, SinkError};
+use crate::event;
+use crate::ledger::{ChainName, FilePosition, Ledger, SinkId};
+
+/// The file sink.
+pub(super) struct FileSink<C> {
+    name: String,
+    id: SinkId,
+    config: FileConfig,
+    clock: C,
+    open: Option<Open>,
+    /// A sync failed: what the page cache shows is not what the disk holds.
+    distrust: bool,
+    /// Rendered records on their way to the file.
+    waiting: Vec<u8>,
+    /// What is read back for the comparison.
+    found: Vec<u8>,
+}
+
+struct Open {
+    file: File,
+    /// The part that the ledger has noted.
+    noted: FilePosition,
+    /// The end of what this batch has written or adopted.
+    position: u64,
+    /// Bytes behind `position`, left by a batch that was never noted.
+    tail: u64,
+}
+
+impl<C: Clock> FileSink<C> {
+    /// A sink that writes `NAME.ndjson` in the configured folder.
+    pub(super) fn new(name: &str, id: SinkId, config: FileConfig, clock: C) -> Self {
+        Self {
+            name: name.to_owned(),
+            id,
+            config,
+            clock,
+            open: None,
+            distrust: false,
+            waiting: Vec::new(),
+            found: Vec::new(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.config.dir.join(format!("{}.ndjson", self.name))
+    }
+
+    fn rotated_path(&self, number: u64) -> PathBuf {
+        self.config
+            .dir
+            .join(format!("{}-{number:06}.ndjson", self.name))
+    }
+
+    fn io(&self, source: io::Error) -> SinkError {
+        SinkError::File {
+            path: self.path(),
+            source,
+        }
+    }
+
+    /// Opens the file where the ledger left it.
+    fn recover(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        durable::create_dir(&self.config.dir).map_err(|err| self.io(err))?;
+        let mut noted = match ledger.file_position(self.id)? {
+            Some(noted) => noted,
+            // A new ledger: whatever stands there was delivered under another one, and stays.
+            None if self.path().exists() => self.rotate(ledger, self.clock.now())?,
+            None => self.begin_file(ledger)?,
+        };
+        if noted.rotating_to.is_some() {
+            noted = self.finish_rotation(ledger, noted)?;
+        }
+        let (mut file, mut length) = self.open_file().map_err(|err| self.io(err))?;
+        if !self
+            .is_ours(&file, &noted, length)
+            .map_err(|err| self.io(err))?
+        {
+            let message = format!(
+                "{} is shorter than what was written to it, or another file; delivery goes on in a new one",
+                self.path().display()
+            );
+            ledger.raise("sink-file-changed", &self.name, &message, self.clock.now())?;
+            noted = if length > 0 {
+                drop(file);
+                self.rotate(ledger, noted.opened)?
+            } else {
+                self.begin_file(ledger)?
+            };
+            (file, length) = self.open_file().map_err(|err| self.io(err))?;
+        }
+        if self.distrust {
+            file.set_len(noted.offset).map_err(|err| self.io(err))?;
+            length = noted.offset;
+            self.distrust = false;
+        }
+        let tail = length - noted.offset;
+        self.waiting.clear();
+        self.open = Some(Open {
+            file,
+            position: noted.offset,
+            noted,
+            tail,
+        });
+        Ok(())
+    }
+
+    fn open_file(&self) -> io::Result<(File, u64)> {
+        let path = self.path();
+        let existed = path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(&path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        if !existed {
+            durable::sync_dir(&self.config.dir)?;
+        }
+        Ok((file, found.len()))
+    }
+
+    /// Whether the file still holds the part that was noted: long enough, and a line ends there.
+    #[expect(clippy::unused_self, reason = "reads as a question about the sink")]
+    fn is_ours(&self, file: &File, noted: &FilePosition, length: u64) -> io::Result<bool> {
+        if noted.offset == 0 {
+            return Ok(true);
+        }
+        let mut last = [0];
+        Ok(length >= noted.offset && {
+            file.read_exact_at(&mut last, noted.offset - 1)?;
+            last == *b"\n"
+        })
+    }
+
+    fn begin_file(&self, ledger: &mut Ledger) -> Result<FilePosition, SinkError> {
+        let noted = FilePosition {
+            offset: 0,
+            opened: self.clock.now(),
+            rotating_to: None,
+        };
+        ledger.set_file_position(self.id, &noted)?;
+        Ok(noted)
+    }
+
+    /// Gives the current file the next free number. The intent is noted first.
+    fn rotate(
+        &self,
+        ledger: &mut Ledger,
+        opened: shared::clock::Nanos,
+    ) -> Result<FilePosition, SinkError> {
+        let number = self.next_number().map_err(|err| self.io(err))?;
+        let offset = ledger
+            .file_position(self.id)?
+            .map_or(0, |noted| noted.offset);
+        let noted = FilePosition {
+            offset,
+            opened,
+            rotating_to: Some(number),
+        };
+        ledger.set_file_position(self.id, &noted)?;
+        self.finish_rotation(ledger, noted)
+    }
+
+    fn finish_rotation(
+        &self,
+        ledger: &mut Ledger,
+        noted: FilePosition,
+    ) -> Result<FilePosition, SinkError> {
+        let Some(number) = noted.rotating_to else {
+            return Ok(noted);
+        };
+        let to = self.rotated_path(number);
+        if !to.exists() && self.path().exists() {
+            durable::rename(&self.path(), &to).map_err(|err| self.io(err))?;
+        }
+        self.begin_file(ledger)
+    }
+
+    fn next_number(&self) -> io::Result<u64> {
+        let mut highest = 0;
+        for entry in std::fs::read_dir(&self.config.dir)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| {
+                let rest = name.strip_prefix(&self.name)?.strip_prefix('-')?;
+                rest.strip_suffix(".ndjson")?.parse::<u64>().ok()
+            });
+            highest = highest.max(number.unwrap_or(0));
+        }
+        Ok(highest + 1)
+    }
+
+    /// Moves the waiting bytes into the file: compares them with the tail first, then appends.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(open) = &mut self.open else {
+            return Err(io::Error::other("the file is not open"));
+        };
+        let mut rest = &self.waiting[..];
+        while open.tail > 0 && !rest.is_empty() {
+            let length = rest
+                .len()
+                .min(usize::try_from(open.tail).unwrap_or(usize::MAX));
+            self.found.resize(length, 0);
+            open.file.read_exact_at(&mut self.found, open.position)?;
+            let equal = self
+                .found
+                .iter()
+                .zip(rest)
+                .take_while(|(a, b)| a == b)
+                .count();
+            open.position += equal as u64;
+            open.tail -= equal as u64;
+            rest = &rest[equal..];
+            if equal < length {
+                open.file.set_len(open.position)?;
+                open.tail = 0;
+            }
+        }
+        open.file.write_all_at(rest, open.position)?;
+        open.position += rest.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Whether the path still leads to the file that is open.
+    fn still_there(&self, open: &Open) -> bool {
+        let (Ok(at_path), Ok(ours)) =
+            (std::fs::symlink_metadata(self.path()), open.file.metadata())
+        else {
+            return false;
+        };
+        (at_path.dev(), at_path.ino()) == (ours.dev(), ours.ino()) && ours.len() >= open.position
+    }
+}
+
+impl<C: Clock> Sink for FileSink<C> {
+    fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        let ready = self
+            .open
+            .as_ref()
+            .is_some_and(|open| self.still_there(open));
+        if ready { Ok(()) } else { self.recover(ledger) }
+    }
+
+    fn unfinished(&mut self) -> Result<Option<ChainName>, SinkError> {
+        if self.open.as_ref().is_none_or(|open| open.tail == 0) {
+            return Ok(None);
+        }
+        self.flush().map_err(|err| self.io(err))?;
+        let Some(open) = self.open.as_ref().filter(|open| open.tail > 0) else {
+            return Ok(None);
+        };
+        let mut start = [0; event::CHAIN_BYTES_MAX];
+        let read = open
+            .file
+            .read_at(&mut start, open.position)
+            .map_err(|err| self.io(err))?;
+        Ok(event::chain_of(&start[..read]))
+    }
+
+    fn write(&mut self, chain: &ChainName, record: &RecordRef<'_>) -> Result<u64, SinkError> {
+        let before = self.waiting.len();
+        event::render(&mut self.waiting, chain, record);
+        self.waiting.push(b'\n');
+        let bytes = (self.waiting.len() - before) as u64;
+        if self.waiting.len() >= WRITE_BYTES {
+            self.flush().map_err(|err| self.io(err))?;
+        }
+        Ok(bytes)
+    }
+
+    fn confirm(&mut self) -> Result<Option<FilePosition>, SinkError> {
+        self.flush().map_err(|err| self.io(err))?;
+        let Some(open) = &self.open else {
+            return Ok(None);
+        };
+        if let Err(error) = open.file.sync_data() {
+            // After a failed sync the kernel forgets what it could not write.
+            self.distrust = true;
+            return Err(self.io(error));
+        }
+        Ok(Some(FilePosition {
+            offset: open.position,
+            ..open.noted
+        }))
+    }
+
+    fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        open.noted.offset = open.position;
+        let noted = open.noted;
+        let old = self.clock.now().since(noted.opened) >= self.config.rotate_age;
+        let full = noted.offset >= self.config.rotate_bytes;
+        if noted.offset > 0 && open.tail == 0 && (old || full) {
+            self.open = None;
+            self.rotate(ledger, noted.opened)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left to deliver, so nothing that stands behind the end can be ours.
+    fn idle(&mut self) -> Result<(), SinkError> {
+        if let Some(open) = self.open.as_mut().filter(|open| open.tail > 0) {
+            open.tail = 0;
+            let cut = open.file.set_len(open.position);
+            cut.map_err(|err| self.io(err))?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, _error: &SinkError) {
+        self.open = None;
+        self.waiting.clear();
+    }
+}
+
+/// Large enough that system calls do not show, small enough to be no matter of memory.
+const WRITE_BYTES: usize = 256 * 1024;
+/// The file is read by the SIEM's own shipper, through its group.
+const FILE_MODE: u32 = 0o640;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+use std::time::Duration;
+
+use shared::clock::FakeClock;
+use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode, parse};
+
+use super::*;
+use crate::ledger::Delivery;
+
+const OLD: &[&str] = &["one", "two"];
+const NEW: &[&str] = &["three", "a longer fourth", "five"];
+
+struct Setup {
+    dir: tempfile::TempDir,
+    ledger: Ledger,
+    id: SinkId,
+    clock: FakeClock,
+    config: FileConfig,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let id = ledger.sink("out").unwrap();
+        let config = FileConfig {
+            dir: dir.path().join("sinks"),
+            rotate_bytes: 1 << 30,
+            rotate_age: Duration::from_hours(1),
+        };
+        Self {
+            dir,
+            ledger,
+            id,
+            clock: FakeClock::at(crate::testing::START),
+            config,
+        }
+    }
+
+    fn sink(&self) -> FileSink<FakeClock> {
+        FileSink::new("out", self.id, self.config.clone(), self.clock.clone())
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.config.dir.join(name)).unwrap()
+    }
+
+    /// Writes records; where `note`, tells the ledger.
+    fn batch(&mut self, sink: &mut FileSink<FakeClock>, first: u64, messages: &[&str], note: bool) {
+        sink.begin(&mut self.ledger).unwrap();
+        self.batch_begun(sink, first, messages, note);
+    }
+
+    fn batch_begun(
+        &mut self,
+        sink: &mut FileSink<FakeClock>,
+        first: u64,
+        messages: &[&str],
+        note: bool,
+    ) {
+        for (at, message) in messages.iter().enumerate() {
+            write(sink, first + at as u64, message);
+        }
+        let position = sink.confirm().unwrap();
+        if note {
+            let last = first + messages.len() as u64 - 1;
+            let delivery = Delivery {
+                chain: 1,
+                first,
+                last,
+                records: messages.len() as u64,
+            };
+            self.ledger.deliver(self.id, &[delivery], position).unwrap();
+            sink.committed(&mut self.ledger).unwrap();
+        }
+    }
+}
+
+fn lines(bytes: &[u8]) -> usize {
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+        .count()
+}
+
+fn chain() -> ChainName {
+    ChainName {
+        origin: "plant-7".parse().unwrap(),
+        epoch: Epoch(1),
+        lane: Lane::Routine,
+    }
+}
+
+fn write(sink: &mut FileSink<FakeClock>, sequence: u64, message: &str) {
+    let source = SourceTag::new("l", "p", None);
+    let mut bytes = Vec::new();
+    let time = crate::testing::START;
+    encode(
+        &mut bytes,
+        Sequence(sequence),
+        time,
+        Stream::Other,
+        &source,
+        None,
+        message.as_bytes(),
+    );
+    sink.write(&chain(), &parse(&bytes, 1000).unwrap().0)
+        .unwrap();
+}
+
+#[test]
+fn whatever_a_killed_process_left_each_record_stands_there_once() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, true);
+    let delivered = setup.read("out.ndjson").len();
+    // Killed after the write, before the ledger knew.
+    setup.batch(&mut sink, 3, NEW, false);
+    drop(sink);
+    let whole = setup.read("out.ndjson");
+    assert_eq!(lines(&whole), 5);
+    let path = setup.config.dir.join("out.ndjson");
+
+    for length in delivered..=whole.len() {
+        let mut damaged = whole[..length].to_vec();
+        let mut garbage = damaged.clone();
+        garbage.extend_from_slice(b"\0\0garbage\n{\"id\":\"");
+        let mut flipped = whole.clone();
+        if length < whole.len() {
+            flipped[length] ^= 1;
+        }
+        // What a file system may leave after a power cut: the length without the data.
+        damaged.resize(whole.len(), 0);
+        for left in [&whole[..length], &garbage, &flipped, &damaged] {
+            std::fs::write(&path, left).unwrap();
+            let mut sink = setup.sink();
+            setup.batch(&mut sink, 3, NEW, false);
+            sink.idle().unwrap();
+            assert!(setup.read("out.ndjson") == whole, "{length}");
+        }
+        // Another record comes first this time: nothing of the old ones may be left.
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let mut sink = setup.sink();
+        setup.batch(&mut sink, 9, &["nine"], false);
+        let found = setup.read("out.ndjson");
+        assert!(found.starts_with(&whole[..delivered]));
+        assert_eq!(lines(&found), 3, "{length}");
+    }
+}
+
+#[test]
+fn the_tail_tells_its_chain() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, true);
+    setup.batch(&mut sink, 3, NEW, false);
+    let mut sink = setup.sink();
+    sink.begin(&mut setup.ledger).unwrap();
+    assert_eq!(sink.unfinished().unwrap(), Some(chain()));
+    setup.batch_begun(&mut sink, 3, NEW, true);
+    assert_eq!(sink.unfinished().unwrap(), None);
+}
+
+#[test]
+fn rotation_finishes_wherever_it_was_killed() {
+    for killed in ["before", "noted", "renamed", "not"] {
+        let mut setup = Setup::new();
+        let mut sink = setup.sink();
+        setup.batch(&mut sink, 1, OLD, true);
+        let old = setup.read("out.ndjson");
+        drop(sink);
+        let noted = setup.ledger.file_position(setup.id).unwrap().unwrap();
+        if killed == "noted" || killed == "renamed" {
+            let noted = FilePosition {
+                rotating_to: Some(1),
+                ..noted
+            };
+            setup.ledger.set_file_position(setup.id, &noted).unwrap();
+        }
+        let dir = setup.config.dir.clone();
+        if killed == "renamed" {
+            durable::rename(&dir.join("out.ndjson"), &dir.join("out-000001.ndjson")).unwrap();
+        }
+        if killed == "before" {
+            setup.clock.advance(Duration::from_hours(2));
+            let mut sink = setup.sink();
+            setup.batch(&mut sink, 3, &NEW[..1], true);
+        }
+        let mut sink = setup.sink();
+        setup.batch(&mut sink, 4, &NEW[1..], true);
+        let found = crate::testing::names(&dir);
+        if killed == "not" {
+            assert_eq!(found, ["out.ndjson"]);
+            continue;
+        }
+        assert_eq!(found, ["out-000001.ndjson", "out.ndjson"], "{killed}");
+        assert!(setup.read("out-000001.ndjson").starts_with(&old));
+        assert_eq!(lines(&setup.read("out.ndjson")), 2);
+    }
+}
+
+#[test]
+fn a_full_file_is_rotated_and_numbers_go_on() {
+    let mut setup = Setup::new();
+    setup.config.rotate_bytes = 1;
+    let mut sink = setup.sink();
+    for sequence in 1..=3 {
+        setup.batch(&mut sink, sequence, &["x"], true);
+    }
+    let dir = setup.config.dir.clone();
+    let names = crate::testing::names(&dir);
+    assert_eq!(
+        names,
+        [
+            "out-000001.ndjson",
+            "out-000002.ndjson",
+            "out-000003.ndjson"
+        ]
+    );
+}
+
+#[test]
+fn a_file_under_a_new_ledger_is_kept() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, true);
+    let old = setup.read("out.ndjson");
+    setup.ledger = Ledger::open(&{
+        let fresh = setup.dir.path().join("fresh");
+        std::fs::create_dir(&fresh).unwrap();
+        fresh
+    })
+    .unwrap();
+    setup.id = setup.ledger.sink("out").unwrap();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, true);
+    assert_eq!(setup.read("out-000001.ndjson"), old);
+    assert_eq!(setup.read("out.ndjson"), old);
+}
+
+#[test]
+fn a_file_that_others_changed_is_left_and_told() {
+    type Change = fn(&std::path::Path);
+    let changes: [(&str, Change); 3] = [
+        ("shortened", |path| std::fs::write(path, b"short").unwrap()),
+        ("removed", |path| std::fs::remove_file(path).unwrap()),
+        ("replaced", |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, vec![b'x'; 9999]).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let mut setup = Setup::new();
+        let mut sink = setup.sink();
+        setup.batch(&mut sink, 1, OLD, true);
+        change(&setup.config.dir.join("out.ndjson"));
+        setup.batch(&mut sink, 3, NEW, true);
+        let count = lines(&setup.read("out.ndjson"));
+        assert_eq!(count, 3, "{name}");
+        let alarms = setup.ledger.alarms().unwrap();
+        assert_eq!(alarms[0].code, "sink-file-changed", "{name}");
+    }
+}

