@@ -16,6 +16,9 @@ mod limits;
 mod manifest;
 mod seal;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "open")]
 mod open;
 #[cfg(feature = "open")]
