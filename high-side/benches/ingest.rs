@@ -2,11 +2,14 @@
 //!
 //! `cargo bench -p high-side --bench ingest [-- FOLDER]`; the folder decides which disk is measured.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use high_side::buffer::{Buffer, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits};
+use high_side::buffer::{
+    Buffer, BufferError, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use shared::bundle::SealReason;
@@ -42,19 +45,7 @@ fn main() -> Result<(), Failure> {
 }
 
 fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Failure> {
-    let mut settings = BufferSettings::new(dir);
-    if let Some(page) = std::env::var("PAGE_BYTES").ok().and_then(|v| v.parse().ok()) {
-        settings.page_bytes = page;
-    }
-    if let Some(mib) = std::env::var("CHECKPOINT_MIB").ok().and_then(|v| v.parse::<u64>().ok()) {
-        settings.checkpoint_bytes = mib << 20;
-    }
-    if let Some(kib) = std::env::var("IN_FLIGHT_KIB").ok().and_then(|v| v.parse::<u64>().ok()) {
-        settings.in_flight_bytes = kib << 10;
-    }
-    if let Some(count) = std::env::var("COMMIT_RECORDS").ok().and_then(|v| v.parse().ok()) {
-        settings.commit_records = count;
-    }
+    let settings = BufferSettings::new(dir);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (mut buffer, _) = Buffer::open(settings, &"bench".parse()?, Arc::clone(&clock))?;
     let (intake, writer) = buffer.start_writer()?;
@@ -73,7 +64,7 @@ fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Fa
     }
     let stats = writer.join()?;
     let took = begun.elapsed();
-    let spent = cpu(UsageWho::RUSAGE_SELF)? - cpu_before;
+    let spent = cpu(UsageWho::RUSAGE_SELF)?.saturating_sub(cpu_before);
     let rss = getrusage(UsageWho::RUSAGE_SELF)?.max_rss() / 1024;
     let gauges = buffer.gauges();
     let millis = |share| gauges.latency(share).as_secs_f64() * 1e3;
@@ -102,18 +93,16 @@ fn read_back(buffer: &Buffer, records: u64, clock: &dyn Clock) -> Result<(), Fai
         .ok_or("nothing to plan")?;
     let planning = begun.elapsed();
     let mut bytes = 0;
-    store.read_blocks::<Failure2>(&planned, |plain| {
+    store.read_blocks::<BufferError>(&planned, |plain| {
         bytes += plain.len();
         Ok(())
     })?;
-    let reading = begun.elapsed() - planning;
+    let reading = begun.elapsed().saturating_sub(planning);
     assert_eq!(planned.bundle().records, records, "every record is there");
     let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
     println!("  plan {:.0} MB/s, read {:.0} MB/s of plain bytes", rate(planning), rate(reading));
     Ok(())
 }
-
-type Failure2 = high_side::buffer::BufferError;
 
 /// Submits batches and returns the CPU time that this thread took for making them.
 fn produce(
@@ -124,7 +113,8 @@ fn produce(
 ) -> Result<Duration, Failure> {
     let source = Arc::new(SourceTag::new("bench", &format!("192.0.2.1:{producer}"), None));
     let begun = Instant::now();
-    let per_batch = rate.map_or(BATCH_RECORDS, |rate| (rate / PRODUCERS / 500).clamp(1, BATCH_RECORDS));
+    let per_batch =
+        rate.map_or(BATCH_RECORDS, |rate| (rate / PRODUCERS / 500).clamp(1, BATCH_RECORDS));
     let texts: Vec<Vec<u8>> = (0..512).map(|n| text(producer << 32 | n)).collect();
     let mut made = 0;
     while made < records {
@@ -160,9 +150,22 @@ fn produce(
 /// An audit event in JSON: known words, and hexadecimal digits that do not compress.
 fn text(seed: u64) -> Vec<u8> {
     const WORDS: [&str; 16] = [
-        "create", "delete", "namespaces", "secrets", "pods", "exec", "default", "kube-system",
-        "system:serviceaccount", "allow", "RequestResponse", "portainer", "endpoint", "admin",
-        "authorization.k8s.io/decision", "deployments",
+        "create",
+        "delete",
+        "namespaces",
+        "secrets",
+        "pods",
+        "exec",
+        "default",
+        "kube-system",
+        "system:serviceaccount",
+        "allow",
+        "RequestResponse",
+        "portainer",
+        "endpoint",
+        "admin",
+        "authorization.k8s.io/decision",
+        "deployments",
     ];
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -174,7 +177,7 @@ fn text(seed: u64) -> Vec<u8> {
     let mut text = format!("{:010} {{\"kind\":\"Event\",\"auditID\":\"{:016x}\"", 0, next());
     while text.len() < RECORD_BYTES - 40 {
         let (key, value) = (next() as usize % 16, next() as usize % 16);
-        text.push_str(&format!(",\"{}\":\"{}-{:06x}\"", WORDS[key], WORDS[value], next() & 0xFF_FFFF));
+        let _ = write!(text, ",\"{}\":\"{}-{:06x}\"", WORDS[key], WORDS[value], next() & 0xFF_FFFF);
     }
     text.push('}');
     let mut bytes = text.into_bytes();

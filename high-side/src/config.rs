@@ -409,7 +409,8 @@ fn check_tls(
         match path {
             None => problems.add(&key(field), "is needed for protocol \"tls\""),
             Some(path) if !path.is_file() => {
-                problems.add(&key(field), format!("{} is no file that can be read", path.display()));
+                problems
+                    .add(&key(field), format!("{} is no file that can be read", path.display()));
             }
             Some(_) => {}
         }
@@ -423,7 +424,8 @@ fn check_tls(
         RawClientAuth::Required => file("client-ca", &raw.client_ca).map(ClientAuth::Required),
     };
     if raw.client_auth == RawClientAuth::None && raw.client_ca.is_some() {
-        problems.add(&key("client-auth"), "is none, but client-ca is given: say optional or required");
+        problems
+            .add(&key("client-auth"), "is none, but client-ca is given: say optional or required");
     }
     Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
 }
@@ -507,8 +509,13 @@ mod tests {
                     [[listener]]\nname = \"b\"\nprotocol = \"sctp\"\nbind = \"127.0.0.1:1\"\n";
         let message = parse(text).unwrap_err().to_string();
         for part in [
-            "origin", "seal.latency-budget", "seal.compression-level", "listener.a.bind",
-            "listener.a.certificate", "listener.a.key", "listener.b.protocol",
+            "origin",
+            "seal.latency-budget",
+            "seal.compression-level",
+            "listener.a.bind",
+            "listener.a.certificate",
+            "listener.a.key",
+            "listener.b.protocol",
         ] {
             assert!(message.contains(part), "{part} is missing from {message}");
         }

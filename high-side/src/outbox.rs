@@ -13,7 +13,7 @@ use shared::clock::Nanos;
 use shared::durable;
 use shared::record::Lane;
 
-use crate::buffer::{Bundle, BundleState, BufferError, Store};
+use crate::buffer::{BufferError, Bundle, BundleState, Store};
 use crate::config;
 use crate::sealer::SealerError;
 
@@ -87,17 +87,31 @@ impl Outbox {
         Ok(file_bytes(&waiting) >= self.waiting_bytes_max)
     }
 
-    /// What can be handed over, urgent lanes first, each lane in order; with `all`, also what was
-    /// handed over before and is still here.
-    pub fn waiting(&self, store: &mut Store, all: bool, now: Nanos) -> Result<Vec<Waiting>, SealerError> {
-        let mut found = self.strays(store)?;
-        let mut bundles = store.bundles(Some(BundleState::Ready))?;
-        if all {
-            bundles.extend(store.bundles(Some(BundleState::HandedOver))?);
-        }
+    /// What can be handed over, urgent lanes first, each lane in order: cheap, it may be asked many
+    /// times a second. What something else took away counts as handed over.
+    pub fn ready(&self, store: &mut Store, now: Nanos) -> Result<Vec<Waiting>, SealerError> {
+        let bundles = store.bundles(Some(BundleState::Ready))?;
+        self.present(store, bundles, now)
+    }
+
+    /// What was handed over before and is still here.
+    pub fn kept(&self, store: &mut Store, now: Nanos) -> Result<Vec<Waiting>, SealerError> {
+        let bundles = store.bundles(Some(BundleState::HandedOver))?;
+        self.present(store, bundles, now)
+    }
+
+    fn present(
+        &self,
+        store: &mut Store,
+        mut bundles: Vec<Bundle>,
+        now: Nanos,
+    ) -> Result<Vec<Waiting>, SealerError> {
+        let mut found = Vec::new();
         bundles.sort_by_key(|bundle| (bundle.lane, bundle.number));
         for bundle in bundles {
-            let Some(file) = bundle.file.clone() else { continue };
+            let Some(file) = bundle.file.clone() else {
+                continue;
+            };
             if self.dir.join(&file.name).exists() {
                 found.push(Waiting {
                     name: file.name,
@@ -108,14 +122,15 @@ impl Outbox {
             } else if bundle.state == BundleState::Ready {
                 // Something else carries bundles away: a diode appliance that empties the folder.
                 tracing::info!(lane = %bundle.lane, number = bundle.number, "bundle was taken from the outbox");
-                store.mark_handed_over(&bundle, "taken from the outbox", now)?;
+                mark_handed_over(store, &bundle, "taken from the outbox", now)?;
             }
         }
         Ok(found)
     }
 
     /// Files of an earlier life of the buffer: nobody remembers whether they were handed over.
-    fn strays(&self, store: &Store) -> Result<Vec<Waiting>, SealerError> {
+    /// Reads the folder and each such file.
+    pub fn strays(&self, store: &Store) -> Result<Vec<Waiting>, SealerError> {
         let mut strays = Vec::new();
         let entries = fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))?;
         let mut names: Vec<String> = Vec::new();
@@ -129,14 +144,15 @@ impl Outbox {
         if names.is_empty() {
             return Ok(strays);
         }
-        let known: std::collections::HashSet<String> = [BundleState::Sealed, BundleState::Ready, BundleState::HandedOver]
-            .into_iter()
-            .map(|state| store.bundles(Some(state)))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .filter_map(|bundle| bundle.file.map(|file| file.name))
-            .collect();
+        let known: std::collections::HashSet<String> =
+            [BundleState::Sealed, BundleState::Ready, BundleState::HandedOver]
+                .into_iter()
+                .map(|state| store.bundles(Some(state)))
+                .collect::<Result<Vec<_>, _>>()?
+                .into_iter()
+                .flatten()
+                .filter_map(|bundle| bundle.file.map(|file| file.name))
+                .collect();
         names.retain(|name| !known.contains(name));
         names.sort();
         for name in names {
@@ -159,7 +175,7 @@ impl Outbox {
     ) -> Result<(), SealerError> {
         match &waiting.bundle {
             Some(bundle) if bundle.state == BundleState::Ready => {
-                store.mark_handed_over(bundle, by, now)?;
+                mark_handed_over(store, bundle, by, now)?;
             }
             Some(_) => {}
             None => {
@@ -229,6 +245,19 @@ impl Outbox {
         }
         write_sidecar(&to, &waiting.sha256).map_err(SealerError::io(&to))?;
         durable::rename(&partial, &to).map_err(SealerError::io(&to))
+    }
+}
+
+/// Marks a bundle, unless somebody else handed it over at the same time: both copies are good.
+fn mark_handed_over(
+    store: &mut Store,
+    bundle: &Bundle,
+    by: &str,
+    now: Nanos,
+) -> Result<(), BufferError> {
+    match store.mark_handed_over(bundle, by, now) {
+        Ok(_) | Err(BufferError::NotInState { .. }) => Ok(()),
+        Err(err) => Err(err),
     }
 }
 

@@ -80,11 +80,11 @@ mod tests {
     use super::*;
 
     const POLICY: SealPolicy = SealPolicy {
-        latency_budget: Duration::from_secs(300),
+        latency_budget: Duration::from_mins(5),
         transfer_share_percent: 40,
         records_max: 1000,
         plain_bytes_max: 1_000_000,
-        heartbeat: Duration::from_secs(60),
+        heartbeat: Duration::from_mins(1),
     };
 
     fn secs(count: i64) -> Nanos {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn large_bundles_begin_earlier() {
-        assert_eq!(POLICY.seal_age(0), Duration::from_secs(180));
+        assert_eq!(POLICY.seal_age(0), Duration::from_mins(3));
         assert_eq!(POLICY.seal_age(2_000_000_000), Duration::from_secs(80));
         assert_eq!(POLICY.seal_age(u64::MAX), Duration::ZERO);
     }

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use shared::bundle::{Manifest, SealError, SealReason, file_name, seal};
 use shared::clock::{Clock, Nanos};
@@ -21,7 +22,7 @@ use shared::keys::{KeyError, Recipients, SIGNING_KEY_FILE, SigningKey};
 use shared::record::Lane;
 
 use crate::buffer::{
-    AlarmKind, Bundle, BundleState, BufferError, PlanLimits, PlannedBundle, SealedFile, Store,
+    AlarmKind, BufferError, Bundle, BundleState, PlanLimits, PlannedBundle, SealedFile, Store,
 };
 use crate::config::Config;
 use crate::outbox::Outbox;
@@ -100,8 +101,7 @@ pub struct Sealer {
     lock: File,
     config: Config,
     clock: Arc<dyn Clock>,
-    /// Stands for the last bundle of a lane that has none: its first heartbeat is due a period later.
-    opened: Nanos,
+    watches: [Watch; Lane::ALL.len()],
 }
 
 impl std::fmt::Debug for Sealer {
@@ -115,13 +115,14 @@ impl Sealer {
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, SealerError> {
         let lock_path = config.state_dir.join(LOCK_FILE);
         let lock = durable::create(&lock_path, 0o600).map_err(SealerError::io(&lock_path))?;
+        let now = clock.now();
         Ok(Self {
             store: Store::open(&config.state_dir)?,
             keys: SealKeys::load(&config.keys_dir)?,
             outbox: Outbox::open(&config.outbox)?,
             lock,
             config: config.clone(),
-            opened: clock.now(),
+            watches: Lane::ALL.map(|_| Watch::new(now)),
             clock,
         })
     }
@@ -162,15 +163,18 @@ impl Sealer {
 
     fn due(&mut self, lane: Lane) -> Result<Option<SealReason>, SealerError> {
         let waiting = self.store.waiting(lane)?;
-        let last_sealed = self.store.last_sealed(lane)?.unwrap_or(self.opened);
+        let last_sealed = self.store.last_sealed(lane)?;
+        let now = self.clock.now();
+        let watch = &mut self.watches[lane as usize];
+        watch.look(waiting.last_sequence - waiting.records, waiting.records > 0, last_sealed);
         let view = Waiting {
             records: waiting.records,
             plain_bytes: waiting.plain_bytes,
-            oldest: waiting.oldest,
+            oldest: waiting.oldest.map(|time| time.min(before(now, watch.waiting))),
             oldest_loss: waiting.oldest_loss,
-            last_sealed,
+            last_sealed: last_sealed.unwrap_or(watch.began).min(before(now, watch.sealed)),
         };
-        let reason = self.config.seal_policy(lane).decide(&view, self.clock.now());
+        let reason = self.config.seal_policy(lane).decide(&view, now);
         if reason.is_some() && self.outbox.is_full(&self.store)? {
             return Ok(None);
         }
@@ -214,7 +218,9 @@ impl Sealer {
         let file = loop {
             match self.write(&planned) {
                 Ok(file) => break file,
-                Err(SealerError::Buffer(BufferError::Damaged { .. })) if refreezes < REFREEZES_MAX => {
+                Err(SealerError::Buffer(BufferError::Damaged { .. }))
+                    if refreezes < REFREEZES_MAX =>
+                {
                     refreezes += 1;
                     planned = self.store.refreeze(&planned, self.clock.now())?;
                 }
@@ -326,6 +332,38 @@ impl Sealer {
         self.store.mark_handed_over(&ready, "nobody: its file is gone", now)?;
         Ok(None)
     }
+}
+
+/// How long things have lasted by a clock that nobody sets: when the system's clock goes back by a
+/// day, records must not wait a day longer, and heartbeats must not stop for one.
+struct Watch {
+    began: Nanos,
+    sealed_through: u64,
+    waiting: Instant,
+    last_sealed: Option<Nanos>,
+    sealed: Instant,
+}
+
+impl Watch {
+    fn new(began: Nanos) -> Self {
+        let now = Instant::now();
+        Self { began, sealed_through: 0, waiting: now, last_sealed: None, sealed: now }
+    }
+
+    /// Begins to count anew where something changed.
+    fn look(&mut self, sealed_through: u64, any_waiting: bool, last_sealed: Option<Nanos>) {
+        if self.sealed_through != sealed_through || !any_waiting {
+            (self.sealed_through, self.waiting) = (sealed_through, Instant::now());
+        }
+        if self.last_sealed != last_sealed {
+            (self.last_sealed, self.sealed) = (last_sealed, Instant::now());
+        }
+    }
+}
+
+/// The time of the system's clock that lies as far back as an instant does.
+fn before(now: Nanos, since: Instant) -> Nanos {
+    Nanos(now.0.saturating_sub(i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX)))
 }
 
 /// The lock, until it is dropped.

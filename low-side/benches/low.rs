@@ -114,11 +114,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
     let id = ledger.sink("bench")?;
     let config = SinkConfig {
         name: "bench".to_owned(),
-        batch: BatchLimits {
-            records: 20_000,
-            bytes: 8 << 20,
-            interval: Duration::from_secs(1),
-        },
+        batch: BatchLimits { records: 20_000, bytes: 32 << 20, interval: Duration::from_secs(1) },
         retry: (Duration::from_secs(1), Duration::from_secs(1)),
         kind: SinkKind::File(FileConfig {
             dir: dir.path().join("sink"),
@@ -169,13 +165,7 @@ fn site(dir: &Path) -> Outcomes<(High, Importer<SystemClock>)> {
     let folders = Folders::of(&dir.join("state"));
     folders.create()?;
     let recipients = Recipients::new(vec![half]).map_err(|problem| format!("{problem:?}"))?;
-    let high = High {
-        signer,
-        recipients,
-        number: 0,
-        previous: BundleDigest::ZERO,
-        sequence: 0,
-    };
+    let high = High { signer, recipients, number: 0, previous: BundleDigest::ZERO, sequence: 0 };
     let importer = Importer {
         ledger: Ledger::open(&folders.state)?,
         folders,
@@ -253,11 +243,7 @@ impl High {
             newest: Some(now),
             chain_before: BundleDigest::ZERO,
             chain_head: BundleDigest::ZERO,
-            streams: vec![StreamCount {
-                stream: Stream::PortainerActivity,
-                records,
-                bytes,
-            }],
+            streams: vec![StreamCount { stream: Stream::PortainerActivity, records, bytes }],
             losses: Vec::new(),
         };
         let path = dir.join(format!("{:010}.pstk", self.number));

@@ -124,11 +124,7 @@ pub fn admit(bundle: &Candidate, known: &Known, number_jump_max: u64) -> Admissi
     use Admission::{Duplicate, FillsGap, Fresh, Gap, Refused};
 
     if let Some(same) = known.same {
-        return if same.digest == bundle.digest {
-            Duplicate
-        } else {
-            Refused(Disorder::Fork)
-        };
+        return if same.digest == bundle.digest { Duplicate } else { Refused(Disorder::Fork) };
     }
     // Each neighbour is asked about the other: its place may be wrong on either side.
     if (bundle.number == 1) != (bundle.previous == BundleDigest::ZERO)
@@ -144,16 +140,12 @@ pub fn admit(bundle: &Candidate, known: &Known, number_jump_max: u64) -> Admissi
     if bundle.number <= known.pruned_through {
         return Refused(Disorder::Rollback);
     }
-    let highest = known
-        .below
-        .map_or(known.pruned_through, |below| below.number);
+    let highest = known.below.map_or(known.pruned_through, |below| below.number);
     let joins = bundle.number - 1 == highest;
     if known.above.is_none() {
         // After a later epoch began, an older one may only end: bundles that were under way and join
         // what is known are taken, for they were accepted and sealed. Nothing new begins there.
-        let old = known
-            .latest_epoch
-            .is_some_and(|latest| bundle.epoch < latest);
+        let old = known.latest_epoch.is_some_and(|latest| bundle.epoch < latest);
         if old && !(joins && known.below.is_some()) {
             return Refused(Disorder::Rollback);
         }
@@ -167,10 +159,7 @@ pub fn admit(bundle: &Candidate, known: &Known, number_jump_max: u64) -> Admissi
     match (known.above, joins) {
         (Some(_), _) => FillsGap,
         (None, true) => Fresh,
-        (None, false) => Gap {
-            first: highest + 1,
-            last: bundle.number - 1,
-        },
+        (None, false) => Gap { first: highest + 1, last: bundle.number - 1 },
     }
 }
 
@@ -201,9 +190,7 @@ fn sequences_join(bundle: &Candidate, known: &Known) -> bool {
 
 /// The ledger's integers are signed; a chain that grew honestly never comes near.
 fn storable(bundle: &Candidate) -> bool {
-    [bundle.epoch.0, bundle.number, bundle.last_sequence]
-        .iter()
-        .all(|n| i64::try_from(*n).is_ok())
+    [bundle.epoch.0, bundle.number, bundle.last_sequence].iter().all(|n| i64::try_from(*n).is_ok())
 }
 
 #[cfg(test)]
@@ -213,11 +200,7 @@ mod tests {
     const JUMP: u64 = 100;
 
     fn digest(name: &str) -> BundleDigest {
-        if name == "0" {
-            BundleDigest::ZERO
-        } else {
-            BundleDigest::of(name.as_bytes())
-        }
+        if name == "0" { BundleDigest::ZERO } else { BundleDigest::of(name.as_bytes()) }
     }
 
     fn member(number: u64, own: &str, previous: &str, range: (u64, u64)) -> Member {
@@ -231,21 +214,9 @@ mod tests {
     }
 
     fn candidate(number: u64, own: &str, previous: &str, range: (u64, u64)) -> Candidate {
-        let Member {
-            digest,
-            previous,
-            first_sequence,
-            last_sequence,
-            ..
-        } = member(number, own, previous, range);
-        Candidate {
-            epoch: Epoch(2),
-            number,
-            digest,
-            previous,
-            first_sequence,
-            last_sequence,
-        }
+        let Member { digest, previous, first_sequence, last_sequence, .. } =
+            member(number, own, previous, range);
+        Candidate { epoch: Epoch(2), number, digest, previous, first_sequence, last_sequence }
     }
 
     #[test]
@@ -258,133 +229,51 @@ mod tests {
             below: Some(member(2, "b", "a", (11, 20))),
             ..nothing
         };
-        let hole = Known {
-            above: Some(member(5, "e", "d", (41, 50))),
-            ..two
-        };
-        let later = |known: Known| Known {
-            latest_epoch: Some(Epoch(3)),
-            ..known
-        };
+        let hole = Known { above: Some(member(5, "e", "d", (41, 50))), ..two };
+        let later = |known: Known| Known { latest_epoch: Some(Epoch(3)), ..known };
         let max = u64::MAX;
         let cases = [
             ("first", nothing, candidate(1, "a", "0", (1, 10)), Fresh),
-            (
-                "first, empty",
-                nothing,
-                candidate(1, "a", "0", (1, 0)),
-                Fresh,
-            ),
-            (
-                "first has a predecessor",
-                nothing,
-                candidate(1, "a", "x", (1, 10)),
-                Refused(Fork),
-            ),
-            (
-                "second has none",
-                two,
-                candidate(3, "c", "0", (21, 30)),
-                Refused(Fork),
-            ),
+            ("first, empty", nothing, candidate(1, "a", "0", (1, 0)), Fresh),
+            ("first has a predecessor", nothing, candidate(1, "a", "x", (1, 10)), Refused(Fork)),
+            ("second has none", two, candidate(3, "c", "0", (21, 30)), Refused(Fork)),
             (
                 "first starts late",
                 nothing,
                 candidate(1, "a", "0", (2, 10)),
                 Refused(SequenceMismatch),
             ),
-            (
-                "joined midway",
-                nothing,
-                candidate(4, "d", "c", (31, 40)),
-                Gap { first: 1, last: 3 },
-            ),
+            ("joined midway", nothing, candidate(4, "d", "c", (31, 40)), Gap { first: 1, last: 3 }),
             ("next", two, candidate(3, "c", "b", (21, 30)), Fresh),
             ("next, empty", two, candidate(3, "c", "b", (21, 20)), Fresh),
             (
                 "same",
-                Known {
-                    same: Some(member(3, "c", "b", (21, 30))),
-                    ..two
-                },
+                Known { same: Some(member(3, "c", "b", (21, 30))), ..two },
                 candidate(3, "c", "b", (21, 30)),
                 Duplicate,
             ),
             (
                 "same number",
-                Known {
-                    same: Some(member(3, "c", "b", (21, 30))),
-                    ..two
-                },
+                Known { same: Some(member(3, "c", "b", (21, 30))), ..two },
                 candidate(3, "C", "b", (21, 30)),
                 Refused(Fork),
             ),
-            (
-                "other predecessor",
-                two,
-                candidate(3, "c", "B", (21, 30)),
-                Refused(Fork),
-            ),
-            (
-                "skips",
-                two,
-                candidate(5, "e", "d", (41, 50)),
-                Gap { first: 3, last: 4 },
-            ),
-            (
-                "skips no records",
-                two,
-                candidate(5, "e", "d", (21, 50)),
-                Gap { first: 3, last: 4 },
-            ),
-            (
-                "fills below",
-                hole,
-                candidate(3, "c", "b", (21, 30)),
-                FillsGap,
-            ),
-            (
-                "fills above",
-                hole,
-                candidate(4, "d", "c", (31, 40)),
-                FillsGap,
-            ),
-            (
-                "fills below, wrong",
-                hole,
-                candidate(3, "c", "x", (21, 30)),
-                Refused(Fork),
-            ),
-            (
-                "fills above, wrong",
-                hole,
-                candidate(4, "D", "c", (31, 40)),
-                Refused(Fork),
-            ),
-            (
-                "overlaps below",
-                two,
-                candidate(3, "c", "b", (20, 30)),
-                Refused(SequenceMismatch),
-            ),
-            (
-                "leaves a hole",
-                two,
-                candidate(3, "c", "b", (22, 30)),
-                Refused(SequenceMismatch),
-            ),
+            ("other predecessor", two, candidate(3, "c", "B", (21, 30)), Refused(Fork)),
+            ("skips", two, candidate(5, "e", "d", (41, 50)), Gap { first: 3, last: 4 }),
+            ("skips no records", two, candidate(5, "e", "d", (21, 50)), Gap { first: 3, last: 4 }),
+            ("fills below", hole, candidate(3, "c", "b", (21, 30)), FillsGap),
+            ("fills above", hole, candidate(4, "d", "c", (31, 40)), FillsGap),
+            ("fills below, wrong", hole, candidate(3, "c", "x", (21, 30)), Refused(Fork)),
+            ("fills above, wrong", hole, candidate(4, "D", "c", (31, 40)), Refused(Fork)),
+            ("overlaps below", two, candidate(3, "c", "b", (20, 30)), Refused(SequenceMismatch)),
+            ("leaves a hole", two, candidate(3, "c", "b", (22, 30)), Refused(SequenceMismatch)),
             (
                 "overlaps below a gap",
                 two,
                 candidate(5, "e", "d", (20, 30)),
                 Refused(SequenceMismatch),
             ),
-            (
-                "overlaps above",
-                hole,
-                candidate(4, "d", "c", (31, 41)),
-                Refused(SequenceMismatch),
-            ),
+            ("overlaps above", hole, candidate(4, "d", "c", (31, 41)), Refused(SequenceMismatch)),
             (
                 "stops short of above",
                 hole,
@@ -397,39 +286,18 @@ mod tests {
                 candidate(1, "a", "0", (1, 10)),
                 Refused(Rollback),
             ),
-            (
-                "old epoch, ahead",
-                later(two),
-                candidate(4, "d", "c", (31, 40)),
-                Refused(Rollback),
-            ),
-            (
-                "old epoch, joins",
-                later(two),
-                candidate(3, "c", "b", (21, 30)),
-                Fresh,
-            ),
-            (
-                "old epoch, fills",
-                later(hole),
-                candidate(4, "d", "c", (31, 40)),
-                FillsGap,
-            ),
+            ("old epoch, ahead", later(two), candidate(4, "d", "c", (31, 40)), Refused(Rollback)),
+            ("old epoch, joins", later(two), candidate(3, "c", "b", (21, 30)), Fresh),
+            ("old epoch, fills", later(hole), candidate(4, "d", "c", (31, 40)), FillsGap),
             (
                 "pruned",
-                Known {
-                    pruned_through: 9,
-                    ..nothing
-                },
+                Known { pruned_through: 9, ..nothing },
                 candidate(9, "i", "h", (81, 90)),
                 Refused(Rollback),
             ),
             (
                 "after pruned",
-                Known {
-                    pruned_through: 9,
-                    ..nothing
-                },
+                Known { pruned_through: 9, ..nothing },
                 candidate(10, "j", "i", (91, 95)),
                 Fresh,
             ),
@@ -437,29 +305,11 @@ mod tests {
                 "as far as may be",
                 two,
                 candidate(102, "x", "y", (41, 50)),
-                Gap {
-                    first: 3,
-                    last: 101,
-                },
+                Gap { first: 3, last: 101 },
             ),
-            (
-                "too far",
-                two,
-                candidate(103, "x", "y", (41, 50)),
-                Refused(FastForward),
-            ),
-            (
-                "far too far",
-                two,
-                candidate(max, "x", "y", (41, 50)),
-                Refused(FastForward),
-            ),
-            (
-                "endless",
-                two,
-                candidate(3, "c", "b", (21, max)),
-                Refused(FastForward),
-            ),
+            ("too far", two, candidate(103, "x", "y", (41, 50)), Refused(FastForward)),
+            ("far too far", two, candidate(max, "x", "y", (41, 50)), Refused(FastForward)),
+            ("endless", two, candidate(3, "c", "b", (21, max)), Refused(FastForward)),
         ];
         for (name, known, bundle, expected) in cases {
             assert_eq!(admit(&bundle, &known, JUMP), expected, "{name}");

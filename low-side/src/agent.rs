@@ -42,9 +42,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     harden();
     let clock = SystemClock;
     let folders = Folders::of(&config.state_dir);
-    folders
-        .create()
-        .with_context(|| config.state_dir.display().to_string())?;
+    folders.create().with_context(|| config.state_dir.display().to_string())?;
     let Some(_lock) = folders.lock_agent().context("agent.lock")? else {
         bail!(
             "another agent runs on {}\n  try: systemctl status penstock-low",
@@ -108,9 +106,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     );
     threads.start("housekeeping", move || keeper.run(&bell))?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(config, &keys, threads))
 }
 
@@ -188,12 +184,7 @@ impl Drop for TellEnd {
 impl Threads {
     fn new() -> Self {
         let (sender, ended) = mpsc::channel(1);
-        Self {
-            bells: Vec::new(),
-            handles: Vec::new(),
-            sender,
-            ended,
-        }
+        Self { bells: Vec::new(), handles: Vec::new(), sender, ended }
     }
 
     fn bell(&mut self) -> Bell {

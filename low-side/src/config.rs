@@ -122,10 +122,7 @@ struct RawLog {
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: "text".to_owned(),
-        }
+        Self { level: "info".to_owned(), format: "text".to_owned() }
     }
 }
 
@@ -150,16 +147,9 @@ impl Default for RawInbox {
             rescan_interval: Span::secs(10),
             // A slow stick carries a bundle of 256 MiB in this time.
             copy_deadline: Span::secs(600),
-            ignore_suffixes: [
-                ".partial",
-                ".part",
-                ".tmp",
-                ".sha256",
-                ".crdownload",
-                ".filepart",
-            ]
-            .map(ToOwned::to_owned)
-            .to_vec(),
+            ignore_suffixes: [".partial", ".part", ".tmp", ".sha256", ".crdownload", ".filepart"]
+                .map(ToOwned::to_owned)
+                .to_vec(),
             after_import: AfterImport::Delete,
         }
     }
@@ -239,10 +229,7 @@ impl Config {
             "must not lie inside state-dir: whoever brings bundles must not reach the ledger",
         );
         let level = raw.log.level.parse().unwrap_or_else(|_| {
-            problems.add(
-                "log.level",
-                "is one of off, error, warn, info, debug, trace",
-            );
+            problems.add("log.level", "is one of off, error, warn, info, debug, trace");
             LevelFilter::INFO
         });
         let format = match raw.log.format.as_str() {
@@ -261,36 +248,16 @@ impl Config {
             problems.check(!span.0.is_zero(), key, "must be longer than nothing");
         }
         for suffix in &raw.inbox.ignore_suffixes {
-            problems.check(
-                !suffix.is_empty(),
-                "inbox.ignore-suffixes",
-                "\"\" ignores every file",
-            );
+            problems.check(!suffix.is_empty(), "inbox.ignore-suffixes", "\"\" ignores every file");
         }
         let record_bytes_max = shared::bundle::Limits::default().record_bytes_max;
         for (key, value, max) in [
-            (
-                "limits.bundle-bytes-max",
-                raw.limits.bundle_bytes_max.0,
-                u64::MAX >> 1,
-            ),
-            (
-                "limits.plain-bytes-max",
-                raw.limits.plain_bytes_max.0,
-                u64::MAX >> 1,
-            ),
-            (
-                "limits.record-bytes-max",
-                raw.limits.record_bytes_max.0,
-                record_bytes_max,
-            ),
+            ("limits.bundle-bytes-max", raw.limits.bundle_bytes_max.0, u64::MAX >> 1),
+            ("limits.plain-bytes-max", raw.limits.plain_bytes_max.0, u64::MAX >> 1),
+            ("limits.record-bytes-max", raw.limits.record_bytes_max.0, record_bytes_max),
         ] {
             problems.check(value > 0, key, "must be more than nothing");
-            problems.check(
-                value <= max,
-                key,
-                format!("must be at most {}", ByteSize(max)),
-            );
+            problems.check(value <= max, key, format!("must be at most {}", ByteSize(max)));
         }
         problems.check(
             raw.admission.number_jump_max > 0,
@@ -303,11 +270,7 @@ impl Config {
         for (position, sink) in raw.sink.into_iter().enumerate() {
             let sink = sink.check(position, &mut problems);
             let key = format!("sink[{position}].name");
-            problems.check(
-                names.insert(sink.name.clone()),
-                &key,
-                "is taken by another sink",
-            );
+            problems.check(names.insert(sink.name.clone()), &key, "is taken by another sink");
             sinks.push(sink);
         }
         problems.into_result(path)?;

@@ -87,11 +87,8 @@ mod tests {
     use super::*;
 
     fn rendered(raw: &[u8]) -> serde_json::Value {
-        let chain = ChainName {
-            origin: "plant-7".parse().unwrap(),
-            epoch: Epoch(3),
-            lane: Lane::Flash,
-        };
+        let chain =
+            ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(3), lane: Lane::Flash };
         let source = SourceTag::new("udp 1", "10.0.0.1:99", Some("CN=\"x\""));
         let mut bytes = Vec::new();
         let cut = Some(raw.len() as u64 + 5);
@@ -123,10 +120,7 @@ mod tests {
         assert_eq!(event["received"], "2026-11-23T21:10:19.000000001Z");
         assert_eq!(event["listener"], "udp 1");
         assert_eq!(event["tls-subject"], "CN=\"x\"");
-        assert_eq!(
-            event["raw"],
-            "<34>1 2026-11-23T21:10:19Z host app - - - it's \"so\"\n"
-        );
+        assert_eq!(event["raw"], "<34>1 2026-11-23T21:10:19Z host app - - - it's \"so\"\n");
         assert_eq!(event["cut-from"], 57);
         assert!(event["envelope"].is_object());
     }

@@ -69,12 +69,7 @@ pub fn open_untrusted(path: &Path) -> io::Result<Option<File>> {
         Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
         Ok(_) => Ok(None),
         // A symbolic link; a socket or a device without a driver.
-        Err(err)
-            if matches!(
-                err.raw_os_error(),
-                Some(nix::libc::ELOOP | nix::libc::ENXIO)
-            ) =>
-        {
+        Err(err) if matches!(err.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENXIO)) => {
             Ok(None)
         }
         Err(err) => Err(err),

@@ -43,10 +43,7 @@ impl std::fmt::Debug for Keys {
 impl Keys {
     /// Loads the key folder.
     pub fn load(keys_dir: &Path) -> Result<Self, KeyError> {
-        Ok(Self {
-            trust: Trust::load_dir(keys_dir)?,
-            identities: Identities::load_dir(keys_dir)?,
-        })
+        Ok(Self { trust: Trust::load_dir(keys_dir)?, identities: Identities::load_dir(keys_dir)? })
     }
 }
 
@@ -62,20 +59,12 @@ impl KeyRing {
 
     /// The keys in use now.
     pub fn current(&self) -> Arc<Keys> {
-        Arc::clone(
-            &self
-                .0
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Puts other keys in their place.
     pub fn replace(&self, keys: Keys) {
-        *self
-            .0
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
     }
 }
 
@@ -174,10 +163,7 @@ impl<C: Clock> Importer<C> {
             Ok(received) => received,
             Err(error @ StageError::Write(_)) => return Err(ImportError::Stage(error)),
             Err(error) => {
-                return Ok(Outcome::Ignored {
-                    code: error.code(),
-                    message: error.to_string(),
-                });
+                return Ok(Outcome::Ignored { code: error.code(), message: error.to_string() });
             }
         };
         let name = shown(path.file_name().unwrap_or_default());
@@ -210,13 +196,7 @@ impl<C: Clock> Importer<C> {
     fn take(&mut self, received: &ReceivedBundle, name: &str) -> Result<Outcome, ImportError> {
         let keys = self.keys.current();
         let now = self.clock.now();
-        let opened = open(
-            received.file(),
-            &keys.trust,
-            &keys.identities,
-            &self.limits,
-            now,
-        );
+        let opened = open(received.file(), &keys.trust, &keys.identities, &self.limits, now);
         let bundle = match opened {
             Ok(bundle) => bundle,
             Err(Refusal::Io(error)) => return Err(ImportError::ReadBack(error)),
@@ -228,10 +208,7 @@ impl<C: Clock> Importer<C> {
         let label = format!("{} number {}", facts.chain, facts.candidate.number);
         let store = self.folders.store.clone();
         let place = |file: &str| received.place(&store.join(file));
-        match self
-            .ledger
-            .admit(&facts, &self.admission, &store, now, place)?
-        {
+        match self.ledger.admit(&facts, &self.admission, &store, now, place)? {
             Decision::Admitted(admission) => {
                 let code = admission.code();
                 tracing::info!(
@@ -240,11 +217,7 @@ impl<C: Clock> Importer<C> {
                     records = facts.records,
                     "a bundle was admitted"
                 );
-                Ok(Outcome::Admitted {
-                    bundle: label,
-                    code,
-                    records: facts.records,
-                })
+                Ok(Outcome::Admitted { bundle: label, code, records: facts.records })
             }
             Decision::Duplicate => {
                 tracing::info!(bundle = label, "a bundle was admitted before");
@@ -283,11 +256,7 @@ impl<C: Clock> Importer<C> {
             .keep(received, reason)
             .map_err(ImportError::Quarantine)?;
         self.ledger.note_quarantined(&sha256, code, name, now)?;
-        Ok(Outcome::Quarantined {
-            code,
-            message: message.to_owned(),
-            sha256,
-        })
+        Ok(Outcome::Quarantined { code, message: message.to_owned(), sha256 })
     }
 
     /// Tries a quarantined file again. Where it is refused again it stays, with the new reason.
@@ -298,9 +267,7 @@ impl<C: Clock> Importer<C> {
         match outcome {
             Outcome::Admitted { .. } | Outcome::Duplicate { .. } => {
                 self.ledger.note_released(sha256)?;
-                quarantine
-                    .release(sha256)
-                    .map_err(ImportError::Quarantine)?;
+                quarantine.release(sha256).map_err(ImportError::Quarantine)?;
             }
             Outcome::Quarantined { .. } => self.ledger.forget_visit(sha256)?,
             Outcome::Ignored { .. } | Outcome::SidecarDiffers => {}

@@ -81,12 +81,7 @@ enum State {
 impl Inbox {
     /// Knows nothing of the folder yet.
     pub fn new(config: InboxConfig, bytes_max: u64) -> Self {
-        Self {
-            config,
-            bytes_max,
-            seen: HashMap::new(),
-            ignored: 0,
-        }
+        Self { config, bytes_max, seen: HashMap::new(), ignored: 0 }
     }
 
     /// Looks at the folder.
@@ -139,10 +134,7 @@ impl Inbox {
         for (name, seen) in &self.seen {
             match self.readiness(name, seen, now) {
                 Readiness::Now(sidecar) => {
-                    look.ready.push(Ready {
-                        name: name.clone(),
-                        sidecar,
-                    });
+                    look.ready.push(Ready { name: name.clone(), sidecar });
                 }
                 Readiness::In(wait) => next = Some(next.map_or(wait, |next| next.min(wait))),
                 Readiness::Never => {}
@@ -151,11 +143,7 @@ impl Inbox {
         // By name, so that a batch of bundles does not look like gaps that close again; the urgent
         // lane first. A name that lies about either costs nothing but this order.
         look.ready.sort_by_cached_key(|ready| {
-            let flash = ready
-                .name
-                .as_encoded_bytes()
-                .windows(7)
-                .any(|part| part == b"-flash-");
+            let flash = ready.name.as_encoded_bytes().windows(7).any(|part| part == b"-flash-");
             (!flash, ready.name.clone())
         });
         look.next = next;
@@ -249,10 +237,7 @@ impl Inbox {
 
     fn is_ignored_name(&self, name: &OsStr) -> bool {
         let name = name.as_encoded_bytes();
-        self.config
-            .ignore_suffixes
-            .iter()
-            .any(|suffix| name.ends_with(suffix.as_bytes()))
+        self.config.ignore_suffixes.iter().any(|suffix| name.ends_with(suffix.as_bytes()))
     }
 }
 
@@ -286,9 +271,7 @@ pub fn sidecar(path: &std::path::Path) -> Option<Option<BundleDigest>> {
     let file = open_untrusted(&sidecar_path(path)).ok()??;
     let mut text = [0; 64];
     let whole = file.take(64).read_exact(&mut text).is_ok();
-    let digest = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let digest = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
     Some(digest.filter(|_| whole))
 }
 
@@ -319,10 +302,7 @@ mod tests {
     }
 
     fn names(look: &Look) -> Vec<String> {
-        look.ready
-            .iter()
-            .map(|ready| crate::folders::shown(&ready.name))
-            .collect()
+        look.ready.iter().map(|ready| crate::folders::shown(&ready.name)).collect()
     }
 
     #[test]
@@ -354,16 +334,11 @@ mod tests {
         // The copy goes on: it is looked at again once it pauses.
         std::fs::write(dir.path().join("a"), b"12")?;
         assert_eq!(inbox.look(start)?.next, Some(SETTLE));
-        assert_eq!(
-            inbox.look(start + SETTLE)?.ready[0].sidecar,
-            Sidecar::Expect(digest)
-        );
+        assert_eq!(inbox.look(start + SETTLE)?.ready[0].sidecar, Sidecar::Expect(digest));
         inbox.done(OsStr::new("a"), &Outcome::SidecarDiffers, start + SETTLE)?;
         let late = inbox.look(start + DEADLINE)?;
         assert_eq!(late.ready[0].sidecar, Sidecar::Insist(Some(digest)));
-        let duplicate = Outcome::Duplicate {
-            bundle: String::new(),
-        };
+        let duplicate = Outcome::Duplicate { bundle: String::new() };
         inbox.done(OsStr::new("a"), &duplicate, start + DEADLINE)?;
         assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
         Ok(())
@@ -377,9 +352,7 @@ mod tests {
         inbox.look(Instant::now())?;
         std::fs::write(dir.path().join("b"), b"another one")?;
         durable::rename(&dir.path().join("b"), &dir.path().join("a"))?;
-        let duplicate = Outcome::Duplicate {
-            bundle: String::new(),
-        };
+        let duplicate = Outcome::Duplicate { bundle: String::new() };
         inbox.done(OsStr::new("a"), &duplicate, Instant::now())?;
         assert!(dir.path().join("a").exists());
         Ok(())

@@ -12,11 +12,7 @@ fn main() -> ExitCode {
             let wrong = err.use_stderr();
             // Nothing can be said about a closed standard error.
             let _ = err.print();
-            ExitCode::from(if wrong {
-                shared::exit::USAGE
-            } else {
-                shared::exit::DONE
-            })
+            ExitCode::from(if wrong { shared::exit::USAGE } else { shared::exit::DONE })
         }
     }
 }

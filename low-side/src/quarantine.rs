@@ -46,9 +46,7 @@ pub struct Quarantine {
 impl Quarantine {
     /// The quarantine in this folder.
     pub fn at(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-        }
+        Self { dir: dir.to_owned() }
     }
 
     /// Keeps a refused file with its reason. May be repeated.
@@ -61,11 +59,7 @@ impl Quarantine {
         text.push(b'\n');
         durable::write(&self.reason_path(&reason.sha256), &text, 0o600)?;
         let file = self.file(&reason.sha256);
-        if file.exists() {
-            Ok(())
-        } else {
-            received.place(&file)
-        }
+        if file.exists() { Ok(()) } else { received.place(&file) }
     }
 
     /// Every reason, the oldest first.
@@ -73,9 +67,7 @@ impl Quarantine {
         let mut reasons = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let sha256 = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(REASON_SUFFIX));
+            let sha256 = name.to_str().and_then(|name| name.strip_suffix(REASON_SUFFIX));
             if let Some(sha256) = sha256.filter(|sha256| is_sha256(sha256)) {
                 reasons.extend(self.reason(sha256)?);
             }
@@ -86,10 +78,7 @@ impl Quarantine {
 
     /// The one reason whose SHA-256 begins so; `None` where there is none, or more than one.
     pub fn find(&self, prefix: &str) -> io::Result<Option<Reason>> {
-        let mut found = self
-            .list()?
-            .into_iter()
-            .filter(|reason| reason.sha256.starts_with(prefix));
+        let mut found = self.list()?.into_iter().filter(|reason| reason.sha256.starts_with(prefix));
         Ok(found.next().filter(|_| found.next().is_none()))
     }
 

@@ -45,10 +45,7 @@ pub struct HealthBoard(Arc<Mutex<SinkHealth>>);
 impl HealthBoard {
     /// How the sink does now.
     pub fn read(&self) -> SinkHealth {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn write(&self, change: impl FnOnce(&mut SinkHealth)) {
@@ -86,9 +83,7 @@ pub struct Replayer<C> {
 
 impl<C> std::fmt::Debug for Replayer<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replayer")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Replayer").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -228,20 +223,11 @@ impl<C: Clock> Replayer<C> {
         let mut chains = self.ledger.pending_chains(self.id)?;
         let last = progress.last_chain;
         chains.sort_by_key(|chain| {
-            (
-                prefer != Some(&chain.name),
-                chain.name.lane,
-                chain.id <= last,
-                chain.id,
-            )
+            (prefer != Some(&chain.name), chain.name.lane, chain.id <= last, chain.id)
         });
         let mut held = false;
         for chain in chains {
-            if progress
-                .blocked
-                .get(&chain.id)
-                .is_some_and(|until| *until > Instant::now())
-            {
+            if progress.blocked.get(&chain.id).is_some_and(|until| *until > Instant::now()) {
                 continue;
             }
             let taken = match progress.taken.entry(chain.id) {
@@ -308,11 +294,7 @@ impl<C: Clock> Replayer<C> {
                 last: through,
                 records,
             });
-            progress
-                .taken
-                .entry(chain.id)
-                .or_default()
-                .insert(from, through);
+            progress.taken.entry(chain.id).or_default().insert(from, through);
         }
         tracing::debug!(
             sink = self.name,
@@ -347,11 +329,7 @@ impl<C: Clock> Replayer<C> {
             .map_err(Refusal::Io)
             .and_then(|file| reopen(&file, bundle.digest(), &keys.identities, &self.limits));
         match opened {
-            Ok(records) => Ok(Reading {
-                bundle,
-                records,
-                next: from,
-            }),
+            Ok(records) => Ok(Reading { bundle, records, next: from }),
             Err(refusal) => Err((bundle, refusal)),
         }
     }
@@ -363,23 +341,16 @@ impl<C: Clock> Replayer<C> {
         bundle: &AdmittedBundle,
         refusal: &Refusal,
     ) -> Result<(), ReplayError> {
-        progress
-            .blocked
-            .insert(bundle.chain(), Instant::now() + BLOCKED_FOR);
+        progress.blocked.insert(bundle.chain(), Instant::now() + BLOCKED_FOR);
         let message = format!(
             "{refusal}; its records wait until the same bundle is brought again, or the key that opens it"
         );
-        self.ledger
-            .note_damaged(bundle, &message, self.clock.now())?;
+        self.ledger.note_damaged(bundle, &message, self.clock.now())?;
         Ok(())
     }
 
     fn is_full(&self, batch: &Batch, started: Instant) -> bool {
-        let BatchLimits {
-            records,
-            bytes,
-            interval,
-        } = self.batch;
+        let BatchLimits { records, bytes, interval } = self.batch;
         // The clock is looked at now and then: it costs as much as a small record.
         batch.records >= records
             || batch.bytes >= bytes
@@ -389,9 +360,7 @@ impl<C: Clock> Replayer<C> {
     /// Twice as long after each failure, up to the longest, less up to half by chance.
     fn pause(&self, failures: u32) -> Duration {
         let (min, max) = self.retry;
-        let pause = min
-            .saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
-            .min(max);
+        let pause = min.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
         // The clock's nanoseconds are chance enough to keep many agents from knocking in step.
         let chance = u32::try_from(self.clock.now().0.rem_euclid(1024)).unwrap_or(0);
         pause.saturating_sub(pause / 2 * chance / 1024)

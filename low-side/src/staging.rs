@@ -64,15 +64,11 @@ impl ReceivedBundle {
         bytes_max: u64,
         mut copied: impl FnMut(u64),
     ) -> Result<Self, StageError> {
-        let mut source = open_untrusted(from)
-            .map_err(StageError::Read)?
-            .ok_or(StageError::NotAFile)?;
+        let mut source =
+            open_untrusted(from).map_err(StageError::Read)?.ok_or(StageError::NotAFile)?;
         let size = source.metadata().map_err(StageError::Read)?.len();
         if size > bytes_max {
-            return Err(StageError::TooLarge {
-                bytes: size,
-                max: bytes_max,
-            });
+            return Err(StageError::TooLarge { bytes: size, max: bytes_max });
         }
         let (path, mut file) = create(staging).map_err(StageError::Write)?;
         let mut received = Self {
@@ -93,14 +89,10 @@ impl ReceivedBundle {
             received.bytes += count as u64;
             // It may have grown since it was looked at.
             if received.bytes > bytes_max {
-                return Err(StageError::TooLarge {
-                    bytes: received.bytes,
-                    max: bytes_max,
-                });
+                return Err(StageError::TooLarge { bytes: received.bytes, max: bytes_max });
             }
             hash.update(&buffer[..count]);
-            file.write_all(&buffer[..count])
-                .map_err(StageError::Write)?;
+            file.write_all(&buffer[..count]).map_err(StageError::Write)?;
             copied(count as u64);
         }
         file.sync_all().map_err(StageError::Write)?;

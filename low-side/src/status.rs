@@ -65,10 +65,7 @@ impl Status {
     ) -> Result<Self, LedgerError> {
         let sums = ledger.sums()?;
         let bundles = sums.received == sums.admitted + sums.duplicate + sums.quarantined;
-        let records = sums
-            .sinks
-            .iter()
-            .all(|sink| sink.delivered + sink.pending == sums.records);
+        let records = sums.sinks.iter().all(|sink| sink.delivered + sink.pending == sums.records);
         let last = ledger.last_heard()?.into_iter().map(|(_, time)| time).max();
         Ok(Self {
             time: now.to_string(),
@@ -103,28 +100,15 @@ impl Status {
             ("duplicate", sums.duplicate),
             ("quarantined", sums.quarantined),
         ];
-        metric(
-            "bundles_received_total",
-            "counter",
-            "Files decided about.",
-            &plain(sums.received),
-        );
+        metric("bundles_received_total", "counter", "Files decided about.", &plain(sums.received));
         metric(
             "bundles_total",
             "counter",
             "Files by outcome; they add up to received.",
             &outcomes.map(|(name, value)| label("outcome", name, value)),
         );
-        metric(
-            "bundles_held",
-            "gauge",
-            "Admitted bundles that wait for a gap.",
-            &plain(sums.held),
-        );
-        let missing = sums
-            .chains
-            .iter()
-            .map(|chain| label("chain", &chain.chain, chain.missing));
+        metric("bundles_held", "gauge", "Admitted bundles that wait for a gap.", &plain(sums.held));
+        let missing = sums.chains.iter().map(|chain| label("chain", &chain.chain, chain.missing));
         metric(
             "bundles_missing",
             "gauge",
@@ -137,40 +121,28 @@ impl Status {
             "Records in admitted bundles.",
             &plain(sums.records),
         );
-        let delivered = sums
-            .sinks
-            .iter()
-            .map(|sink| label("sink", &sink.name, sink.delivered));
+        let delivered = sums.sinks.iter().map(|sink| label("sink", &sink.name, sink.delivered));
         metric(
             "records_delivered_total",
             "counter",
             "Records taken by a sink.",
             &delivered.collect::<Vec<_>>(),
         );
-        let pending = sums
-            .sinks
-            .iter()
-            .map(|sink| label("sink", &sink.name, sink.pending));
+        let pending = sums.sinks.iter().map(|sink| label("sink", &sink.name, sink.pending));
         metric(
             "records_pending",
             "gauge",
             "Records a sink has yet to take.",
             &pending.collect::<Vec<_>>(),
         );
-        let lost = sums
-            .losses
-            .iter()
-            .map(|loss| label("reason", &loss.reason, loss.records));
+        let lost = sums.losses.iter().map(|loss| label("reason", &loss.reason, loss.records));
         metric(
             "records_declared_lost_total",
             "counter",
             "Records that the high side declared lost.",
             &lost.collect::<Vec<_>>(),
         );
-        let codes = self
-            .quarantine_codes
-            .iter()
-            .map(|(code, count)| label("code", code, *count));
+        let codes = self.quarantine_codes.iter().map(|(code, count)| label("code", code, *count));
         metric(
             "quarantined_files",
             "gauge",

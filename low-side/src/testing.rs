@@ -62,22 +62,13 @@ impl Site {
         let folders = Folders::of(&dir.path().join("state"));
         folders.create().unwrap();
         let recipients = Recipients::new(vec![half]).unwrap();
-        Self {
-            dir,
-            clock: FakeClock::at(START),
-            folders,
-            signer,
-            recipients,
-        }
+        Self { dir, clock: FakeClock::at(START), folders, signer, recipients }
     }
 
     pub(crate) fn keys(&self) -> KeyRing {
         let dir = self.dir.path().join("keys");
         let trust = Trust::load_dir(&dir).unwrap();
-        KeyRing::new(Keys {
-            trust,
-            identities: Identities::load_dir(&dir).unwrap(),
-        })
+        KeyRing::new(Keys { trust, identities: Identities::load_dir(&dir).unwrap() })
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -101,10 +92,7 @@ impl Site {
 
     /// Seals the next bundle of a chain, with these messages.
     pub(crate) fn seal(&self, chain: &mut Chain, messages: &[&str]) -> PathBuf {
-        let raw: Vec<Vec<u8>> = messages
-            .iter()
-            .map(|text| text.as_bytes().to_vec())
-            .collect();
+        let raw: Vec<Vec<u8>> = messages.iter().map(|text| text.as_bytes().to_vec()).collect();
         self.seal_raw(chain, &raw)
     }
 
@@ -135,11 +123,7 @@ impl Site {
         };
         let streams = match count {
             0 => Vec::new(),
-            _ => vec![StreamCount {
-                stream: Stream::Other,
-                records: count,
-                bytes,
-            }],
+            _ => vec![StreamCount { stream: Stream::Other, records: count, bytes }],
         };
         let manifest = Manifest {
             origin: chain.origin.clone(),
@@ -161,10 +145,10 @@ impl Site {
             streams,
             losses: Vec::new(),
         };
-        let path = self.dir.path().join(format!(
-            "{}-{}-{:010}.pstk",
-            chain.epoch, chain.lane, chain.number
-        ));
+        let path = self
+            .dir
+            .path()
+            .join(format!("{}-{}-{:010}.pstk", chain.epoch, chain.lane, chain.number));
         let file = File::create_new(&path).unwrap();
         let sealed = seal(&manifest, &self.signer, &self.recipients, 3, &file, |out| {
             out.write_all(&records)
@@ -178,9 +162,8 @@ impl Site {
 /// The names in a folder.
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

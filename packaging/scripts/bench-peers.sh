@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-root=target/peers/syslog-ng
-if [ -x "$root/usr/sbin/syslog-ng" ]; then
+root=$PWD/target/peers/syslog-ng
+if [ -x "$root/run" ]; then
     exit 0
 fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
@@ -13,16 +13,22 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
 fi
 
 downloads=target/peers/downloads
-mkdir -p "$downloads"
+mkdir -p "$downloads" "$root"
 # With the libraries that a minimal system lacks.
-packages=(syslog-ng-core libivykis0 libjson-c5 libnet1 libwrap0 libesmtp6 libdbi1 libcap2)
-for package in "${packages[@]}"; do
-    (cd "$downloads" && apt-get download -q "$package") ||
-        echo "no package $package; going on without it" >&2
+for package in syslog-ng-core libivykis0 libjson-c5 libnet1 libpcre3 libwrap0; do
+    (cd "$downloads" && apt-get -q -o APT::Sandbox::User=root download "$package")
 done
-mkdir -p "$root.partial"
 for archive in "$downloads"/*.deb; do
-    dpkg -x "$archive" "$root.partial"
+    dpkg -x "$archive" "$root"
 done
-mv "$root.partial" "$root"
-LD_LIBRARY_PATH="$root/usr/lib/$(uname -m)-linux-gnu" "$root/usr/sbin/syslog-ng" --version | sed -n 1p
+
+modules=$(dirname "$(find "$root" -name libdisk-buffer.so)")
+libraries=$(find "$root/usr/lib" "$root/lib" -name '*.so.*' -printf '%h\n' 2>/dev/null | sort -u | paste -sd :)
+cat >"$root/run.partial" <<END
+#!/bin/sh
+LD_LIBRARY_PATH="$libraries" exec "$root/usr/sbin/syslog-ng" --module-path "$modules" "\$@"
+END
+chmod 755 "$root/run.partial"
+# It must run here before anything believes that it does.
+"$root/run.partial" --version | sed -n 1p
+mv "$root/run.partial" "$root/run"

@@ -48,10 +48,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the system's clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     fn now(&self) -> Nanos {
         let nanos = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
@@ -90,10 +87,7 @@ mod tests {
 
     #[test]
     fn times_print_as_rfc3339_with_nanoseconds() {
-        assert_eq!(
-            Nanos(1_795_468_219_000_000_001).to_string(),
-            "2026-11-23T21:10:19.000000001Z"
-        );
+        assert_eq!(Nanos(1_795_468_219_000_000_001).to_string(), "2026-11-23T21:10:19.000000001Z");
         assert_eq!(Nanos(0).to_string(), "1970-01-01T00:00:00.000000000Z");
     }
 

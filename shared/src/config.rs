@@ -31,9 +31,7 @@ impl ByteSize {
 
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let split = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at(split);
         let count: u64 = digits.parse().ok()?;
         let shift = match unit.trim() {
@@ -142,10 +140,8 @@ pub enum ConfigError {
 
 /// Reads a TOML file into its raw form.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|err| ConfigError::Syntax {
         path: path.to_owned(),
         message: err.to_string().trim_end().to_owned(),
@@ -174,10 +170,7 @@ impl Problems {
         if self.0.is_empty() {
             Ok(())
         } else {
-            Err(ConfigError::Values {
-                path: path.to_owned(),
-                problems: self.0,
-            })
+            Err(ConfigError::Values { path: path.to_owned(), problems: self.0 })
         }
     }
 }
@@ -188,12 +181,9 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print_alike() {
-        for (text, bytes) in [
-            ("750B", 750),
-            ("1MiB", 1 << 20),
-            ("8GiB", 8 << 30),
-            ("1536KiB", 3 << 19),
-        ] {
+        for (text, bytes) in
+            [("750B", 750), ("1MiB", 1 << 20), ("8GiB", 8 << 30), ("1536KiB", 3 << 19)]
+        {
             let size = ByteSize::parse(text).unwrap();
             assert_eq!(size.0, bytes);
             assert_eq!(size.to_string(), text);
@@ -209,14 +199,8 @@ mod tests {
         problems.add("seal.latency-budget", "must not be zero");
         problems.check(false, "outbox.path", "is no folder");
         problems.check(true, "unseen", "fine");
-        let text = problems
-            .into_result(Path::new("high.toml"))
-            .unwrap_err()
-            .to_string();
+        let text = problems.into_result(Path::new("high.toml")).unwrap_err().to_string();
         assert!(text.contains("2 problem(s)"), "{text}");
-        assert!(
-            text.contains("seal.latency-budget") && text.contains("outbox.path"),
-            "{text}"
-        );
+        assert!(text.contains("seal.latency-budget") && text.contains("outbox.path"), "{text}");
     }
 }

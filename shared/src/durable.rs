@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The suffix of a file that is still being written. Whatever carries it may be deleted at start.
@@ -19,9 +19,13 @@ pub fn partial_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Makes the entries of a folder durable.
+/// Makes the entries of a folder durable, where its file system knows how to: network shares and
+/// FUSE may not.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    match File::open(dir)?.sync_all() {
+        Err(err) if is_unsupported(&err) => Ok(()),
+        result => result,
+    }
 }
 
 /// Renames within one file system and makes the new name durable. The file must be synced already.
@@ -62,7 +66,12 @@ pub fn write_volatile(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(&partial, path)
 }
 
-/// Creates a file for writing, empty, with exactly this mode, never through a symbolic link.
+/// Creates a file for writing, empty, with this mode, never through a symbolic link.
+///
+/// A file that is nobody else's business (no bit for group or others) has exactly this mode or is
+/// not made; another one may have what its file system can express (FAT knows no modes). What root
+/// makes in a folder of another user belongs to that user: an operator's command must leave nothing
+/// behind that the agent can't use.
 pub fn create(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
@@ -72,8 +81,31 @@ pub fn create(path: &Path, mode: u32) -> io::Result<File> {
         .mode(mode)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if file.metadata()?.permissions().mode() & 0o7777 != mode {
+        let set = file.set_permissions(fs::Permissions::from_mode(mode));
+        if mode.trailing_zeros() >= 6 {
+            set?;
+        }
+    }
+    give_to_owner_of_folder(path);
     Ok(file)
+}
+
+/// Only root can and need do this; where it fails the file is as usable as it was.
+fn give_to_owner_of_folder(path: &Path) {
+    if nix::unistd::geteuid().is_root()
+        && let Ok(folder) = fs::metadata(parent(path))
+        && folder.uid() != 0
+    {
+        let _ = std::os::unix::fs::lchown(path, Some(folder.uid()), Some(folder.gid()));
+    }
+}
+
+fn is_unsupported(err: &io::Error) -> bool {
+    use nix::errno::Errno;
+    err.raw_os_error().is_some_and(|code| {
+        matches!(Errno::from_raw(code), Errno::EINVAL | Errno::ENOTSUP | Errno::ENOSYS)
+    })
 }
 
 /// Creates a folder and its parents, and makes it durable. A folder made here has mode 0700.
@@ -88,6 +120,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         Ok(()) => {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+            give_to_owner_of_folder(dir);
             sync_dir(above)
         }
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -100,10 +133,7 @@ pub fn remove_partials(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let partial = path
-            .as_os_str()
-            .as_encoded_bytes()
-            .ends_with(PARTIAL_SUFFIX.as_bytes());
+        let partial = path.as_os_str().as_encoded_bytes().ends_with(PARTIAL_SUFFIX.as_bytes());
         if partial && !path.is_dir() {
             fs::remove_file(&path)?;
             removed.push(path);

@@ -35,14 +35,8 @@ impl FromStr for OriginId {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = (1..=32).contains(&text.len())
             && !text.starts_with('-')
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(NameError("an origin", text.to_owned()))
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits { Ok(Self(text.to_owned())) } else { Err(NameError("an origin", text.to_owned())) }
     }
 }
 
@@ -116,10 +110,7 @@ impl Lane {
 impl FromStr for Lane {
     type Err = UnknownName;
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Lane::ALL
-            .into_iter()
-            .find(|lane| lane.as_str() == text)
-            .ok_or(UnknownName("lane"))
+        Lane::ALL.into_iter().find(|lane| lane.as_str() == text).ok_or(UnknownName("lane"))
     }
 }
 
@@ -170,10 +161,7 @@ impl Stream {
 impl FromStr for Stream {
     type Err = UnknownName;
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Stream::ALL
-            .into_iter()
-            .find(|stream| stream.as_str() == text)
-            .ok_or(UnknownName("stream"))
+        Stream::ALL.into_iter().find(|stream| stream.as_str() == text).ok_or(UnknownName("stream"))
     }
 }
 
@@ -470,16 +458,8 @@ fn parse_head(line: &[u8]) -> Option<(RecordRef<'_>, u64)> {
     if field.is_some() || sequence.0 == 0 {
         return None;
     }
-    let record = RecordRef {
-        sequence,
-        received,
-        stream,
-        listener,
-        peer,
-        tls_subject,
-        cut_from,
-        raw: b"",
-    };
+    let record =
+        RecordRef { sequence, received, stream, listener, peer, tls_subject, cut_from, raw: b"" };
     Some((record, length))
 }
 
@@ -523,12 +503,7 @@ mod tests {
     #[test]
     fn an_id_can_be_made_with_sha256sum() {
         // printf 'plant-7\n1\nroutine\n42\n' | sha256sum | cut -c1-40
-        let id = RecordId::new(
-            &"plant-7".parse().unwrap(),
-            Epoch(1),
-            Lane::Routine,
-            Sequence(42),
-        );
+        let id = RecordId::new(&"plant-7".parse().unwrap(), Epoch(1), Lane::Routine, Sequence(42));
         assert_eq!(id.to_string(), "52e588a0dc596a47007c916d1e4d704718069690");
     }
 
@@ -549,16 +524,9 @@ mod tests {
         ];
         for case in cases {
             let shown = String::from_utf8_lossy(case);
-            assert_eq!(
-                parse(case, 10).unwrap_err(),
-                RecordError::Malformed,
-                "{shown}"
-            );
+            assert_eq!(parse(case, 10).unwrap_err(), RecordError::Malformed, "{shown}");
         }
-        assert_eq!(
-            parse(b"r 1 1 other 11 a b\n", 10).unwrap_err(),
-            RecordError::TooLong
-        );
+        assert_eq!(parse(b"r 1 1 other 11 a b\n", 10).unwrap_err(), RecordError::TooLong);
     }
 
     proptest! {

@@ -18,18 +18,10 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
     let dir = test.parent().expect("a program lies in a folder");
     // Tests lie in `target/PROFILE/deps`, programs one above.
-    let dir = if dir.ends_with("deps") {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    };
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
     let path = dir.join(name);
     let build = "cargo build --workspace --bins";
-    assert!(
-        path.is_file(),
-        "{} is not built; first run: {build}",
-        path.display()
-    );
+    assert!(path.is_file(), "{} is not built; first run: {build}", path.display());
     path
 }
 
@@ -63,6 +55,7 @@ impl Side {
 pub struct Site {
     side: Side,
     dir: PathBuf,
+    state_dir: PathBuf,
     /// Lines above the first section of the configuration.
     head: String,
 }
@@ -72,15 +65,8 @@ impl Site {
     pub fn high(sandbox: &Sandbox, origin: &str) -> Self {
         let dir = sandbox.dir(&format!("high-{origin}"));
         let mut command = Command::new(program(Side::High.program()));
-        command
-            .args(["init", "--origin", origin, "--dir"])
-            .arg(&dir);
-        Self::set_up(
-            Side::High,
-            dir,
-            &mut command,
-            &format!("origin = \"{origin}\"\n"),
-        )
+        command.args(["init", "--origin", origin, "--dir"]).arg(&dir);
+        Self::set_up(Side::High, dir, &mut command, &format!("origin = \"{origin}\"\n"))
     }
 
     /// A new low side; its keys are made by `init`.
@@ -94,13 +80,10 @@ impl Site {
     fn set_up(side: Side, dir: PathBuf, command: &mut Command, head: &str) -> Self {
         let public = run(command).success();
         fs::write(dir.join(PUBLIC_HALF_FILE), public).expect("the public half can be kept");
-        let quote = |name: &str| format!("{:?}", dir.join(name).display().to_string());
-        let head = format!(
-            "{head}state-dir = {}\nkeys-dir = {}\n",
-            quote("state"),
-            quote("keys")
-        );
-        let installed = Self { side, dir, head };
+        let state_dir = dir.join("state");
+        let keys_dir = dir.join("keys").display().to_string();
+        let head = format!("{head}keys-dir = {keys_dir:?}\n");
+        let installed = Self { side, dir, state_dir, head };
         installed.configure("");
         installed
     }
@@ -132,7 +115,16 @@ impl Site {
 
     /// Buffer or ledger.
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
+        self.state_dir.clone()
+    }
+
+    /// The same installation with its buffer or ledger in another folder, and no sections in its
+    /// configuration.
+    #[must_use]
+    pub fn with_state_dir(mut self, state_dir: PathBuf) -> Self {
+        self.state_dir = state_dir;
+        self.configure("");
+        self
     }
 
     /// Where the agent's log goes.
@@ -151,7 +143,8 @@ impl Site {
                 format!("[inbox]\npath = {:?}\n", self.inbox().display().to_string())
             }
         };
-        let text = format!("{}{inbox}{sections}", self.head);
+        let state_dir = self.state_dir.display().to_string();
+        let text = format!("{}state-dir = {state_dir:?}\n{inbox}{sections}", self.head);
         fs::write(self.config(), text).expect("the configuration can be written");
     }
 
@@ -254,19 +247,13 @@ impl Pair {
 pub fn bundles_in(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.retain(|path| {
-        path.extension()
-            .is_some_and(|ext| ext == shared::bundle::FILE_EXTENSION)
-    });
+    paths.retain(|path| path.extension().is_some_and(|ext| ext == shared::bundle::FILE_EXTENSION));
     paths.sort();
     paths
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn is_ready(line: &str) -> bool {

@@ -58,26 +58,14 @@ impl BundleChain {
     pub fn records(&self, count: u64) -> EncodedRecords {
         let source = SourceTag::new("bench", "127.0.0.1:5140", None);
         let mut message = Vec::new();
-        let mut encoded = EncodedRecords {
-            count,
-            bytes: Vec::new(),
-            raw_bytes: 0,
-            received: SystemClock.now(),
-        };
+        let mut encoded =
+            EncodedRecords { count, bytes: Vec::new(), raw_bytes: 0, received: SystemClock.now() };
         for sequence in self.next_sequence..self.next_sequence + count {
             message.clear();
             self.pool.append(sequence, &mut message);
             encoded.raw_bytes += message.len() as u64;
             let (sequence, stream) = (Sequence(sequence), Stream::PortainerActivity);
-            encode(
-                &mut encoded.bytes,
-                sequence,
-                encoded.received,
-                stream,
-                &source,
-                None,
-                &message,
-            );
+            encode(&mut encoded.bytes, sequence, encoded.received, stream, &source, None, &message);
         }
         encoded
     }
@@ -88,14 +76,9 @@ impl BundleChain {
         let (manifest, level) = (self.manifest(records), COMPRESSION_LEVEL);
         let partial = dir.join(format!("{}.partial", self.number));
         let file = durable::create(&partial, 0o644).expect("a file for a bundle");
-        let sealed = seal(
-            &manifest,
-            &self.signing,
-            &self.recipients,
-            level,
-            &file,
-            |out| out.write_all(&records.bytes),
-        );
+        let sealed = seal(&manifest, &self.signing, &self.recipients, level, &file, |out| {
+            out.write_all(&records.bytes)
+        });
         let sealed = sealed.expect("a bundle can be sealed");
         let name = file_name(&self.origin, Lane::Routine, self.number, &sealed.digest);
         let path = dir.join(&name);
@@ -133,11 +116,7 @@ impl BundleChain {
             newest: time,
             chain_before: BundleDigest::ZERO,
             chain_head: BundleDigest::ZERO,
-            streams: if records.count > 0 {
-                vec![count]
-            } else {
-                Vec::new()
-            },
+            streams: if records.count > 0 { vec![count] } else { Vec::new() },
             losses: Vec::new(),
         }
     }

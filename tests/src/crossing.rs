@@ -32,11 +32,7 @@ impl Crossing {
     pub fn new(name: &str) -> Self {
         let sandbox = Sandbox::new(name);
         let pair = Pair::new(&sandbox, "plant-7");
-        Self {
-            sandbox,
-            pair,
-            tcp: free_address(),
-        }
+        Self { sandbox, pair, tcp: free_address() }
     }
 
     /// The TCP listener, in a lane whose budget may be short.
@@ -89,10 +85,8 @@ impl Crossing {
 
     /// Sends messages with these ids over one connection and waits until it was read to its end.
     pub fn send(&self, ids: Range<u64>) -> Report {
-        let plan = Plan {
-            first_id: ids.start,
-            ..Plan::new(Target::Tcp(self.tcp), ids.end - ids.start)
-        };
+        let plan =
+            Plan { first_id: ids.start, ..Plan::new(Target::Tcp(self.tcp), ids.end - ids.start) };
         let report = send(&plan).expect("the listener can be reached");
         assert_eq!(report.sent, plan.count, "{report:?}");
         report
@@ -146,28 +140,20 @@ pub fn buffered(high: &Value) -> u64 {
 
 fn sum(high: &Value, field: &str) -> u64 {
     let lanes = high["lanes"].as_array().expect("a status has lanes");
-    lanes
-        .iter()
-        .map(|lane| lane[field].as_u64().expect("a count"))
-        .sum()
+    lanes.iter().map(|lane| lane[field].as_u64().expect("a count")).sum()
 }
 
 /// The last durable sequence number of the lane `flash`.
 pub fn last_durable(high: &Value) -> u64 {
     let lanes = high["lanes"].as_array().expect("a status has lanes");
     let flash = lanes.iter().find(|lane| lane["lane"] == "flash");
-    flash.map_or(0, |lane| {
-        lane["last-durable-sequence"].as_u64().expect("a number")
-    })
+    flash.map_or(0, |lane| lane["last-durable-sequence"].as_u64().expect("a number"))
 }
 
 /// The records that a low side's sinks have yet to take, over all sinks.
 pub fn pending(low: &Value) -> u64 {
     let sinks = low["sinks"].as_array().expect("a status has sinks");
-    sinks
-        .iter()
-        .map(|sink| sink["pending"].as_u64().expect("a count"))
-        .sum()
+    sinks.iter().map(|sink| sink["pending"].as_u64().expect("a count")).sum()
 }
 
 /// What a file sink holds, after [`assert_sound`].

@@ -271,14 +271,7 @@ impl Recipe {
     /// The encoded records as they will be in the bundle.
     pub fn records_section(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for Rec {
-            sequence,
-            received,
-            stream,
-            tail,
-            raw,
-        } in &self.records
-        {
+        for Rec { sequence, received, stream, tail, raw } in &self.records {
             let length = raw.len();
             let head = format!("r {sequence} {received} {stream} {length} {tail}\n");
             out.extend_from_slice(head.as_bytes());
@@ -335,13 +328,7 @@ impl Recipe {
             hex(&Sha256::digest(b"before")),
             hex(&Sha256::digest(b"head")),
         );
-        for stream in [
-            "falco",
-            "kube-audit",
-            "other",
-            "portainer-activity",
-            "portainer-auth",
-        ] {
+        for stream in ["falco", "kube-audit", "other", "portainer-activity", "portainer-auth"] {
             let of_stream = self.records.iter().filter(|record| record.stream == stream);
             let count = of_stream.clone().count();
             let bytes: usize = of_stream.map(|record| record.raw.len()).sum();
@@ -371,9 +358,7 @@ impl Recipe {
         let recipients = recipients.iter().map(|r| r as &dyn age::Recipient);
         let encryptor = age::Encryptor::with_recipients(recipients).expect("recipients of a kind");
         let mut out = Vec::new();
-        let mut writer = encryptor
-            .wrap_output(&mut out)
-            .expect("a vector takes it all");
+        let mut writer = encryptor.wrap_output(&mut out).expect("a vector takes it all");
         writer.write_all(frame).expect("a vector takes it all");
         writer.finish().expect("a vector takes it all");
 
@@ -466,11 +451,7 @@ pub fn fingerprint(key: &ssh_key::PrivateKey) -> String {
 /// A recipient's name in a header.
 pub fn key_id(key: &PublicKey) -> String {
     let text = key.to_string();
-    let kind = if text.starts_with("age1pq1") {
-        "mlkem768x25519"
-    } else {
-        "x25519"
-    };
+    let kind = if text.starts_with("age1pq1") { "mlkem768x25519" } else { "x25519" };
     format!("{kind}:{}", hex(&Sha256::digest(text)[..8]))
 }
 
@@ -485,9 +466,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The honest frame: content size, no checksum, no dictionary.
 pub fn frame(plain: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("level 3 exists");
-    encoder
-        .set_pledged_src_size(Some(plain.len() as u64))
-        .expect("nothing was written yet");
+    encoder.set_pledged_src_size(Some(plain.len() as u64)).expect("nothing was written yet");
     encoder.write_all(plain).expect("a vector takes it all");
     encoder.finish().expect("a vector takes it all")
 }
@@ -537,9 +516,7 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         block
     };
     let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message);
-    let outer = Sha256::new()
-        .chain_update(pad(0x5c))
-        .chain_update(inner.finalize());
+    let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner.finalize());
     outer.finalize().into()
 }
 

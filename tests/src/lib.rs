@@ -11,6 +11,10 @@
 //! - [`forge`]: a second writer of bundles, which can break exactly one rule
 //! - [`load`]: the load generator and the counting sink
 //! - [`chain`]: bundles made without an agent
+//! - [`crossing`]: both agents, set up for speed, and what must hold at the end of the way
+//! - [`opened`]: bundles read by the library, as strictly as by a low side
+//! - [`samples`]: odd syslog messages, where there are some
+//! - [`seed`]: random choices that can be repeated
 //! - [`bench`]: what `make bench` measures
 //!
 //! A harness that can't do its work panics with a sentence that says what to do: a test that was
@@ -19,11 +23,15 @@
 pub mod agents;
 pub mod bench;
 pub mod chain;
+pub mod crossing;
 pub mod forge;
 pub mod load;
 pub mod logs;
+pub mod opened;
 pub mod oracle;
 pub mod peers;
 pub mod process;
+pub mod samples;
 pub mod sandbox;
+pub mod seed;
 pub mod wait;

@@ -11,12 +11,7 @@ pub fn assert_no_unlisted_errors(log: &Path, allowed: &[&str]) {
     let text = fs::read(log).unwrap_or_else(|err| panic!("can't read {}: {err}", log.display()));
     let text = String::from_utf8_lossy(&text);
     let unlisted = unlisted_errors(&text, allowed);
-    assert!(
-        unlisted.is_empty(),
-        "{} has unlisted errors:\n{}",
-        log.display(),
-        unlisted.join("\n")
-    );
+    assert!(unlisted.is_empty(), "{} has unlisted errors:\n{}", log.display(), unlisted.join("\n"));
 }
 
 /// The ERROR lines and panics of a log, in either format, that no entry of `allowed` is part of.

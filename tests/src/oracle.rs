@@ -30,9 +30,7 @@ pub fn find_id(bytes: &[u8]) -> Option<(u64, usize)> {
 
 fn parse_id(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |id: u64, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| id * 10 + u64::from(digit - b'0'))
+        digit.is_ascii_digit().then(|| id * 10 + u64::from(digit - b'0'))
     })
 }
 
@@ -52,10 +50,7 @@ pub struct Oracle {
 impl Oracle {
     /// An oracle whose ids begin with 1.
     pub fn new() -> Self {
-        Self {
-            next: 1,
-            taken: BTreeSet::new(),
-        }
+        Self { next: 1, taken: BTreeSet::new() }
     }
 
     /// Issues so many new ids; their records may arrive, but need not until [`Oracle::taken`].
@@ -72,10 +67,7 @@ impl Oracle {
 
     /// Compares what was delivered with what was issued and taken.
     pub fn judge(&self, delivered: impl IntoIterator<Item = u64>) -> Verdict {
-        let mut verdict = Verdict {
-            taken: self.taken.len(),
-            ..Verdict::default()
-        };
+        let mut verdict = Verdict { taken: self.taken.len(), ..Verdict::default() };
         let mut seen = BTreeSet::new();
         for id in delivered {
             verdict.delivered += 1;
@@ -119,11 +111,8 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} taken, {} delivered", self.taken, self.delivered)?;
-        let faults = [
-            ("lost", &self.lost),
-            ("repeated", &self.repeated),
-            ("foreign", &self.foreign),
-        ];
+        let faults =
+            [("lost", &self.lost), ("repeated", &self.repeated), ("foreign", &self.foreign)];
         for (name, ids) in faults {
             write!(f, "; {} {name}", ids.len())?;
             if !ids.is_empty() {
@@ -146,36 +135,20 @@ fn ranges(ids: &[u64]) -> String {
             _ => format!("{}-{}", run[0], run[run.len() - 1]),
         })
         .collect();
-    let shown = runs
-        .iter()
-        .take(RANGES_SHOWN)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if runs.len() > RANGES_SHOWN {
-        format!("{shown}, ...")
-    } else {
-        shown
-    }
+    let shown = runs.iter().take(RANGES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if runs.len() > RANGES_SHOWN { format!("{shown}, ...") } else { shown }
 }
 
 const RANGES_SHOWN: usize = 8;
 
 /// The lines of one file, or of all files of a folder in the order of their names.
 pub fn lines_of(path: &Path) -> Vec<Vec<u8>> {
-    files_of(path)
-        .iter()
-        .flat_map(|file| read_lines(file))
-        .collect()
+    files_of(path).iter().flat_map(|file| read_lines(file)).collect()
 }
 
 /// The ids in the lines of a file or folder, one for each line that has one, in order.
 pub fn ids_of(path: &Path) -> Vec<u64> {
-    lines_of(path)
-        .iter()
-        .filter_map(|line| find_id(line))
-        .map(|(id, _)| id)
-        .collect()
+    lines_of(path).iter().filter_map(|line| find_id(line)).map(|(id, _)| id).collect()
 }
 
 /// The lines of a file or folder as JSON.
@@ -209,11 +182,7 @@ fn read_lines(file: &Path) -> Vec<Vec<u8>> {
     let mut reader = BufReader::new(file);
     let mut lines = Vec::new();
     let mut line = Vec::new();
-    while reader
-        .read_until(b'\n', &mut line)
-        .expect("the file can be read")
-        > 0
-    {
+    while reader.read_until(b'\n', &mut line).expect("the file can be read") > 0 {
         if line.pop() == Some(b'\n') {
             lines.push(std::mem::take(&mut line));
         } else {
@@ -244,10 +213,7 @@ mod tests {
         oracle.judge(ids.chain(untaken)).assert_exactly_once();
 
         let verdict = oracle.judge([1, 2, 2, 6, 7, 8, 9, 10, 99]);
-        assert_eq!(
-            (&*verdict.lost, &*verdict.repeated),
-            (&[3, 4, 5][..], &[2][..])
-        );
+        assert_eq!((&*verdict.lost, &*verdict.repeated), (&[3, 4, 5][..], &[2][..]));
         assert_eq!(
             verdict.to_string(),
             "10 taken, 9 delivered; 3 lost (3-5); 1 repeated (2); 1 foreign (99)"

@@ -27,11 +27,7 @@ impl Process {
         let err = out.try_clone().expect("a log file can be shared");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|err| panic!("can't start {command:?}: {err}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-        }
+        Self { name: name.to_owned(), child, log }
     }
 
     /// The process id.
@@ -96,9 +92,7 @@ impl Process {
     /// # Panics
     /// When it still runs after `deadline`.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        wait_for(deadline, &format!("end of {}", self.name.clone()), || {
-            self.ended()
-        })
+        wait_for(deadline, &format!("end of {}", self.name.clone()), || self.ended())
     }
 
     /// What it has cost so far.
@@ -138,15 +132,8 @@ impl Cost {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // The second field is the program's name in brackets and may hold spaces.
         let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let mut fields = after_name
-            .split(' ')
-            .skip(STAT_UTIME - STAT_FIRST_AFTER_NAME);
-        let mut ticks = || {
-            fields
-                .next()
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
+        let mut fields = after_name.split(' ').skip(STAT_UTIME - STAT_FIRST_AFTER_NAME);
+        let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         let total = ticks() + ticks();
         let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         Self {
@@ -162,14 +149,8 @@ const STAT_UTIME: usize = 14;
 
 fn status_kib(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(key))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .next()
-        .and_then(|kib| kib.parse().ok())
-        .unwrap_or(0)
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
 
 /// How a command that ran to its end did.
@@ -191,14 +172,7 @@ impl Done {
     /// # Panics
     /// When it did not; the message carries its standard error.
     pub fn success(self) -> String {
-        assert_eq!(
-            self.code,
-            Some(0),
-            "{}\n{}{}",
-            self.command,
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(0), "{}\n{}{}", self.command, self.stdout, self.stderr);
         self.stdout
     }
 }
@@ -224,13 +198,7 @@ pub fn disk_bytes(dir: &Path) -> u64 {
     entries
         .flatten()
         .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
-        .map(|(path, meta)| {
-            if meta.is_dir() {
-                disk_bytes(&path)
-            } else {
-                meta.blocks() * 512
-            }
-        })
+        .map(|(path, meta)| if meta.is_dir() { disk_bytes(&path) } else { meta.blocks() * 512 })
         .sum()
 }
 
@@ -261,9 +229,6 @@ mod tests {
     #[test]
     fn a_failed_command_tells_its_code_and_words() {
         let done = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 65"]));
-        assert_eq!(
-            (done.code, &*done.stdout, &*done.stderr),
-            (Some(65), "out\n", "err\n")
-        );
+        assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(65), "out\n", "err\n"));
     }
 }

@@ -14,7 +14,13 @@ pub fn samples_dir() -> Option<PathBuf> {
 
 /// The odd messages that have a byte or more.
 pub fn odd_messages(samples: &Path) -> Vec<Vec<u8>> {
-    let text = std::fs::read_to_string(samples.join("odd-lines.jsonl")).expect("the odd lines");
+    messages_in(&samples.join("odd-lines.jsonl"))
+}
+
+/// The messages of a file of JSON lines that hold them in `b64`, except the empty ones.
+pub fn messages_in(file: &Path) -> Vec<Vec<u8>> {
+    let text = std::fs::read_to_string(file);
+    let text = text.unwrap_or_else(|err| panic!("{}: {err}", file.display()));
     let raw = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         let base64 = line["b64"].as_str().expect("base64");

@@ -13,9 +13,7 @@ pub struct Sandbox(Option<TempDir>);
 impl Sandbox {
     /// A fresh folder whose name begins with `name`.
     pub fn new(name: &str) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("penstock-{name}-"))
-            .tempdir();
+        let dir = tempfile::Builder::new().prefix(&format!("penstock-{name}-")).tempdir();
         Self(Some(dir.expect("a temporary folder can be made")))
     }
 
@@ -61,10 +59,7 @@ pub fn free_address() -> SocketAddr {
             return address;
         }
     }
-    panic!(
-        "no free port from {PORT_FIRST} to {}",
-        PORT_FIRST + PORT_COUNT
-    );
+    panic!("no free port from {PORT_FIRST} to {}", PORT_FIRST + PORT_COUNT);
 }
 
 const PORT_FIRST: u16 = 20_000;

@@ -23,10 +23,7 @@ pub fn wait_for<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> Op
         if let Some(value) = probe() {
             return value;
         }
-        assert!(
-            started.elapsed() < deadline,
-            "after {deadline:?} still no {what}"
-        );
+        assert!(started.elapsed() < deadline, "after {deadline:?} still no {what}");
         std::thread::sleep(POLL_INTERVAL); // ok: the pause between two polls
     }
 }

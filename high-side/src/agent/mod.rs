@@ -43,18 +43,18 @@ pub fn check(config: &Config) -> Vec<String> {
         Err(err) => {
             problems.push(err.to_string());
             // One missing half must not hide what is wrong with the other.
-            if let Err(other) = Recipients::load(&config.keys_dir) {
-                if other.to_string() != err.to_string() {
-                    problems.push(other.to_string());
-                }
+            if let Err(other) = Recipients::load(&config.keys_dir)
+                && other.to_string() != err.to_string()
+            {
+                problems.push(other.to_string());
             }
         }
     }
     for listener in &config.listeners {
-        if let Protocol::Tls(tls) = &listener.protocol {
-            if let Err(err) = TlsAcceptorHandle::load(tls.clone()) {
-                problems.push(format!("listener.{}: {err}", listener.name));
-            }
+        if let Protocol::Tls(tls) = &listener.protocol
+            && let Err(err) = TlsAcceptorHandle::load(tls.clone())
+        {
+            problems.push(format!("listener.{}: {err}", listener.name));
         }
     }
     let mut folder = |key: &str, path: &std::path::Path, must_exist: bool| {
@@ -79,7 +79,8 @@ pub fn check(config: &Config) -> Vec<String> {
 /// Runs until told to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init(config.log_level, config.log_format);
-    process::forbid_core_dumps().map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
+    process::forbid_core_dumps()
+        .map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
     let keys = SealKeys::load(&config.keys_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -96,7 +97,8 @@ const WORKER_THREADS: usize = 2;
 async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut signals = Signals::new()?;
-    let (mut buffer, recovery) = Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
+    let (mut buffer, recovery) =
+        Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
     tell_opened(&recovery.opened, recovery.epoch.0);
     let (intake, writer) = buffer.start_writer()?;
     let sealing = sealing::start(&config, keys, Arc::clone(&clock))?;
@@ -243,7 +245,10 @@ impl Parts {
             match tokio::time::timeout(GRACE, listener.task).await {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(err))) => result = Err(Failure::new(err)),
-                Ok(Err(_)) => result = Err(Failure::new(format!("listener {:?} panicked", listener.name))),
+                Ok(Err(_)) => {
+                    let name = &listener.name;
+                    result = Err(Failure::new(format!("listener {name:?} panicked")));
+                }
                 Err(_) => {
                     tracing::warn!(listener = %listener.name, "did not stop in time; what it holds is given up");
                     self.writer.give_up();
@@ -284,7 +289,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let of = |kind| signal(kind).map_err(|err| Failure::new(format!("can't take signals: {err}")));
+        let of =
+            |kind| signal(kind).map_err(|err| Failure::new(format!("can't take signals: {err}")));
         Ok(Self {
             hangup: of(SignalKind::hangup())?,
             interrupt: of(SignalKind::interrupt())?,

@@ -47,7 +47,8 @@ pub(super) fn write(
     let write = |name: &str, text: String| {
         durable::write_volatile(&config.state_dir.join(name), text.as_bytes(), 0o644)
     };
-    let result = write(STATUS_FILE, format!("{status}\n")).and_then(|()| write(METRICS_FILE, metrics));
+    let result =
+        write(STATUS_FILE, format!("{status}\n")).and_then(|()| write(METRICS_FILE, metrics));
     if let Err(err) = result {
         tracing::debug!(%err, "the status can't be written");
     }
@@ -90,34 +91,95 @@ fn status(
 fn metrics(gauges: &BufferGauges, listeners: &[RunningListener], time: Nanos) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
-        let _ = writeln!(text, "# HELP penstock_high_{name} {help}\n# TYPE penstock_high_{name} {kind}");
+        let _ = writeln!(
+            text,
+            "# HELP penstock_high_{name} {help}\n# TYPE penstock_high_{name} {kind}"
+        );
         for (labels, value) in samples {
             let _ = writeln!(text, "penstock_high_{name}{labels} {value}");
         }
     };
     let one = |value: f64| vec![(String::new(), value)];
     let flowing = gauges.state() == crate::buffer::WriterState::Flowing;
-    metric("report_time_seconds", "gauge", "When this was written, in seconds since 1970.", &one(time.0 as f64 / 1e9));
-    metric("buffer_committed_records_total", "counter", "Records made durable since the start.", &one(gauges.committed_records() as f64));
-    metric("buffer_committed_bytes_total", "counter", "Raw bytes made durable since the start.", &one(gauges.committed_bytes() as f64));
-    metric("buffer_commits_total", "counter", "Transactions committed since the start.", &one(gauges.commits() as f64));
-    metric("buffer_backpressure", "gauge", "1 while the buffer takes no more and sources are slowed.", &one(f64::from(u8::from(!flowing))));
-    metric("buffer_backpressure_seconds_total", "counter", "Time without taking more, before the present wait.", &one(gauges.waited().as_secs_f64()));
-    let lanes: Vec<_> = Lane::ALL.into_iter().map(|lane| (format!("{{lane=\"{lane}\"}}"), gauges.last_sequence(lane) as f64)).collect();
+    metric(
+        "report_time_seconds",
+        "gauge",
+        "When this was written, in seconds since 1970.",
+        &one(time.0 as f64 / 1e9),
+    );
+    metric(
+        "buffer_committed_records_total",
+        "counter",
+        "Records made durable since the start.",
+        &one(gauges.committed_records() as f64),
+    );
+    metric(
+        "buffer_committed_bytes_total",
+        "counter",
+        "Raw bytes made durable since the start.",
+        &one(gauges.committed_bytes() as f64),
+    );
+    metric(
+        "buffer_commits_total",
+        "counter",
+        "Transactions committed since the start.",
+        &one(gauges.commits() as f64),
+    );
+    metric(
+        "buffer_backpressure",
+        "gauge",
+        "1 while the buffer takes no more and sources are slowed.",
+        &one(f64::from(u8::from(!flowing))),
+    );
+    metric(
+        "buffer_backpressure_seconds_total",
+        "counter",
+        "Time without taking more, before the present wait.",
+        &one(gauges.waited().as_secs_f64()),
+    );
+    let lanes: Vec<_> = Lane::ALL
+        .into_iter()
+        .map(|lane| (format!("{{lane=\"{lane}\"}}"), gauges.last_sequence(lane) as f64))
+        .collect();
     metric("buffer_last_durable_sequence", "gauge", "The last durable sequence number.", &lanes);
-    let snapshots: Vec<_> = listeners.iter().map(|l| (format!("{{listener=\"{}\"}}", l.name), l.counters.snapshot())).collect();
-    let mut each = |name: &str, kind: &str, help: &str, value: fn(&crate::ingest::IngestSnapshot) -> f64| {
-        let samples: Vec<_> = snapshots.iter().map(|(labels, s)| (labels.clone(), value(s))).collect();
-        metric(name, kind, help, &samples);
-    };
-    each("listener_messages_total", "counter", "Messages handed to the buffer.", |s| s.messages as f64);
+    let snapshots: Vec<_> = listeners
+        .iter()
+        .map(|l| (format!("{{listener=\"{}\"}}", l.name), l.counters.snapshot()))
+        .collect();
+    let mut each =
+        |name: &str, kind: &str, help: &str, value: fn(&crate::ingest::IngestSnapshot) -> f64| {
+            let samples: Vec<_> =
+                snapshots.iter().map(|(labels, s)| (labels.clone(), value(s))).collect();
+            metric(name, kind, help, &samples);
+        };
+    each("listener_messages_total", "counter", "Messages handed to the buffer.", |s| {
+        s.messages as f64
+    });
     each("listener_bytes_total", "counter", "Their bytes.", |s| s.bytes as f64);
-    each("listener_truncated_total", "counter", "Messages that are not whole.", |s| s.truncated as f64);
-    each("listener_connections_open", "gauge", "Connections open now.", |s| s.connections_open as f64);
-    each("listener_connections_refused_total", "counter", "Connections closed because too many were open.", |s| s.connections_refused as f64);
-    each("listener_handshake_failures_total", "counter", "TLS handshakes that failed.", |s| s.handshake_failures as f64);
-    each("listener_datagrams_lost_total", "counter", "Datagrams dropped by the kernel, declared as lost.", |s| s.datagrams_lost as f64);
-    each("listener_waiting", "gauge", "Connections that wait for the buffer.", |s| s.waiting as f64);
+    each("listener_truncated_total", "counter", "Messages that are not whole.", |s| {
+        s.truncated as f64
+    });
+    each("listener_connections_open", "gauge", "Connections open now.", |s| {
+        s.connections_open as f64
+    });
+    each(
+        "listener_connections_refused_total",
+        "counter",
+        "Connections closed because too many were open.",
+        |s| s.connections_refused as f64,
+    );
+    each("listener_handshake_failures_total", "counter", "TLS handshakes that failed.", |s| {
+        s.handshake_failures as f64
+    });
+    each(
+        "listener_datagrams_lost_total",
+        "counter",
+        "Datagrams dropped by the kernel, declared as lost.",
+        |s| s.datagrams_lost as f64,
+    );
+    each("listener_waiting", "gauge", "Connections that wait for the buffer.", |s| {
+        s.waiting as f64
+    });
     text
 }
 

@@ -14,8 +14,9 @@ use crate::sealer::{SealKeys, Sealer, SealerError};
 
 /// How often the policy is asked: a small part of the shortest budget (100 ms at least).
 const TICK: Duration = Duration::from_millis(50);
-/// How often the outbox is looked through for what is to be deleted.
-const RETAIN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the outbox is looked through for what is to be deleted, was taken away, or belongs to
+/// an earlier epoch: all of that reads the folder or long lists.
+const SLOW_INTERVAL: Duration = Duration::from_mins(1);
 /// After a failure, how long until the next try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,7 +35,11 @@ enum Order {
 }
 
 /// Completes what a crash interrupted, then starts the thread.
-pub(super) fn start(config: &Config, keys: SealKeys, clock: Arc<dyn Clock>) -> Result<Sealing, Failure> {
+pub(super) fn start(
+    config: &Config,
+    keys: SealKeys,
+    clock: Arc<dyn Clock>,
+) -> Result<Sealing, Failure> {
     let mut sealer = Sealer::open(config, Arc::clone(&clock))?;
     sealer.set_keys(keys);
     let (orders, inbox) = sync_channel(ORDERS_MAX);
@@ -42,7 +47,7 @@ pub(super) fn start(config: &Config, keys: SealKeys, clock: Arc<dyn Clock>) -> R
     let told = Arc::clone(&trouble);
     let handoff = config.handoff.clone();
     let body = move || {
-        let mut rounds = Rounds { sealer, handoff, clock, recovered: false, retained: None };
+        let mut rounds = Rounds { sealer, handoff, clock, recovered: false, slow: None };
         let mut wait = Duration::ZERO;
         loop {
             match inbox.recv_timeout(wait) {
@@ -110,7 +115,7 @@ struct Rounds {
     handoff: Option<std::path::PathBuf>,
     clock: Arc<dyn Clock>,
     recovered: bool,
-    retained: Option<Instant>,
+    slow: Option<Instant>,
 }
 
 impl Rounds {
@@ -125,22 +130,26 @@ impl Rounds {
                 reason = %bundle.reason, "bundle sealed"
             );
         }
+        let slow_round = self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL);
         if let Some(folder) = self.handoff.clone() {
-            self.hand_off(&folder)?;
+            self.hand_off(&folder, slow_round)?;
         }
-        if self.retained.is_none_or(|last| last.elapsed() >= RETAIN_INTERVAL) {
+        if slow_round {
             let now = self.clock.now();
             let (outbox, store) = self.sealer.outbox();
+            outbox.ready(store, now)?;
             outbox.retain(store, now)?;
-            self.retained = Some(Instant::now());
+            self.slow = Some(Instant::now());
         }
         Ok(())
     }
 
-    fn hand_off(&mut self, folder: &Path) -> Result<(), SealerError> {
+    fn hand_off(&mut self, folder: &Path, with_strays: bool) -> Result<(), SealerError> {
         let now = self.clock.now();
         let (outbox, store) = self.sealer.outbox();
-        for waiting in outbox.waiting(store, false, now)? {
+        let mut waiting = if with_strays { outbox.strays(store)? } else { Vec::new() };
+        waiting.extend(outbox.ready(store, now)?);
+        for waiting in waiting {
             outbox.copy(&waiting, folder, &mut |_| {})?;
             outbox.handed_over(store, &waiting, "hand-off folder", now)?;
             tracing::info!(bundle = %waiting.name, "bundle handed over");

@@ -14,7 +14,9 @@ use super::error::BufferError;
 /// Appends the check to the values of a row of `table`.
 pub(super) fn seal_row(table: &'static str, mut values: Vec<Value>) -> Vec<Value> {
     let mut check = Check::new(table);
-    values.iter().for_each(|value| check.add(value.into()));
+    for value in &values {
+        check.add(value.into());
+    }
     values.push(Value::Blob(check.finish().to_vec()));
     values
 }
@@ -77,9 +79,7 @@ impl Fields {
     pub(super) fn optional_number(&mut self) -> Result<Option<u64>, BufferError> {
         match self.values.next() {
             Some(Value::Null) => Ok(None),
-            Some(Value::Integer(value)) => {
-                u64::try_from(value).map(Some).map_err(|_| self.wrong())
-            }
+            Some(Value::Integer(value)) => u64::try_from(value).map(Some).map_err(|_| self.wrong()),
             _ => Err(self.wrong()),
         }
     }
@@ -137,22 +137,22 @@ impl Fields {
     }
 }
 
-/// An unsigned number as SQLite keeps it. Sequences, sizes and counts stay far below 2^63.
+/// An unsigned number as `SQLite` keeps it. Sequences, sizes and counts stay far below 2^63.
 pub(super) fn number(value: u64) -> Value {
     Value::Integer(value.cast_signed())
 }
 
-/// A time as SQLite keeps it.
+/// A time as `SQLite` keeps it.
 pub(super) fn time(value: Nanos) -> Value {
     Value::Integer(value.0)
 }
 
-/// A hash as SQLite keeps it.
+/// A hash as `SQLite` keeps it.
 pub(super) fn hash(value: &Hash) -> Value {
     Value::Blob(value.to_vec())
 }
 
-/// A text as SQLite keeps it.
+/// A text as `SQLite` keeps it.
 pub(super) fn text(value: impl Into<String>) -> Value {
     Value::Text(value.into())
 }

@@ -76,8 +76,10 @@ impl StreamCounts {
         for part in text.split(';').filter(|part| !part.is_empty()) {
             let mut fields = part.split(' ');
             let stream: Stream = fields.next()?.parse().ok()?;
-            counts.0[stream as usize] =
-                Count { records: fields.next()?.parse().ok()?, bytes: fields.next()?.parse().ok()? };
+            counts.0[stream as usize] = Count {
+                records: fields.next()?.parse().ok()?,
+                bytes: fields.next()?.parse().ok()?,
+            };
         }
         (counts.to_text() == text).then_some(counts)
     }

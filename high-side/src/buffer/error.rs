@@ -28,7 +28,9 @@ pub enum BufferError {
         last: Sequence,
     },
     /// Somebody else wrote to the database.
-    #[error("the buffer was written to by something else: expected group {expected}, found {found}")]
+    #[error(
+        "the buffer was written to by something else: expected group {expected}, found {found}"
+    )]
     Diverged {
         /// The last group that this writer committed.
         expected: u64,
@@ -73,8 +75,10 @@ pub enum BufferError {
         expected: &'static str,
     },
     /// The database belongs to another origin than the configuration names.
-    #[error("{path} holds records of origin {found}, not of {configured}\n  try: mend the \
-             configuration, or give this origin a buffer folder of its own")]
+    #[error(
+        "{path} holds records of origin {found}, not of {configured}\n  try: mend the \
+             configuration, or give this origin a buffer folder of its own"
+    )]
     OtherOrigin {
         /// The database.
         path: PathBuf,
@@ -83,7 +87,7 @@ pub enum BufferError {
         /// The origin in the configuration.
         configured: String,
     },
-    /// SQLite failed.
+    /// `SQLite` failed.
     #[error("the buffer's database failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// A thread could not be started.

@@ -55,7 +55,11 @@ impl Grouper {
     }
 
     /// Runs until every [`super::Intake`] is dropped or the committer is gone.
-    pub(super) fn run(mut self, intake: &IntakeReceiver, groups: &SyncSender<Group>) -> io::Result<()> {
+    pub(super) fn run(
+        mut self,
+        intake: &IntakeReceiver,
+        groups: &SyncSender<Group>,
+    ) -> io::Result<()> {
         loop {
             let left = self.begun.map(|begun| self.limits.interval.saturating_sub(begun.elapsed()));
             let full = self.group.records >= self.limits.records_max

@@ -3,8 +3,8 @@
 //! A loss waits in table `loss` until a bundle of its lane is planned, which then declares it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
-pub use shared::bundle::LossReason;
 use shared::bundle::Loss;
+pub use shared::bundle::LossReason;
 use shared::clock::Nanos;
 use shared::record::{Lane, Sequence};
 
@@ -23,36 +23,38 @@ struct LossRow {
 
 /// Notes a loss that has no sequence numbers. Losses of one listener that wait together become
 /// one, so that their number does not grow with their frequency.
-pub(super) fn declare(conn: &Connection, lost: &LostBefore) -> Result<(), BufferError> {
-    if lost.count == 0 {
+pub(super) fn declare(conn: &Connection, before: &LostBefore) -> Result<(), BufferError> {
+    if before.count == 0 {
         return Ok(());
     }
-    let waiting = conn
-        .prepare_cached(&select("lane = ?1 AND bundle IS NULL AND reason = ?2 AND listener = ?3
-            AND first_sequence IS NULL LIMIT 1"))?
+    let known = conn
+        .prepare_cached(&select(
+            "lane = ?1 AND bundle IS NULL AND reason = ?2 AND listener = ?3
+            AND first_sequence IS NULL LIMIT 1",
+        ))?
         .query_row(
-            params![number(lane_code(lost.lane)), lost.reason.as_str(), lost.listener],
+            params![number(lane_code(before.lane)), before.reason.as_str(), before.listener],
             |row| Ok(from_row(row)),
         )
         .optional()?
         .transpose()?;
-    let mut row = waiting.unwrap_or_else(|| LossRow {
+    let mut row = known.unwrap_or_else(|| LossRow {
         id: None,
-        lane: lost.lane,
+        lane: before.lane,
         bundle: None,
         loss: Loss {
-            reason: lost.reason,
-            listener: lost.listener.clone(),
+            reason: before.reason,
+            listener: before.listener.clone(),
             count: 0,
-            from: lost.from.max(Nanos(0)),
-            to: lost.to.max(Nanos(0)),
+            from: before.from.max(Nanos(0)),
+            to: before.to.max(Nanos(0)),
             range: None,
         },
     });
     let loss = &mut row.loss;
-    loss.count = loss.count.saturating_add(lost.count);
-    loss.from = loss.from.min(lost.from).max(Nanos(0));
-    loss.to = loss.to.max(lost.to).max(loss.from);
+    loss.count = loss.count.saturating_add(before.count);
+    loss.from = loss.from.min(before.from).max(Nanos(0));
+    loss.to = loss.to.max(before.to).max(loss.from);
     store(conn, &row)
 }
 

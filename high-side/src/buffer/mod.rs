@@ -1,4 +1,4 @@
-//! The durable queue of records not yet sealed: SQLite, WAL, a real sync for each commit.
+//! The durable queue of records not yet sealed: `SQLite`, WAL, a real sync for each commit.
 //!
 //! ```text
 //!  Intake ──(bounded by bytes)──> packing ──> committing ──> buffer.db <── Store (sealer, CLI)
@@ -11,7 +11,7 @@
 //! - Sequence numbers have no holes: they are given on the way into a transaction that either
 //!   commits or is tried again with the same content.
 //! - Every block carries the hash of the one before and its own; every other row carries the hash
-//!   of its values. SQLite's own check would miss almost every flipped bit.
+//!   of its values. `SQLite`'s own check would miss almost every flipped bit.
 //! - Invariant: nothing is acknowledged before its commit, and nothing is deleted before the
 //!   bundle that holds it is complete and synced.
 
@@ -20,6 +20,7 @@ mod block;
 mod bundles;
 mod checked;
 mod counts;
+mod damage;
 mod error;
 mod gauges;
 mod group;
@@ -27,6 +28,7 @@ mod intake;
 mod lane;
 mod losses;
 mod open;
+mod plan;
 mod schema;
 mod store;
 mod totals;
@@ -57,7 +59,8 @@ pub use intake::{
 };
 pub use losses::LossReason;
 pub use open::{Opened, Recovery, mark_broken};
-pub use store::{DamagedRange, PlanLimits, PlannedBundle, Store, Waiting};
+pub use plan::{PlanLimits, PlannedBundle};
+pub use store::{DamagedRange, Store, Waiting};
 pub use totals::LaneTotals;
 pub use writer::{Writer, WriterStats};
 

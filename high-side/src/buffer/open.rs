@@ -73,7 +73,7 @@ pub(super) fn open(
     let (opened, conn) = match open_existing(settings, origin, &path) {
         Ok(Some(conn)) => (Opened::Continued, conn),
         Ok(None) => (Opened::Created, create(settings, origin, &path, None, now)?),
-        Err(err) if err.fault() == Fault::Corrupt => {
+        Err(err) if err.fault() == Fault::Corrupt || is_refused_by_sqlite(&err) => {
             let why = err.to_string();
             let to = set_aside(dir, now)?;
             tracing::error!(folder = %to.display(), %why,
@@ -90,6 +90,15 @@ pub(super) fn open(
         .collect::<Result<_, BufferError>>()?;
     let recovery = Recovery { opened, epoch: life.epoch, last_sequences };
     Ok(OpenBuffer { conn, life, recovery, lock })
+}
+
+/// Whether `SQLite` called a statement wrong. Our statements are fixed, so at opening this is its
+/// way to say that the header or a table is not what it was.
+fn is_refused_by_sqlite(err: &BufferError) -> bool {
+    let BufferError::Sqlite(rusqlite::Error::SqliteFailure(err, _)) = err else {
+        return matches!(err, BufferError::Sqlite(rusqlite::Error::SqlInputError { .. }));
+    };
+    err.extended_code == rusqlite::ffi::SQLITE_ERROR
 }
 
 /// Opens the writer's connection to a database that is known to be ours: after a failed write.
@@ -178,7 +187,7 @@ fn open_existing(
     Ok(Some(conn))
 }
 
-/// Looks at the files before SQLite does: it would delete a log whose database is gone, and would
+/// Looks at the files before `SQLite` does: it would delete a log whose database is gone, and would
 /// call some flipped bits in the header a lack of permission.
 fn header_is_sane(path: &Path) -> Result<bool, BufferError> {
     let broken = |why: &str| Err(BufferError::Broken(why.to_owned()));
@@ -197,7 +206,7 @@ fn header_is_sane(path: &Path) -> Result<bool, BufferError> {
     }
     let versions = header.get(18..20);
     if !header.starts_with(MAGIC) || !versions.is_some_and(|v| v == [1, 1] || v == [2, 2]) {
-        return broken("its header is not one of a SQLite database");
+        return broken("its header is not one of an SQLite database");
     }
     Ok(true)
 }
@@ -298,13 +307,12 @@ pub(super) fn load_life(conn: &Connection) -> Result<Life, BufferError> {
 /// after a crash in between is never mistaken for a whole one.
 fn set_aside(dir: &Path, now: Nanos) -> Result<PathBuf, BufferError> {
     let stamp: String = now.to_string().chars().take(19).filter(|c| !"-:".contains(*c)).collect();
-    let folder = (1..)
-        .map(|n| match n {
-            1 => dir.join(format!("set-aside-{stamp}Z")),
-            n => dir.join(format!("set-aside-{stamp}Z-{n}")),
-        })
-        .find(|folder| !folder.exists())
-        .unwrap_or_else(|| dir.join("set-aside"));
+    let name = |n: u32| match n {
+        1 => format!("set-aside-{stamp}Z"),
+        n => format!("set-aside-{stamp}Z-{n}"),
+    };
+    let free = (1..u32::MAX).map(|n| dir.join(name(n))).find(|folder| !folder.exists());
+    let folder = free.unwrap_or_else(|| dir.join("set-aside"));
     durable::create_dir(&folder).map_err(BufferError::io(&folder))?;
     let database = dir.join(DATABASE);
     let files =
@@ -357,8 +365,11 @@ fn create(
         LaneState::new(lane).store(&tx)?;
     }
     if let Some((to, why)) = set_aside {
-        let message = format!("the buffer's database is broken ({why}) and was set aside in {}; \
-            what it held and was not sealed is there", to.display());
+        let message = format!(
+            "the buffer's database is broken ({why}) and was set aside in {}; \
+            what it held and was not sealed is there",
+            to.display()
+        );
         alarms::raise(&tx, AlarmKind::BufferSetAside, &message, now)?;
     }
     if let Some(known) = known {

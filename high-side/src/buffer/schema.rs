@@ -73,7 +73,7 @@ CREATE TABLE alarm (
 "];
 
 /// The newest schema version.
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = MIGRATIONS.len() as u32 as i64;
 
 /// The number of a lane in keys and columns.
 pub(super) fn lane_code(lane: Lane) -> u64 {
@@ -139,8 +139,7 @@ pub(super) fn set_durable(conn: &Connection, settings: &BufferSettings) -> Resul
 /// Copies the whole log into the database and syncs it. After a failed sync the page cache may
 /// claim what the disk does not hold; this rewrites all of it, so that it can be trusted again.
 pub(super) fn checkpoint(conn: &Connection) -> Result<(), BufferError> {
-    let busy: i64 =
-        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy == 0 {
         return Ok(());
     }
@@ -149,7 +148,7 @@ pub(super) fn checkpoint(conn: &Connection) -> Result<(), BufferError> {
     Err(rusqlite::Error::SqliteFailure(code, Some(message.to_owned())).into())
 }
 
-/// The statements that made the tables, as SQLite keeps them.
+/// The statements that made the tables, as `SQLite` keeps them.
 pub(super) fn tables(conn: &Connection) -> Result<Vec<String>, BufferError> {
     let mut statement = conn.prepare(
         "SELECT type || ' ' || name || ' ' || tbl_name || ' ' || coalesce(sql, '')

@@ -4,11 +4,12 @@ use rusqlite::{Connection, params};
 use shared::record::Lane;
 
 use super::counts::StreamCounts;
+use super::damage::damaged_ranges;
 use super::error::BufferError;
 use super::lane::LaneState;
 use super::losses;
 use super::schema::{key, number_of_key};
-use super::store::{Store, damaged_ranges};
+use super::store::Store;
 
 /// The account of one lane since its epoch began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -188,8 +188,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Block> {
     let key: i64 = row.get(0)?;
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let streams = row.get_ref(5)?.as_str()?;
-    let streams = StreamCounts::from_text(streams)
-        .ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?;
+    let streams =
+        StreamCounts::from_text(streams).ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?;
     Ok(Block {
         lane: lane_of_key(key).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, key))?,
         first: number_of_key(key),

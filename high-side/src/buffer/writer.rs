@@ -3,9 +3,9 @@
 //! A group is acknowledged after its commit and never before. What can't be committed now stays in
 //! memory and is tried again; nothing is dropped to make room.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -220,7 +220,8 @@ impl Committer {
                     Err(err) => return Err(err),
                 }
                 if failures >= REOPENS_MAX {
-                    let error = std::io::Error::other("writing to the database fails again and again");
+                    let error =
+                        std::io::Error::other("writing to the database fails again and again");
                     return Err(BufferError::io(&self.settings.dir)(error));
                 }
             } else {
@@ -259,7 +260,8 @@ impl Committer {
     /// What stands against committing a group, if anything does.
     fn pressure(&mut self, group: &Group) -> Result<Option<WriterState>, BufferError> {
         let bodies: u64 = group.blocks.iter().map(|block| block.body.len() as u64).sum();
-        let needed = bodies + GROUP_OVERHEAD_BYTES + BLOCK_OVERHEAD_BYTES * group.blocks.len() as u64;
+        let needed =
+            bodies + GROUP_OVERHEAD_BYTES + BLOCK_OVERHEAD_BYTES * group.blocks.len() as u64;
         let space = Space::of(self.conn()?)?;
         if space.used_bytes.saturating_add(needed) > self.settings.quota_bytes {
             return Ok(Some(WriterState::QuotaReached));
@@ -317,7 +319,8 @@ impl Committer {
         }
         let conn = self.conn()?;
         let states = load_states(conn)?;
-        let any = states.iter().map(|state| has_sealed(conn, state)).collect::<Result<Vec<_>, _>>()?;
+        let any =
+            states.iter().map(|state| has_sealed(conn, state)).collect::<Result<Vec<_>, _>>()?;
         if !any.contains(&true) {
             self.reclaim = Reclaim::Idle;
             return Ok(());
@@ -419,7 +422,7 @@ fn delete_sealed(
         tx.prepare_cached("DELETE FROM block WHERE id = ?1")?.execute([id])?;
         tx.prepare_cached("DELETE FROM body WHERE id = ?1")?.execute([id])?;
     }
-    Ok(bytes >= RECLAIM_BYTES || ids.len() as i64 >= RECLAIM_BLOCKS)
+    Ok(bytes >= RECLAIM_BYTES || ids.len() >= RECLAIM_BLOCKS as usize)
 }
 
 fn has_sealed(conn: &Connection, state: &LaneState) -> Result<bool, BufferError> {

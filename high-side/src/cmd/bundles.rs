@@ -20,7 +20,10 @@ pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
 
 /// Prints one line for each bundle.
 pub(super) fn print(bundles: &[Bundle]) {
-    println!("{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} file", "lane", "number", "state", "records", "sequences", "bytes");
+    println!(
+        "{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} file",
+        "lane", "number", "state", "records", "sequences", "bytes"
+    );
     for bundle in bundles {
         let range = if bundle.records == 0 && bundle.last_sequence < bundle.first_sequence {
             "-".to_owned()

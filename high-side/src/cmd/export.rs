@@ -18,7 +18,12 @@ use crate::sealer::Sealer;
 /// Names of transfer records begin so, on the medium and in the state folder.
 const RECORD_PREFIX: &str = "penstock-transfer-";
 
-pub(super) fn export(config: &Config, dest: &Path, all: bool, as_json: bool) -> Result<(), Failure> {
+pub(super) fn export(
+    config: &Config,
+    dest: &Path,
+    all: bool,
+    as_json: bool,
+) -> Result<(), Failure> {
     if !dest.is_dir() {
         return Err(Failure::io(format!(
             "{} is no folder\n  try: mount the medium first, and give a folder on it",
@@ -29,7 +34,11 @@ pub(super) fn export(config: &Config, dest: &Path, all: bool, as_json: bool) -> 
     let mut sealer = Sealer::open(config, Arc::new(clock))?;
     sealer.recover()?;
     let (outbox, store) = sealer.outbox();
-    let waiting = outbox.waiting(store, all, clock.now())?;
+    let mut waiting = outbox.strays(store)?;
+    waiting.extend(outbox.ready(store, clock.now())?);
+    if all {
+        waiting.extend(outbox.kept(store, clock.now())?);
+    }
     let total: u64 = waiting.iter().map(|bundle| bundle.bytes).sum();
     check_room(dest, total)?;
     let bar = progress_bar(2 * total);
@@ -58,8 +67,12 @@ pub(super) fn export(config: &Config, dest: &Path, all: bool, as_json: bool) -> 
     if as_json {
         println!("{}", record.to_json());
     } else {
-        println!("{} bundle(s), {} bytes copied to {}, read back and verified",
-            copied.len(), copied.iter().map(|bundle| bundle.bytes).sum::<u64>(), dest.display());
+        println!(
+            "{} bundle(s), {} bytes copied to {}, read back and verified",
+            copied.len(),
+            copied.iter().map(|bundle| bundle.bytes).sum::<u64>(),
+            dest.display()
+        );
     }
     result.map_err(|err| Failure::io(format!(
         "{}\n  {} of {} bundles are on the medium; nothing is lost: mend the medium and export again",
@@ -82,7 +95,8 @@ fn check_room(dest: &Path, total: u64) -> Result<(), Failure> {
 
 fn progress_bar(bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {bytes_per_sec} {eta} left  {msg}");
+    let style =
+        ProgressStyle::with_template("{bar:30} {percent:>3}% {bytes_per_sec} {eta} left  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
@@ -98,12 +112,15 @@ struct TransferRecord<'a> {
 impl TransferRecord<'_> {
     /// Writes text and JSON to the medium and to the state folder; gives the path without extension.
     fn write(&self) -> Result<PathBuf, Failure> {
-        let time: String = self.now.to_string().chars().filter(char::is_ascii_digit).take(17).collect();
+        let time: String =
+            self.now.to_string().chars().filter(char::is_ascii_digit).take(17).collect();
         let stem = format!("{RECORD_PREFIX}{}-{time}", self.config.origin);
         let archive = self.config.state_dir.join("transfers");
         durable::create_dir(&archive).with_context(|| archive.display().to_string())?;
         for dir in [archive.as_path(), self.dest] {
-            for (extension, content) in [("txt", self.to_text()), ("json", format!("{}\n", self.to_json()))] {
+            for (extension, content) in
+                [("txt", self.to_text()), ("json", format!("{}\n", self.to_json()))]
+            {
                 let path = dir.join(format!("{stem}.{extension}"));
                 durable::write(&path, content.as_bytes(), 0o644)
                     .with_context(|| path.display().to_string())?;

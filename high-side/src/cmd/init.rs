@@ -1,5 +1,6 @@
 //! `init`, `public` and `pair`: keys and the exchange of their public halves.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -20,7 +21,8 @@ pub(super) fn init(config: &Path, origin: &str, dir: Option<&Path>) -> Result<()
     };
     let (state_dir, keys_dir) = match dir {
         Some(dir) => {
-            shared::durable::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
+            shared::durable::create_dir(dir)
+                .with_context(|| format!("can't make {}", dir.display()))?;
             let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
             (dir.join("state"), dir.join("keys"))
         }
@@ -31,10 +33,19 @@ pub(super) fn init(config: &Path, origin: &str, dir: Option<&Path>) -> Result<()
         None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
     };
     for dir in [&state_dir, &keys_dir] {
-        shared::durable::create_dir(dir).with_context(|| format!("can't make {}", dir.display()))?;
+        shared::durable::create_dir(dir)
+            .with_context(|| format!("can't make {}", dir.display()))?;
     }
     if !config.exists() {
         let text = sample_for(&origin, &state_dir, &keys_dir);
+        let above = config.parent().unwrap_or(Path::new("/"));
+        if !above.is_dir() {
+            shared::durable::create_dir(above)
+                .with_context(|| format!("can't make {}", above.display()))?;
+            // The agent's own user reads the configuration; nothing in it is secret.
+            std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))
+                .with_context(|| above.display().to_string())?;
+        }
         shared::durable::write(&config, text.as_bytes(), 0o644)
             .with_context(|| format!("can't write {}", config.display()))?;
         eprintln!("wrote {}", config.display());

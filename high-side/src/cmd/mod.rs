@@ -72,7 +72,7 @@ impl From<SealerError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(err: anyhow::Error) -> Self {
-        let io = err.chain().any(|cause| cause.is::<std::io::Error>());
+        let io = err.chain().any(<dyn std::error::Error>::is::<std::io::Error>);
         let message = format!("{err:#}");
         if io { Self::io(message) } else { Self::new(message) }
     }

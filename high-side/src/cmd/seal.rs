@@ -14,7 +14,9 @@ use crate::sealer::Sealer;
 pub(super) fn seal(config: &Config, lane: Option<&str>, as_json: bool) -> Result<(), Failure> {
     let lanes = match lane {
         None => Lane::ALL.to_vec(),
-        Some(name) => vec![name.parse().map_err(|_| Failure::usage(&"a lane is flash or routine"))?],
+        Some(name) => {
+            vec![name.parse().map_err(|_| Failure::usage(&"a lane is flash or routine"))?]
+        }
     };
     let mut sealer = Sealer::open(config, Arc::new(SystemClock))?;
     let mut ready = sealer.recover()?;

@@ -22,28 +22,43 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn gather(config: &Config, store: &Store, live: Option<&Live>, now: Nanos) -> Result<Value, Failure> {
+fn gather(
+    config: &Config,
+    store: &Store,
+    live: Option<&Live>,
+    now: Nanos,
+) -> Result<Value, Failure> {
     let mut lanes = Vec::new();
     for totals in store.totals()? {
         lanes.push(lane(config, store, &totals, now)?);
     }
     let adds_up = lanes.iter().all(|lane| lane["adds-up"] == true);
-    let states = [BundleState::Planned, BundleState::Sealed, BundleState::Ready, BundleState::HandedOver];
+    let states =
+        [BundleState::Planned, BundleState::Sealed, BundleState::Ready, BundleState::HandedOver];
     let mut bundles = serde_json::Map::new();
     for state in states {
         let list = store.bundles(Some(state))?;
-        bundles.insert(state.as_str().to_owned(), json!({
-            "count": list.len(),
-            "bytes": list.iter().filter_map(|b| b.file.as_ref()).map(|f| f.bytes).sum::<u64>(),
-            "oldest-record-age-secs": oldest(&list).map(|time| now.since(time).as_secs()),
-        }));
+        bundles.insert(
+            state.as_str().to_owned(),
+            json!({
+                "count": list.len(),
+                "bytes": list.iter().filter_map(|b| b.file.as_ref()).map(|f| f.bytes).sum::<u64>(),
+                "oldest-record-age-secs": oldest(&list).map(|time| now.since(time).as_secs()),
+            }),
+        );
     }
-    let alarms: Vec<Value> = store.alarms(false)?.iter().map(|alarm| json!({
-        "id": alarm.id,
-        "raised": alarm.raised.to_string(),
-        "kind": alarm.kind,
-        "message": alarm.message,
-    })).collect();
+    let alarms: Vec<Value> = store
+        .alarms(false)?
+        .iter()
+        .map(|alarm| {
+            json!({
+                "id": alarm.id,
+                "raised": alarm.raised.to_string(),
+                "kind": alarm.kind,
+                "message": alarm.message,
+            })
+        })
+        .collect();
     Ok(json!({
         "origin": store.origin(),
         "epoch": store.epoch(),
@@ -65,14 +80,21 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
     let ready = store.bundles(Some(BundleState::Ready))?;
     let of_lane: Vec<Bundle> = ready.into_iter().filter(|bundle| bundle.lane == lane).collect();
     let oldest = oldest(&of_lane).into_iter().chain(waiting.oldest).min();
-    let streams: serde_json::Map<String, Value> = totals.received.iter().map(|(stream, received)| {
-        (stream.as_str().to_owned(), json!({
-            "received": received.records,
-            "buffered": totals.buffered.of(stream).records,
-            "sealed": totals.sealed.of(stream).records,
-            "lost": totals.lost.of(stream).records,
-        }))
-    }).collect();
+    let streams: serde_json::Map<String, Value> = totals
+        .received
+        .iter()
+        .map(|(stream, received)| {
+            (
+                stream.as_str().to_owned(),
+                json!({
+                    "received": received.records,
+                    "buffered": totals.buffered.of(stream).records,
+                    "sealed": totals.sealed.of(stream).records,
+                    "lost": totals.lost.of(stream).records,
+                }),
+            )
+        })
+        .collect();
     Ok(json!({
         "lane": lane,
         "received": totals.received.sum().records,
@@ -97,7 +119,12 @@ fn oldest(bundles: &[Bundle]) -> Option<Nanos> {
 
 fn print(status: &Value) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    println!("origin {}, epoch {}, agent {}", text(&status["origin"]), status["epoch"], text(&status["agent"]));
+    println!(
+        "origin {}, epoch {}, agent {}",
+        text(&status["origin"]),
+        status["epoch"],
+        text(&status["agent"])
+    );
     if let Some(writer) = status["live"].get("writer") {
         println!(
             "buffer {}, {} records committed since the start, commit p99 {:.1} ms, waited {:.0} s",
@@ -107,15 +134,17 @@ fn print(status: &Value) {
             writer["waited-secs"].as_f64().unwrap_or_default()
         );
     }
-    if let Some(trouble) = status["live"]["sealer-trouble"].as_str().filter(|text| !text.is_empty()) {
+    if let Some(trouble) = status["live"]["sealer-trouble"].as_str().filter(|text| !text.is_empty())
+    {
         println!("TROUBLE {trouble}");
     }
     println!();
-    println!("{:<8} {:>12} = {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}", "lane", "received", "buffered", "sealed", "lost", "last seq", "oldest", "budget left");
+    println!(
+        "{:<8} {:>12} = {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
+        "lane", "received", "buffered", "sealed", "lost", "last seq", "oldest", "budget left"
+    );
     for lane in status["lanes"].as_array().into_iter().flatten() {
-        let secs = |value: &Value| value.as_f64().map_or("-".to_owned(), |secs| {
-            humantime_secs(secs)
-        });
+        let secs = |value: &Value| value.as_f64().map_or("-".to_owned(), humantime_secs);
         println!(
             "{:<8} {:>12} {} {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
             text(&lane["lane"]),
@@ -129,23 +158,41 @@ fn print(status: &Value) {
             secs(&lane["budget-left-secs"]),
         );
         if lane["lost-before-receipt"] != 0 {
-            println!("         {} lost before they could be received, declared", lane["lost-before-receipt"]);
+            println!(
+                "         {} lost before they could be received, declared",
+                lane["lost-before-receipt"]
+            );
         }
     }
     println!();
     for (state, bundles) in status["bundles"].as_object().into_iter().flatten() {
-        println!("bundles {:<12} {:>8}  {:>14} bytes", state, text(&bundles["count"]), text(&bundles["bytes"]));
+        println!(
+            "bundles {:<12} {:>8}  {:>14} bytes",
+            state,
+            text(&bundles["count"]),
+            text(&bundles["bytes"])
+        );
     }
     for listener in status["live"]["listeners"].as_array().into_iter().flatten() {
         let counters = &listener["counters"];
         println!(
             "listener {} on {}: {} messages, {} connections open, {} cut, {} datagrams lost",
-            text(&listener["name"]), text(&listener["address"]), counters["messages"],
-            counters["connections-open"], counters["truncated"], counters["datagrams-lost"]
+            text(&listener["name"]),
+            text(&listener["address"]),
+            counters["messages"],
+            counters["connections-open"],
+            counters["truncated"],
+            counters["datagrams-lost"]
         );
     }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
-        println!("ALARM {} {} {}: {}", alarm["id"], text(&alarm["raised"]), text(&alarm["kind"]), text(&alarm["message"]));
+        println!(
+            "ALARM {} {} {}: {}",
+            alarm["id"],
+            text(&alarm["raised"]),
+            text(&alarm["kind"]),
+            text(&alarm["message"])
+        );
     }
     if status["adds-up"] != true {
         println!("the sums do NOT add up: run penstock-high check-buffer");
@@ -154,7 +201,7 @@ fn print(status: &Value) {
 
 /// Seconds as people say them.
 fn humantime_secs(secs: f64) -> String {
-    let whole = secs as u64;
+    let whole = std::time::Duration::try_from_secs_f64(secs).unwrap_or_default().as_secs();
     match whole {
         0..60 => format!("{secs:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),

@@ -75,11 +75,9 @@ impl Connection<'_> {
             // What the kernel had taken in before the agent stops is read first, for a moment.
             if end == Some(End::Stopping) {
                 let until = Instant::now() + STOP_DRAIN;
-                while let Ok(Ok(1..)) = timeout_at(
-                    until.min(Instant::now() + STOP_QUIET),
-                    self.buffer.fill(socket),
-                )
-                .await
+                while let Ok(Ok(1..)) =
+                    timeout_at(until.min(Instant::now() + STOP_QUIET), self.buffer.fill(socket))
+                        .await
                 {
                     want = self.deframe(received, false).await?;
                     if self.buffer.capacity() < want
@@ -124,11 +122,7 @@ impl Connection<'_> {
         }
         loop {
             let quiet = self.buffer.is_empty() && self.buffer.capacity() > BASE_BYTES;
-            let until = if quiet {
-                deadline.min(Instant::now() + QUIET)
-            } else {
-                deadline
-            };
+            let until = if quiet { deadline.min(Instant::now() + QUIET) } else { deadline };
             let read = tokio::select! {
                 read = timeout_at(until, self.buffer.fill(socket)) => read,
                 _ = self.shutdown.changed() => return Some(End::Stopping),
@@ -254,12 +248,7 @@ impl<'a> Batch<'a> {
         }
         self.data.extend_from_slice(raw);
         let stream = self.listener.recognise(raw);
-        self.messages.push(IncomingMessage {
-            end: self.data.len(),
-            received,
-            stream,
-            cut_from,
-        });
+        self.messages.push(IncomingMessage { end: self.data.len(), received, stream, cut_from });
         self.truncated += u64::from(cut_from.is_some());
     }
 
@@ -305,11 +294,7 @@ pub(super) struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     pub(super) fn begin(counters: &'a super::IngestCounters) -> Self {
         let now = Gauge::up(&counters.waiting);
-        Self {
-            _now: now,
-            sum: &counters.waited_nanos,
-            since: Instant::now(),
-        }
+        Self { _now: now, sum: &counters.waited_nanos, since: Instant::now() }
     }
 }
 

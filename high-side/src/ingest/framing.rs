@@ -126,17 +126,10 @@ impl Framer {
     }
 
     fn start(&mut self, data: &[u8], end: bool) -> Step {
-        let at = if self.previous == Previous::Counted {
-            stray_terminators(data, end)
-        } else {
-            0
-        };
+        let at = if self.previous == Previous::Counted { stray_terminators(data, end) } else { 0 };
         let rest = &data[at..];
         if rest.is_empty() {
-            return Step::More {
-                consumed: at,
-                want: 1,
-            };
+            return Step::More { consumed: at, want: 1 };
         }
         match self.recognise(rest, end) {
             Start::Counted { body, count } => self.counted(data, at, body, count, end),
@@ -146,29 +139,20 @@ impl Framer {
     }
 
     fn recognise(&self, data: &[u8], end: bool) -> Start {
-        let digits = data
-            .iter()
-            .take(COUNT_DIGITS_MAX + 1)
-            .take_while(|b| b.is_ascii_digit())
-            .count();
+        let digits =
+            data.iter().take(COUNT_DIGITS_MAX + 1).take_while(|b| b.is_ascii_digit()).count();
         if digits == 0 || digits > COUNT_DIGITS_MAX {
             return Start::Line;
         }
         let undecided = |want| {
-            if end {
-                Start::Line
-            } else {
-                Start::Undecided { want }
-            }
+            if end { Start::Line } else { Start::Undecided { want } }
         };
         match data.get(digits) {
             None => return undecided(digits + 1),
             Some(b' ') => {}
             Some(_) => return Start::Line,
         }
-        let count = data[..digits]
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        let count = data[..digits].iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
         let body = digits + 1;
         if count > SKIP_BYTES_MAX {
             return Start::Line;
@@ -205,38 +189,21 @@ impl Framer {
             self.previous = Previous::Counted;
             let consumed = start + kept;
             if count > kept as u64 {
-                self.state = State::SkipCounted {
-                    count,
-                    left: count - kept as u64,
-                };
-                return Step::Head {
-                    body: start..consumed,
-                    consumed,
-                };
+                self.state = State::SkipCounted { count, left: count - kept as u64 };
+                return Step::Head { body: start..consumed, consumed };
             }
             return match kept {
                 0 => Step::Empty { consumed },
-                _ => Step::Message {
-                    body: start..consumed,
-                    consumed,
-                    cut_from: None,
-                },
+                _ => Step::Message { body: start..consumed, consumed, cut_from: None },
             };
         }
         match (end, there) {
-            (false, _) => Step::More {
-                consumed: at,
-                want: body + kept,
-            },
+            (false, _) => Step::More { consumed: at, want: body + kept },
             // The count alone came: keep that, since it is all there is.
             (true, 0) => self.line(data, at, 0, end),
             (true, _) => {
                 let consumed = data.len();
-                Step::Message {
-                    body: start..consumed,
-                    consumed,
-                    cut_from: Some(count),
-                }
+                Step::Message { body: start..consumed, consumed, cut_from: Some(count) }
             }
         }
     }
@@ -252,20 +219,12 @@ impl Framer {
             Some(terminator) => terminator + 1,
             None if end => data.len(),
             None if cut_from.is_some() => {
-                self.state = State::SkipLine {
-                    length: length as u64,
-                };
-                return Step::Head {
-                    body,
-                    consumed: data.len(),
-                };
+                self.state = State::SkipLine { length: length as u64 };
+                return Step::Head { body, consumed: data.len() };
             }
             None => {
                 self.state = State::Line { searched: length };
-                return Step::More {
-                    consumed: at,
-                    want: length + 1,
-                };
+                return Step::More { consumed: at, want: length + 1 };
             }
         };
         self.state = State::Start;
@@ -274,11 +233,7 @@ impl Framer {
             return Step::Empty { consumed };
         }
         self.previous = Previous::Line;
-        Step::Message {
-            body,
-            consumed,
-            cut_from,
-        }
+        Step::Message { body, consumed, cut_from }
     }
 
     fn skip_counted(&mut self, data: &[u8], count: u64, left: u64, end: bool) -> Step {
@@ -286,15 +241,9 @@ impl Framer {
         let consumed = skipped as usize;
         if skipped == left || end {
             self.state = State::Start;
-            return Step::Tail {
-                consumed,
-                cut_from: count,
-            };
+            return Step::Tail { consumed, cut_from: count };
         }
-        self.state = State::SkipCounted {
-            count,
-            left: left - skipped,
-        };
+        self.state = State::SkipCounted { count, left: left - skipped };
         Step::More { consumed, want: 1 }
     }
 
@@ -303,17 +252,11 @@ impl Framer {
         let length = length + found.unwrap_or(data.len()) as u64;
         if found.is_none() && !end {
             self.state = State::SkipLine { length };
-            return Step::More {
-                consumed: data.len(),
-                want: 1,
-            };
+            return Step::More { consumed: data.len(), want: 1 };
         }
         self.state = State::Start;
         self.previous = Previous::Line;
-        Step::Tail {
-            consumed: found.map_or(data.len(), |at| at + 1),
-            cut_from: length,
-        }
+        Step::Tail { consumed: found.map_or(data.len(), |at| at + 1), cut_from: length }
     }
 
     /// Where the terminator of a line is, searching from `from`.
@@ -477,10 +420,7 @@ mod tests {
             // The line feed is counted in, as rsyslog does it.
             ("6 <1>ab\n6 <2>cd\n", &["<1>ab\n", "<2>cd\n"]),
             // It is not, and the sender adds it all the same.
-            (
-                "5 <1>ab\n5 <2>cd\r\n5 <3>ef\0",
-                &["<1>ab", "<2>cd", "<3>ef"],
-            ),
+            ("5 <1>ab\n5 <2>cd\r\n5 <3>ef\0", &["<1>ab", "<2>cd", "<3>ef"]),
             // After a counted frame a count needs no '<' behind it.
             ("5 <1>ab3 abc0 2 x ", &["<1>ab", "abc", "x "]),
             ("<1>ab\r\n\n\n<2>cd", &["<1>ab\r", "<2>cd"]),
@@ -528,10 +468,7 @@ mod tests {
             ("<1>a\nb\0<2>c\0", &["<1>a\nb", "<2>c"][..]),
             ("<1>a\nb\n\nc\0", &["<1>a\nb\n\nc"]),
             // A NUL inside a line, and a neighbour before it that ended with a line feed.
-            (
-                "<1>a\nodd \0 one\n<2>b\n",
-                &["<1>a", "odd ", " one", "<2>b"],
-            ),
+            ("<1>a\nodd \0 one\n<2>b\n", &["<1>a", "odd ", " one", "<2>b"]),
             ("<1>a\nodd\0\n<2>b\n", &["<1>a", "odd", "<2>b"]),
             ("<1>a\nx\n<2>b\0", &["<1>a", "x", "<2>b"]),
         ] {
@@ -551,22 +488,13 @@ mod tests {
             for piece in [1, 7, data.len()] {
                 let pieces: Vec<_> = data.chunks(piece).collect();
                 let messages = run(&pieces, 10);
-                let want = [
-                    (b"<1>xxxxxxx".to_vec(), Some(cut)),
-                    (b"<2>b".to_vec(), None),
-                ];
+                let want = [(b"<1>xxxxxxx".to_vec(), Some(cut)), (b"<2>b".to_vec(), None)];
                 assert_eq!(messages, want, "in pieces of {piece}");
             }
         }
-        assert_eq!(
-            run(&[b"0123456789\n0123456789a"], 10)[0],
-            (b"0123456789".to_vec(), None)
-        );
+        assert_eq!(run(&[b"0123456789\n0123456789a"], 10)[0], (b"0123456789".to_vec(), None));
         assert_eq!(run(&[b"0123456789\n0123456789a"], 10)[1].1, Some(11));
-        assert_eq!(
-            run(&[b"99 <3456789", b"abc"], 10),
-            [(b"<3456789ab".to_vec(), Some(99))]
-        );
+        assert_eq!(run(&[b"99 <3456789", b"abc"], 10), [(b"<3456789ab".to_vec(), Some(99))]);
     }
 
     #[test]
@@ -598,10 +526,7 @@ mod tests {
         });
         let counted = proptest::collection::vec(any::<u8>(), 0..30).prop_map(|tail| {
             let message = [b"<1>", &tail[..]].concat();
-            (
-                [format!("{} ", message.len()).as_bytes(), &message].concat(),
-                message,
-            )
+            ([format!("{} ", message.len()).as_bytes(), &message].concat(), message)
         });
         prop_oneof![line, counted]
     }

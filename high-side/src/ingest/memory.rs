@@ -20,10 +20,7 @@ impl ReadMemory {
     /// A budget of so many bytes.
     pub fn new(bytes: u64) -> Self {
         let total = units(bytes).max(1);
-        Self {
-            permits: Arc::new(Semaphore::new(total as usize)),
-            total,
-        }
+        Self { permits: Arc::new(Semaphore::new(total as usize)), total }
     }
 
     /// Takes bytes if they are there at once.
@@ -55,9 +52,7 @@ impl ReadPermit {
 }
 
 fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES))
-        .unwrap_or(u32::MAX)
-        .min(UNITS_MAX)
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(UNITS_MAX)
 }
 
 const UNIT_BYTES: u64 = 1024;

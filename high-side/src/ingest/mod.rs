@@ -205,12 +205,7 @@ pub fn spawn(
         surroundings: surroundings.clone(),
         counters: Arc::clone(&counters),
     });
-    let ListenerSettings {
-        name,
-        protocol,
-        bind,
-        ..
-    } = &listener.settings;
+    let ListenerSettings { name, protocol, bind, .. } = &listener.settings;
     let failed = |source| ListenError::Bind {
         name: name.clone(),
         protocol: protocol.to_string(),
@@ -219,10 +214,7 @@ pub fn spawn(
     };
     let mut tls = None;
     if let Protocol::Tls(settings) = protocol {
-        let unfit = |source| ListenError::Tls {
-            name: name.clone(),
-            source,
-        };
+        let unfit = |source| ListenError::Tls { name: name.clone(), source };
         tls = Some(TlsAcceptorHandle::load(settings.clone()).map_err(unfit)?);
     }
     let (address, task) = match protocol {
@@ -240,13 +232,7 @@ pub fn spawn(
     };
     tracing::info!(listener = %name, %protocol, %address, "listening");
     let name = name.clone();
-    Ok(RunningListener {
-        name,
-        address,
-        counters,
-        tls,
-        task,
-    })
+    Ok(RunningListener { name, address, counters, tls, task })
 }
 
 /// What the parts of one listener share.
@@ -258,9 +244,7 @@ struct Listener {
 
 impl Listener {
     fn recognise(&self, raw: &[u8]) -> Stream {
-        self.settings
-            .stream
-            .unwrap_or_else(|| shared::event::recognise(raw))
+        self.settings.stream.unwrap_or_else(|| shared::event::recognise(raw))
     }
 }
 

@@ -17,11 +17,7 @@ use super::counters::{Gauge, add};
 use super::{ListenError, Listener, TlsAcceptorHandle, peer_text};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted agent must not wait for the connections of its predecessor to fade.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

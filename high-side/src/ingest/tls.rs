@@ -84,10 +84,7 @@ impl TlsAcceptorHandle {
     /// Reads the files that the settings name.
     pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
         let config = Arc::new(server_config(&settings)?);
-        Ok(Self {
-            settings: Arc::new(settings),
-            config: Arc::new(RwLock::new(config)),
-        })
+        Ok(Self { settings: Arc::new(settings), config: Arc::new(RwLock::new(config)) })
     }
 
     /// Reads the files again, for connections yet to come. What can't be used changes nothing.
@@ -105,9 +102,7 @@ impl TlsAcceptorHandle {
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();
-        let subject = certificates
-            .and_then(|chain| chain.first())
-            .map(|leaf| subject(leaf));
+        let subject = certificates.and_then(|chain| chain.first()).map(|leaf| subject(leaf));
         Ok((stream, subject))
     }
 }
@@ -141,29 +136,21 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
                 ClientAuth::Required(_) => verifier,
                 ClientAuth::None | ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|source| {
-                TlsError::Authorities {
-                    path: path.clone(),
-                    source,
-                }
-            })?)
+            builder.with_client_cert_verifier(
+                verifier
+                    .build()
+                    .map_err(|source| TlsError::Authorities { path: path.clone(), source })?,
+            )
         }
     };
     let chain = certificates(&settings.certificate, "a certificate")?;
-    builder
-        .with_single_cert(chain, key(&settings.key)?)
-        .map_err(unfit(&settings.certificate))
+    builder.with_single_cert(chain, key(&settings.key)?).map_err(unfit(&settings.certificate))
 }
 
 fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let error = |source| TlsError::File {
-        what,
-        path: path.to_owned(),
-        source,
-    };
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(error)?;
+    let error = |source| TlsError::File { what, path: path.to_owned(), source };
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(error)?;
     if found.is_empty() {
         return Err(error(rustls_pki_types::pem::Error::NoItemsFound));
     }

@@ -46,10 +46,7 @@ pub(super) fn spawn(
     let name = listener.settings.name.clone();
     // The kernel doubles what it is asked for, to account for its own structures.
     let obtained = getsockopt(&socket, sockopt::RcvBuf).unwrap_or(0) / 2;
-    listener
-        .counters
-        .receive_buffer_bytes
-        .store(obtained as u64, Ordering::Relaxed);
+    listener.counters.receive_buffer_bytes.store(obtained as u64, Ordering::Relaxed);
     if obtained < listener.settings.limits.receive_buffer_bytes {
         tracing::warn!(
             listener = %name,
@@ -107,12 +104,10 @@ impl<'a> Receiver<'a> {
         let mut stop_by = None;
         loop {
             let stopping = *self.listener.surroundings.shutdown.borrow();
-            let received = self
-                .receive(stopping)
-                .map_err(|errno| ListenError::Receive {
-                    name: self.listener.settings.name.clone(),
-                    source: errno.into(),
-                })?;
+            let received = self.receive(stopping).map_err(|errno| ListenError::Receive {
+                name: self.listener.settings.name.clone(),
+                source: errno.into(),
+            })?;
             let stop_by =
                 stopping.then(|| *stop_by.get_or_insert_with(|| Instant::now() + STOP_DRAIN));
             let done = stop_by.is_some_and(|by| received.is_empty() || Instant::now() >= by);
@@ -134,31 +129,19 @@ impl<'a> Receiver<'a> {
         // The kernel writes the lengths it used into the headers, so each call needs fresh ones.
         let mut headers =
             MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS, Some(cmsg_space!(u32)));
-        let mut slices: Vec<_> = self
-            .arena
-            .chunks_mut(DATAGRAM_BYTES)
-            .map(|room| [IoSliceMut::new(room)])
-            .collect();
+        let mut slices: Vec<_> =
+            self.arena.chunks_mut(DATAGRAM_BYTES).map(|room| [IoSliceMut::new(room)]).collect();
         let flags = MsgFlags::MSG_WAITFORONE
-            | if stopping {
-                MsgFlags::MSG_DONTWAIT
-            } else {
-                MsgFlags::empty()
+            | if stopping { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+        let results =
+            match recvmmsg(self.socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None) {
+                Ok(results) => results,
+                // Nothing came, or the kernel is short of memory for the moment.
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ENOBUFS) => {
+                    return Ok(Vec::new());
+                }
+                Err(errno) => return Err(errno),
             };
-        let results = match recvmmsg(
-            self.socket.as_raw_fd(),
-            &mut headers,
-            slices.iter_mut(),
-            flags,
-            None,
-        ) {
-            Ok(results) => results,
-            // Nothing came, or the kernel is short of memory for the moment.
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOMEM | Errno::ENOBUFS) => {
-                return Ok(Vec::new());
-            }
-            Err(errno) => return Err(errno),
-        };
         let mut datagrams = Vec::with_capacity(DATAGRAMS);
         for result in results {
             if let Ok(mut controls) = result.cmsgs()
@@ -166,15 +149,8 @@ impl<'a> Receiver<'a> {
             {
                 self.drops.observe(drops);
             }
-            let peer = result
-                .address
-                .as_ref()
-                .and_then(socket_address)
-                .unwrap_or(UNKNOWN_PEER);
-            datagrams.push(Datagram {
-                bytes: result.bytes,
-                peer,
-            });
+            let peer = result.address.as_ref().and_then(socket_address).unwrap_or(UNKNOWN_PEER);
+            datagrams.push(Datagram { bytes: result.bytes, peer });
         }
         Ok(datagrams)
     }
@@ -195,18 +171,13 @@ impl<'a> Receiver<'a> {
                     add(&self.listener.counters.empty_frames, 1);
                     continue;
                 }
-                let kept = raw
-                    .len()
-                    .min(self.listener.settings.limits.message_bytes_max);
+                let kept = raw.len().min(self.listener.settings.limits.message_bytes_max);
                 let cut_from = (kept < raw.len()).then_some(raw.len() as u64);
                 batch.push(&raw[..kept], received, cut_from);
             }
             if let Some(incoming) = batch.take() {
                 let _waiting = Waiting::begin(&self.listener.counters);
-                self.listener
-                    .surroundings
-                    .intake
-                    .submit_blocking(incoming)?;
+                self.listener.surroundings.intake.submit_blocking(incoming)?;
             }
         }
         Ok(())
@@ -231,9 +202,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
-    address
-        .as_sockaddr_in6()
-        .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+    address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
 }
 
 /// The kernel names the peer of every datagram; this stands where it should not have.

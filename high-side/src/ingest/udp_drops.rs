@@ -29,11 +29,7 @@ impl<'a> Drops<'a> {
         Self {
             listener,
             inode: inode(socket),
-            table: if ipv4 {
-                "/proc/self/net/udp"
-            } else {
-                "/proc/self/net/udp6"
-            },
+            table: if ipv4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" },
             seen: 0,
             undeclared: 0,
             since: listener.surroundings.clock.now(),
@@ -70,27 +66,16 @@ impl<'a> Drops<'a> {
             return Ok(());
         }
         let listener = self.listener.settings.name.clone();
-        tracing::error!(
+        tracing::error!(listener, count, "the kernel dropped datagrams; declared as lost");
+        self.listener.counters.datagrams_lost.fetch_add(count, Ordering::Relaxed);
+        self.listener.surroundings.intake.loss_sink().declare_blocking(LostBefore {
+            lane: self.listener.settings.lane,
+            reason: LossReason::UdpReceiveQueue,
             listener,
             count,
-            "the kernel dropped datagrams; declared as lost"
-        );
-        self.listener
-            .counters
-            .datagrams_lost
-            .fetch_add(count, Ordering::Relaxed);
-        self.listener
-            .surroundings
-            .intake
-            .loss_sink()
-            .declare_blocking(LostBefore {
-                lane: self.listener.settings.lane,
-                reason: LossReason::UdpReceiveQueue,
-                listener,
-                count,
-                from,
-                to: now,
-            })
+            from,
+            to: now,
+        })
     }
 }
 
@@ -104,22 +89,13 @@ fn inode(socket: &UdpSocket) -> Option<u64> {
 fn drops_of(table: &str, inode: u64) -> Option<u32> {
     let columns = |row: &str| {
         let mut words = row.split_ascii_whitespace().skip(INODE_COLUMN);
-        (
-            words.next().and_then(|word| word.parse().ok()),
-            words.last().map(str::to_owned),
-        )
+        (words.next().and_then(|word| word.parse().ok()), words.last().map(str::to_owned))
     };
     table
         .lines()
         .skip(1)
         .map(columns)
-        .find_map(|(found, drops)| {
-            if found == Some(inode) {
-                drops?.parse().ok()
-            } else {
-                None
-            }
-        })
+        .find_map(|(found, drops)| if found == Some(inode) { drops?.parse().ok() } else { None })
 }
 
 const INODE_COLUMN: usize = 9;

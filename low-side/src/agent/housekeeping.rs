@@ -90,18 +90,13 @@ impl<C: Clock> Keeper<C> {
 
     fn pass_gaps(&mut self, now: Nanos) -> Result<(), LedgerError> {
         let noticed_before = match self.admission.gap {
-            GapPolicy::Hold(hold) => Nanos(
-                now.0
-                    .saturating_sub(i64::try_from(hold.as_nanos()).unwrap_or(i64::MAX)),
-            ),
+            GapPolicy::Hold(hold) => {
+                Nanos(now.0.saturating_sub(i64::try_from(hold.as_nanos()).unwrap_or(i64::MAX)))
+            }
             // Gaps noticed under another policy.
             GapPolicy::Pass => now,
         };
-        if self
-            .ledger
-            .pass_gaps(PassGaps::NoticedBefore(noticed_before), now)?
-            > 0
-        {
+        if self.ledger.pass_gaps(PassGaps::NoticedBefore(noticed_before), now)? > 0 {
             self.bells.iter().for_each(Bell::ring);
         }
         Ok(())
@@ -139,11 +134,7 @@ impl<C: Clock> Keeper<C> {
             started: self.started.to_string(),
             inbox_waiting: self.inbox.waiting.load(Ordering::Relaxed),
             inbox_ignored: self.inbox.ignored.load(Ordering::Relaxed),
-            sinks: self
-                .sinks
-                .iter()
-                .map(|(name, board)| (name.clone(), health(board)))
-                .collect(),
+            sinks: self.sinks.iter().map(|(name, board)| (name.clone(), health(board))).collect(),
         };
         serde_json::to_value(live).unwrap_or_default()
     }

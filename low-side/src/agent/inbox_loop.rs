@@ -42,28 +42,20 @@ pub(super) fn run<C: Clock>(
                 look
             }
             Err(error) => {
-                raise(
-                    &mut importer,
-                    "inbox-unreadable",
-                    &format!("{}: {error}", path.display()),
-                );
+                raise(&mut importer, "inbox-unreadable", &format!("{}: {error}", path.display()));
                 // It may have been unmounted: the watch is on a folder that is gone.
                 watcher = None;
                 bell.wait(rescan);
                 continue;
             }
         };
-        board
-            .waiting
-            .store(look.ready.len() as u64, Ordering::Relaxed);
+        board.waiting.store(look.ready.len() as u64, Ordering::Relaxed);
         board.ignored.store(inbox.ignored, Ordering::Relaxed);
         for (code, example) in &look.ignored {
             if !alarmed.contains(code) {
                 alarmed.push(*code);
-                let message = format!(
-                    "{code}: {} stays in the inbox and is not read",
-                    shown(example)
-                );
+                let message =
+                    format!("{code}: {} stays in the inbox and is not read", shown(example));
                 raise(&mut importer, "inbox-ignored", &message);
             }
         }
@@ -80,11 +72,8 @@ pub(super) fn run<C: Clock>(
             board.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         // Something may have come while we were importing.
-        let wait = if found {
-            PAUSE_MIN
-        } else {
-            look.next.map_or(rescan, |next| next.min(rescan))
-        };
+        let wait =
+            if found { PAUSE_MIN } else { look.next.map_or(rescan, |next| next.min(rescan)) };
         bell.wait(wait.max(PAUSE_MIN));
         bell.rest(PAUSE_MIN);
     }
@@ -96,19 +85,14 @@ fn import<C: Clock>(importer: &mut Importer<C>, inbox: &mut Inbox, ready: &Ready
         Ok(outcome) => {
             close(importer, "import-failed");
             if let Err(error) = inbox.done(&ready.name, &outcome, Instant::now()) {
-                let message = format!(
-                    "{} was imported, and can't be removed: {error}",
-                    shown(&ready.name)
-                );
+                let message =
+                    format!("{} was imported, and can't be removed: {error}", shown(&ready.name));
                 raise(importer, "inbox-not-writable", &message);
             }
         }
         Err(error) => {
-            let message = format!(
-                "{}: {}; it is tried again",
-                shown(&ready.name),
-                chain_text(&error)
-            );
+            let message =
+                format!("{}: {}; it is tried again", shown(&ready.name), chain_text(&error));
             raise(importer, "import-failed", &message);
             inbox.failed(&ready.name, Instant::now());
         }
@@ -141,12 +125,7 @@ fn watch(path: &std::path::Path, bell: &Bell) -> Option<RecommendedWatcher> {
 fn raise<C: Clock>(importer: &mut Importer<C>, code: &str, message: &str) {
     let now = importer.clock.now();
     if let Err(error) = importer.ledger.raise(code, "inbox", message, now) {
-        tracing::error!(
-            code,
-            message,
-            error = chain_text(&error),
-            "an alarm can't be kept"
-        );
+        tracing::error!(code, message, error = chain_text(&error), "an alarm can't be kept");
     }
 }
 

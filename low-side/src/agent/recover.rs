@@ -41,10 +41,7 @@ pub(super) fn recover<C: Clock>(
     let lost = created && !orphans.is_empty();
     if lost || set_aside.is_some() {
         let what = match set_aside {
-            Some(path) => format!(
-                "the ledger was damaged and stands now at {}",
-                path.display()
-            ),
+            Some(path) => format!("the ledger was damaged and stands now at {}", path.display()),
             None => "the ledger was gone".to_owned(),
         };
         let message = format!(
@@ -53,9 +50,7 @@ pub(super) fn recover<C: Clock>(
             orphans.len()
         );
         let now = importer.clock.now();
-        importer
-            .ledger
-            .raise("ledger-rebuilt", "ledger", &message, now)?;
+        importer.ledger.raise("ledger-rebuilt", "ledger", &message, now)?;
     }
     let policy = importer.admission;
     if lost {
@@ -68,11 +63,7 @@ pub(super) fn recover<C: Clock>(
         let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(EXTEND_MICROS)]);
         match importer.readmit(&name)? {
             Outcome::Quarantined { code, .. } => {
-                tracing::error!(
-                    file = name,
-                    code,
-                    "a file of the store is not admitted any more"
-                );
+                tracing::error!(file = name, code, "a file of the store is not admitted any more");
             }
             outcome => tracing::info!(file = name, ?outcome, "a file of the store had no row"),
         }
@@ -86,13 +77,6 @@ fn order(name: &str) -> (String, u64, String) {
     let mut parts = name.rsplitn(5, '-');
     let (_, rest) = (parts.next(), parts.next().unwrap_or_default().to_owned());
     let lane = parts.next().unwrap_or_default().to_owned();
-    let epoch = parts
-        .next()
-        .and_then(|epoch| epoch.parse().ok())
-        .unwrap_or(0);
-    (
-        parts.next().unwrap_or_default().to_owned(),
-        epoch,
-        lane + &rest,
-    )
+    let epoch = parts.next().and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    (parts.next().unwrap_or_default().to_owned(), epoch, lane + &rest)
 }

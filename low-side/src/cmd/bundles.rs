@@ -18,13 +18,7 @@ use crate::import::Keys;
 pub(super) fn verify(config: &Config, path: &Path, as_json: bool) -> Result<(), Failure> {
     let file = open_file(path)?;
     let keys = Keys::load(&config.keys_dir)?;
-    let opened = open(
-        &file,
-        &keys.trust,
-        &keys.identities,
-        &config.limits,
-        SystemClock.now(),
-    );
+    let opened = open(&file, &keys.trust, &keys.identities, &config.limits, SystemClock.now());
     let bundle = match opened {
         Ok(bundle) => bundle,
         Err(refusal) => {
@@ -52,26 +46,14 @@ pub(super) fn verify(config: &Config, path: &Path, as_json: bool) -> Result<(), 
 /// Shows the header and, where a key of ours opens the bundle and it is authentic, the manifest.
 pub(super) fn inspect(config: &Path, path: &Path, as_json: bool) -> Result<(), Failure> {
     // The header needs neither configuration nor keys; a transfer officer has neither.
-    let config = if config.exists() {
-        Some(Config::load(config)?)
-    } else {
-        None
-    };
-    let limits = config
-        .as_ref()
-        .map_or_else(Limits::default, |config| config.limits);
+    let config = if config.exists() { Some(Config::load(config)?) } else { None };
+    let limits = config.as_ref().map_or_else(Limits::default, |config| config.limits);
     let file = open_file(path)?;
     let header = read_header(&file, &limits)?;
     let mut value = json!({"digest": header.digest().to_string(), "header": header_json(&header)});
     match config.map(|config| Keys::load(&config.keys_dir)) {
         Some(Ok(keys)) => {
-            match open(
-                &file,
-                &keys.trust,
-                &keys.identities,
-                &limits,
-                SystemClock.now(),
-            ) {
+            match open(&file, &keys.trust, &keys.identities, &limits, SystemClock.now()) {
                 Ok(bundle) => {
                     value["verified"] = json!(true);
                     value["manifest"] = manifest_json(bundle.manifest());
@@ -94,10 +76,9 @@ pub(super) fn inspect(config: &Path, path: &Path, as_json: bool) -> Result<(), F
 fn open_file(path: &Path) -> Result<File, Failure> {
     match open_untrusted(path) {
         Ok(Some(file)) => Ok(file),
-        Ok(None) => Err(Failure::new(
-            exit::REFUSED,
-            format!("{}: not a regular file", path.display()),
-        )),
+        Ok(None) => {
+            Err(Failure::new(exit::REFUSED, format!("{}: not a regular file", path.display())))
+        }
         Err(err) => Err(Failure::new(exit::IO, format!("{}: {err}", path.display()))),
     }
 }
@@ -125,9 +106,7 @@ fn lines(text: &mut String, depth: usize, value: &Value) {
             }
             Value::Array(items) => {
                 for item in items {
-                    let plain = item
-                        .as_str()
-                        .map_or_else(|| item.to_string(), ToOwned::to_owned);
+                    let plain = item.as_str().map_or_else(|| item.to_string(), ToOwned::to_owned);
                     let _ = writeln!(text, "{indent}{name:<16} {plain}");
                 }
                 Ok(())

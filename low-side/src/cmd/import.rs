@@ -42,11 +42,7 @@ impl Summary {
     pub(super) fn add(&mut self, name: &str, outcome: &Outcome) {
         let mut entry = json!({"file": name});
         match outcome {
-            Outcome::Admitted {
-                bundle,
-                code,
-                records,
-            } => {
+            Outcome::Admitted { bundle, code, records } => {
                 self.admitted += 1;
                 self.records += records;
                 entry["outcome"] = json!("admitted");
@@ -59,11 +55,7 @@ impl Summary {
                 entry["outcome"] = json!("duplicate");
                 entry["bundle"] = json!(bundle);
             }
-            Outcome::Quarantined {
-                code,
-                message,
-                sha256,
-            } => {
+            Outcome::Quarantined { code, message, sha256 } => {
                 self.quarantined += 1;
                 *self.codes.entry(code).or_default() += 1;
                 entry["outcome"] = json!("quarantined");
@@ -92,15 +84,7 @@ impl Summary {
             value["gaps"] = json!(gaps);
             put_json(&value)?;
         } else {
-            let Self {
-                admitted,
-                duplicate,
-                quarantined,
-                unusable,
-                failed,
-                records,
-                ..
-            } = self;
+            let Self { admitted, duplicate, quarantined, unusable, failed, records, .. } = self;
             let mut text = format!(
                 "admitted    {admitted} bundles, {records} records\nduplicate   {duplicate}\nquarantined {quarantined}\n"
             );
@@ -177,9 +161,7 @@ fn list(path: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> std::io::
         let entry = entry?;
         let kind = entry.file_type()?;
         let path = entry.path();
-        let bundle = path
-            .extension()
-            .is_some_and(|extension| extension == FILE_EXTENSION);
+        let bundle = path.extension().is_some_and(|extension| extension == FILE_EXTENSION);
         if bundle || (kind.is_dir() && depth > 0) {
             list(&path, depth - 1, files)?;
         }

@@ -22,8 +22,7 @@ pub(super) fn init(
     hybrid: bool,
 ) -> Result<(), Failure> {
     // The name takes the form of an origin, so that it can stand in a file name.
-    name.parse::<shared::record::OriginId>()
-        .map_err(|err| Failure::new(exit::USAGE, err))?;
+    name.parse::<shared::record::OriginId>().map_err(|err| Failure::new(exit::USAGE, err))?;
     let make = |dir: &Path| durable::create_dir(dir).map_err(|err| io(dir, &err));
     let config = dir.map_or_else(|| config.to_owned(), |dir| dir.join("low.toml"));
     let (state_dir, keys_dir, inbox) = match dir {
@@ -82,11 +81,7 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
         return Err(Failure::new(exit::CONFIG, text));
     }
     let new = Trust::add(&config.keys_dir, &half, Validity::default())?;
-    let what = if new {
-        "bundles are believed from"
-    } else {
-        "was paired already:"
-    };
+    let what = if new { "bundles are believed from" } else { "was paired already:" };
     eprintln!("{what} {}", half.name);
     eprintln!("fingerprint {}", half.fingerprint());
     eprintln!("next: read it aloud to the high side; they see theirs with: penstock-high public");
@@ -104,16 +99,9 @@ fn print_halves(keys_dir: &Path) -> Result<(), Failure> {
     }
     // One half is a file for the other side; of several, the current one comes first.
     if halves.len() > 1 {
-        eprintln!(
-            "note: there are {} keys; each text below is a file of its own",
-            halves.len()
-        );
+        eprintln!("note: there are {} keys; each text below is a file of its own", halves.len());
     }
-    put(&halves
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n"))
+    put(&halves.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 fn sample_for(state_dir: &Path, keys_dir: &Path, inbox: &Path) -> String {

@@ -36,10 +36,7 @@ pub struct Failure {
 
 impl Failure {
     fn new(code: u8, message: impl Display) -> Self {
-        Self {
-            message: message.to_string(),
-            code,
-        }
+        Self { message: message.to_string(), code }
     }
 }
 
@@ -102,11 +99,9 @@ pub fn run(cli: &Cli) -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let load = || Config::load(&cli.config);
     match &cli.verb {
-        Verb::Init {
-            name,
-            dir,
-            post_quantum,
-        } => init::init(&cli.config, name, dir.as_deref(), *post_quantum),
+        Verb::Init { name, dir, post_quantum } => {
+            init::init(&cli.config, name, dir.as_deref(), *post_quantum)
+        }
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(cli, &load()?),
@@ -123,12 +118,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Quarantine { verb } => match verb {
             QuarantineVerb::List { json } => quarantine::list(&load()?, *json),
             QuarantineVerb::Show { sha256 } => quarantine::show(&load()?, sha256),
-            QuarantineVerb::Retry {
-                sha256,
-                all: _,
-                accept_jump,
-                json,
-            } => quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, *json),
+            QuarantineVerb::Retry { sha256, all: _, accept_jump, json } => {
+                quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, *json)
+            }
         },
         Verb::Alarms { json } => status::alarms(&load()?, *json),
         Verb::Acknowledge { alarm } => status::acknowledge(&load()?, *alarm),
@@ -152,10 +144,7 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
         Err(err) => problems.push(chain_text(&err)),
     }
     if config.inbox.path.exists() && !config.inbox.path.is_dir() {
-        problems.push(format!(
-            "inbox.path: {} is no folder",
-            config.inbox.path.display()
-        ));
+        problems.push(format!("inbox.path: {} is no folder", config.inbox.path.display()));
     }
     for sink in &config.sinks {
         if let Err(err) = sink::check(sink) {

@@ -16,20 +16,8 @@ pub(super) fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
         return put_json(&reasons);
     }
     let mut text = String::new();
-    for Reason {
-        sha256,
-        code,
-        name,
-        last,
-        bytes,
-        ..
-    } in &reasons
-    {
-        let _ = writeln!(
-            text,
-            "{}  {code:<24} {bytes:>12}  {last}  {name}",
-            &sha256[..SHORT]
-        );
+    for Reason { sha256, code, name, last, bytes, .. } in &reasons {
+        let _ = writeln!(text, "{}  {code:<24} {bytes:>12}  {last}  {name}", &sha256[..SHORT]);
     }
     if reasons.is_empty() {
         eprintln!("the quarantine is empty");
@@ -42,10 +30,7 @@ pub(super) fn show(config: &Config, sha256: &str) -> Result<(), Failure> {
     let text =
         serde_json::to_string_pretty(&reason).map_err(|err| Failure::new(exit::FAILED, err))?;
     put(&format!("{text}\n"))?;
-    eprintln!(
-        "the file: {}",
-        quarantine(config).file(&reason.sha256).display()
-    );
+    eprintln!("the file: {}", quarantine(config).file(&reason.sha256).display());
     Ok(())
 }
 
@@ -82,9 +67,7 @@ fn quarantine(config: &Config) -> Quarantine {
 }
 
 fn find(config: &Config, sha256: &str) -> Result<Reason, Failure> {
-    let found = quarantine(config)
-        .find(sha256)
-        .map_err(|err| io(config, &err))?;
+    let found = quarantine(config).find(sha256).map_err(|err| io(config, &err))?;
     found.ok_or_else(|| {
         let text = format!("{sha256}: no file in the quarantine, or more than one, begins so\n  try: penstock-low quarantine list");
         Failure::new(exit::FAILED, text)
@@ -95,9 +78,6 @@ fn io(config: &Config, err: &std::io::Error) -> Failure {
     let path = Folders::of(&config.state_dir).quarantine;
     Failure::new(
         exit::IO,
-        format!(
-            "{}: {err}\n  try: penstock-low run once, or --config",
-            path.display()
-        ),
+        format!("{}: {err}\n  try: penstock-low run once, or --config", path.display()),
     )
 }

@@ -15,11 +15,7 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let live = live(&Folders::of(&config.state_dir));
     let status = Status::gather(&mut ledger, SystemClock.now(), live)?;
-    if as_json {
-        put_json(&status)
-    } else {
-        put(&text(&status))
-    }
+    if as_json { put_json(&status) } else { put(&text(&status)) }
 }
 
 fn text(status: &Status) -> String {
@@ -33,9 +29,7 @@ fn text(status: &Status) -> String {
     let _ = writeln!(out, "agent        {running}");
     let age = status
         .last_bundle_age_secs
-        .map_or("never".to_owned(), |secs| {
-            format!("{} ago", shared::config::Span::secs(secs))
-        });
+        .map_or("never".to_owned(), |secs| format!("{} ago", shared::config::Span::secs(secs)));
     let _ = writeln!(out, "last bundle  {age}");
     let _ = writeln!(
         out,
@@ -43,37 +37,22 @@ fn text(status: &Status) -> String {
         sums.received, sums.admitted, sums.duplicate, sums.quarantined
     );
     if sums.held > 0 {
-        let _ = writeln!(
-            out,
-            "             {} of the admitted wait for a gap",
-            sums.held
-        );
+        let _ = writeln!(out, "             {} of the admitted wait for a gap", sums.held);
     }
-    let ignored = agent
-        .and_then(|agent| agent["inbox-ignored"].as_u64())
-        .unwrap_or(0);
+    let ignored = agent.and_then(|agent| agent["inbox-ignored"].as_u64()).unwrap_or(0);
     if ignored > 0 {
-        let _ = writeln!(
-            out,
-            "inbox        {ignored} entries are no bundles and stay there"
-        );
+        let _ = writeln!(out, "inbox        {ignored} entries are no bundles and stay there");
     }
     for (code, count) in &status.quarantine_codes {
         let _ = writeln!(out, "             quarantined: {count} {code}");
     }
     let _ = writeln!(out, "records      {} admitted", sums.records);
     for loss in &sums.losses {
-        let _ = writeln!(
-            out,
-            "             {} declared lost: {}",
-            loss.records, loss.reason
-        );
+        let _ = writeln!(out, "             {} declared lost: {}", loss.records, loss.reason);
     }
     for sink in &sums.sinks {
         let health = agent.map(|agent| &agent["sinks"][&sink.name]);
-        let state = health
-            .and_then(|health| health["state"].as_str())
-            .unwrap_or("not running");
+        let state = health.and_then(|health| health["state"].as_str()).unwrap_or("not running");
         let _ = writeln!(
             out,
             "sink         {}: {} = {} delivered + {} pending, {state}",
@@ -91,11 +70,7 @@ fn text(status: &Status) -> String {
         );
     }
     for gap in &status.gaps {
-        let passed = if gap.passed.is_some() {
-            "passed"
-        } else {
-            "holds"
-        };
+        let passed = if gap.passed.is_some() { "passed" } else { "holds" };
         let _ = writeln!(
             out,
             "gap          {}: bundles {} to {}, {passed}",
@@ -105,30 +80,15 @@ fn text(status: &Status) -> String {
     for alarm in &status.alarms {
         let _ = writeln!(out, "ALARM        {}", alarm_text(alarm));
     }
-    let verdict = if status.adds_up {
-        "everything adds up"
-    } else {
-        "THE SUMS DO NOT ADD UP"
-    };
+    let verdict = if status.adds_up { "everything adds up" } else { "THE SUMS DO NOT ADD UP" };
     let _ = writeln!(out, "{verdict}");
     out
 }
 
 fn alarm_text(alarm: &Alarm) -> String {
-    let times = if alarm.count > 1 {
-        format!(" ({} times)", alarm.count)
-    } else {
-        String::new()
-    };
-    let closed = if alarm.closed.is_some() {
-        " [over]"
-    } else {
-        ""
-    };
-    format!(
-        "{} {} {}: {}{times}{closed}",
-        alarm.id, alarm.last, alarm.code, alarm.message
-    )
+    let times = if alarm.count > 1 { format!(" ({} times)", alarm.count) } else { String::new() };
+    let closed = if alarm.closed.is_some() { " [over]" } else { "" };
+    format!("{} {} {}: {}{times}{closed}", alarm.id, alarm.last, alarm.code, alarm.message)
 }
 
 pub(super) fn gaps(config: &Config, pass: Option<i64>, as_json: bool) -> Result<(), Failure> {
@@ -169,10 +129,7 @@ pub(super) fn alarms(config: &Config, as_json: bool) -> Result<(), Failure> {
     if alarms.is_empty() {
         eprintln!("there is no alarm");
     }
-    put(&alarms
-        .iter()
-        .map(|alarm| alarm_text(alarm) + "\n")
-        .collect::<String>())
+    put(&alarms.iter().map(|alarm| alarm_text(alarm) + "\n").collect::<String>())
 }
 
 pub(super) fn acknowledge(config: &Config, alarm: Option<i64>) -> Result<(), Failure> {

@@ -6,16 +6,8 @@ use crate::testing::{Chain, START, Site, names};
 
 fn sums_add_up(importer: &mut Importer<shared::clock::FakeClock>) -> (u64, u64, u64, u64) {
     let sums = importer.ledger.sums().unwrap();
-    assert_eq!(
-        sums.received,
-        sums.admitted + sums.duplicate + sums.quarantined
-    );
-    (
-        sums.received,
-        sums.admitted,
-        sums.duplicate,
-        sums.quarantined,
-    )
+    assert_eq!(sums.received, sums.admitted + sums.duplicate + sums.quarantined);
+    (sums.received, sums.admitted, sums.duplicate, sums.quarantined)
 }
 
 fn code(outcome: &Outcome) -> &'static str {
@@ -35,28 +27,12 @@ fn a_bundle_is_admitted_once() {
     let path = site.seal(&mut chain, &["one", "two"]);
     let mut importer = site.importer();
     let first = importer.import(&path, Sidecar::Absent, |_| {}).unwrap();
-    assert!(
-        matches!(
-            first,
-            Outcome::Admitted {
-                records: 2,
-                code: "fresh",
-                ..
-            }
-        ),
-        "{first:?}"
-    );
-    assert_eq!(
-        code(&importer.import(&path, Sidecar::Absent, |_| {}).unwrap()),
-        "duplicate"
-    );
+    assert!(matches!(first, Outcome::Admitted { records: 2, code: "fresh", .. }), "{first:?}");
+    assert_eq!(code(&importer.import(&path, Sidecar::Absent, |_| {}).unwrap()), "duplicate");
     assert_eq!(sums_add_up(&mut importer), (2, 1, 1, 0));
     assert_eq!(names(&site.folders.staging).len(), 0);
     let stored = names(&site.folders.store);
-    assert!(
-        stored[0].starts_with("plant-7-1-routine-0000000001-"),
-        "{stored:?}"
-    );
+    assert!(stored[0].starts_with("plant-7-1-routine-0000000001-"), "{stored:?}");
     assert_eq!(
         std::fs::read(site.folders.store.join(&stored[0])).unwrap(),
         std::fs::read(&path).unwrap()
@@ -72,14 +48,8 @@ fn a_duplicate_mends_the_store() {
     importer.import(&path, Sidecar::Absent, |_| {}).unwrap();
     let stored = site.folders.store.join(&names(&site.folders.store)[0]);
     std::fs::remove_file(&stored).unwrap();
-    assert_eq!(
-        code(&importer.import(&path, Sidecar::Absent, |_| {}).unwrap()),
-        "duplicate"
-    );
-    assert_eq!(
-        std::fs::read(stored).unwrap(),
-        std::fs::read(&path).unwrap()
-    );
+    assert_eq!(code(&importer.import(&path, Sidecar::Absent, |_| {}).unwrap()), "duplicate");
+    assert_eq!(std::fs::read(stored).unwrap(), std::fs::read(&path).unwrap());
 }
 
 #[test]
@@ -120,10 +90,7 @@ fn a_retry_that_succeeds_leaves_the_quarantine() {
         );
     }
     importer.keys = trusted;
-    let reason = Quarantine::at(&site.folders.quarantine)
-        .list()
-        .unwrap()
-        .remove(0);
+    let reason = Quarantine::at(&site.folders.quarantine).list().unwrap().remove(0);
     assert_eq!(code(&importer.retry(&reason.sha256).unwrap()), "fresh");
     assert_eq!(sums_add_up(&mut importer), (3, 1, 2, 0));
     assert_eq!(names(&site.folders.quarantine).len(), 0);
@@ -136,14 +103,9 @@ fn a_fork_keeps_both_files() {
     shared::durable::rename(&one, &site.dir.path().join("first")).unwrap();
     let other = site.seal(&mut Chain::new(1, Lane::Routine), &["other"]);
     let mut importer = site.importer();
-    let first = importer
-        .import(&site.dir.path().join("first"), Sidecar::Absent, |_| {})
-        .unwrap();
+    let first = importer.import(&site.dir.path().join("first"), Sidecar::Absent, |_| {}).unwrap();
     assert_eq!(code(&first), "fresh");
-    assert_eq!(
-        code(&importer.import(&other, Sidecar::Absent, |_| {}).unwrap()),
-        "fork"
-    );
+    assert_eq!(code(&importer.import(&other, Sidecar::Absent, |_| {}).unwrap()), "fork");
     assert_eq!(names(&site.folders.store).len(), 1);
     assert_eq!(names(&site.folders.quarantine).len(), 2);
 }
@@ -154,22 +116,14 @@ fn sidecars_are_waited_for_or_insisted_on() {
     let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
     let mut importer = site.importer();
     let wrong = BundleDigest::of(b"something else");
-    let waits = importer
-        .import(&path, Sidecar::Expect(wrong), |_| {})
-        .unwrap();
+    let waits = importer.import(&path, Sidecar::Expect(wrong), |_| {}).unwrap();
     assert_eq!(code(&waits), "sidecar-differs");
     assert_eq!(sums_add_up(&mut importer), (0, 0, 0, 0));
-    let refused = importer
-        .import(&path, Sidecar::Insist(Some(wrong)), |_| {})
-        .unwrap();
+    let refused = importer.import(&path, Sidecar::Insist(Some(wrong)), |_| {}).unwrap();
     assert_eq!(code(&refused), "digest-sidecar");
     let right = BundleDigest::of(&std::fs::read(&path).unwrap());
     assert_eq!(
-        code(
-            &importer
-                .import(&path, Sidecar::Insist(Some(right)), |_| {})
-                .unwrap()
-        ),
+        code(&importer.import(&path, Sidecar::Insist(Some(right)), |_| {}).unwrap()),
         "fresh"
     );
     assert_eq!(sums_add_up(&mut importer), (2, 1, 0, 1));

@@ -68,17 +68,10 @@ impl BundleFacts {
 
     /// The name of its file in the store: made of what was verified, never of a name that came.
     pub fn store_name(&self) -> String {
-        let ChainName {
-            origin,
-            epoch,
-            lane,
-        } = &self.chain;
+        let ChainName { origin, epoch, lane } = &self.chain;
         let digest = self.candidate.digest.to_string();
         let number = self.candidate.number;
-        format!(
-            "{origin}-{epoch}-{lane}-{number:010}-{}.pstk",
-            &digest[..16]
-        )
+        format!("{origin}-{epoch}-{lane}-{number:010}-{}.pstk", &digest[..16])
     }
 }
 
@@ -209,11 +202,7 @@ impl Ledger {
             "SELECT 1 FROM chain c JOIN bundle b ON b.chain = c.id
              WHERE c.origin = ?1 AND c.epoch = ?2 AND c.lane = ?3 AND b.number = ?4 AND b.file = ?5",
         )?;
-        let ChainName {
-            origin,
-            epoch,
-            lane,
-        } = chain;
+        let ChainName { origin, epoch, lane } = chain;
         Ok(statement.exists(params![
             origin.as_str(),
             int(epoch.0),
@@ -235,9 +224,7 @@ impl Ledger {
                 first: uint(row.get(1)?),
                 last: uint(row.get(2)?),
                 noticed: Nanos(row.get(3)?).to_string(),
-                passed: row
-                    .get::<_, Option<i64>>(4)?
-                    .map(|ns| Nanos(ns).to_string()),
+                passed: row.get::<_, Option<i64>>(4)?.map(|ns| Nanos(ns).to_string()),
                 chain: chain_name(row, 5)?.to_string(),
             })
         })?;
@@ -254,11 +241,7 @@ impl Ledger {
         };
         let condition = "g.passed_ns IS NULL AND g.noticed_ns <= ?1 AND (?2 IS NULL OR g.id = ?2)";
         let due = format!("SELECT 1 FROM gap g WHERE {condition}");
-        if !self
-            .conn
-            .prepare_cached(&due)?
-            .exists(params![noticed_before, id])?
-        {
+        if !self.conn.prepare_cached(&due)?.exists(params![noticed_before, id])? {
             return Ok(0);
         }
         let tx = self.begin()?;
@@ -268,19 +251,11 @@ impl Ledger {
                  FROM gap g JOIN chain c ON c.id = g.chain WHERE {condition}"
             ))?
             .query_map(params![noticed_before, id], |row| {
-                Ok((
-                    row.get(0)?,
-                    chain_name(row, 1)?,
-                    uint(row.get(4)?),
-                    uint(row.get(5)?),
-                ))
+                Ok((row.get(0)?, chain_name(row, 1)?, uint(row.get(4)?), uint(row.get(5)?)))
             })?
             .collect::<Result<_, _>>()?;
         for (id, chain, first, last) in &due {
-            tx.execute(
-                "UPDATE gap SET passed_ns = ?1 WHERE id = ?2",
-                params![now.0, id],
-            )?;
+            tx.execute("UPDATE gap SET passed_ns = ?1 WHERE id = ?2", params![now.0, id])?;
             let message = format!(
                 "bundles {first} to {last} of {chain} have not come; the records behind them are delivered without them"
             );
@@ -303,10 +278,9 @@ pub enum PassGaps {
 fn find_chain(tx: &Transaction<'_>, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
     Ok(tx
         .prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?
-        .query_row(
-            params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()],
-            |r| r.get(0),
-        )
+        .query_row(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()], |r| {
+            r.get(0)
+        })
         .optional()?)
 }
 
@@ -321,27 +295,22 @@ fn known(
         .query_row([name.origin.as_str()], |row| row.get(0))?;
     let latest_epoch = latest_epoch.map(|epoch| Epoch(uint(epoch)));
     let Some(chain) = chain else {
-        return Ok(Known {
-            latest_epoch,
-            ..Known::default()
-        });
+        return Ok(Known { latest_epoch, ..Known::default() });
     };
     let member = |condition: &str| -> Result<Option<Member>, LedgerError> {
         let sql = format!(
             "SELECT number, digest, previous, first_sequence, last_sequence
              FROM bundle WHERE chain = ?1 AND number {condition} LIMIT 1"
         );
-        let found = tx
-            .prepare_cached(&sql)?
-            .query_row(params![chain, int(number)], |row| {
-                Ok(Member {
-                    number: uint(row.get(0)?),
-                    digest: BundleDigest::from_bytes(row.get(1)?),
-                    previous: BundleDigest::from_bytes(row.get(2)?),
-                    first_sequence: uint(row.get(3)?),
-                    last_sequence: uint(row.get(4)?),
-                })
-            });
+        let found = tx.prepare_cached(&sql)?.query_row(params![chain, int(number)], |row| {
+            Ok(Member {
+                number: uint(row.get(0)?),
+                digest: BundleDigest::from_bytes(row.get(1)?),
+                previous: BundleDigest::from_bytes(row.get(2)?),
+                first_sequence: uint(row.get(3)?),
+                last_sequence: uint(row.get(4)?),
+            })
+        });
         Ok(found.optional()?)
     };
     let pruned: i64 = tx
@@ -363,12 +332,7 @@ fn begin_chain(
     now: Nanos,
 ) -> Result<ChainId, LedgerError> {
     tx.prepare_cached("INSERT INTO chain (origin, epoch, lane, last_ns) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            name.origin.as_str(),
-            int(name.epoch.0),
-            name.lane.as_str(),
-            now.0
-        ])?;
+        .execute(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str(), now.0])?;
     let id = tx.last_insert_rowid();
     if let Some(latest) = latest.filter(|latest| *latest < name.epoch) {
         let message = format!(
@@ -436,11 +400,7 @@ fn open_gap(
         "INSERT INTO gap (chain, first, last, noticed_ns, passed_ns) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute(params![chain, int(first), int(last), now.0, passed])?;
-    let what = if passed.is_some() {
-        "are delivered all the same"
-    } else {
-        "wait for them"
-    };
+    let what = if passed.is_some() { "are delivered all the same" } else { "wait for them" };
     let message = format!(
         "bundles {first} to {last} of {} have not come; the records behind them {what}",
         facts.chain
@@ -460,9 +420,7 @@ fn fill_gap(
         .prepare_cached(
             "SELECT id, first, last FROM gap WHERE chain = ?1 AND first <= ?2 AND last >= ?2",
         )?
-        .query_row(params![chain, number], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row(params![chain, number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?
         .ok_or(LedgerError::Row("a bundle is missing, and no gap says so"))?;
     if number < last {
@@ -476,13 +434,9 @@ fn fill_gap(
         tx.prepare_cached("UPDATE gap SET last = ?2 WHERE id = ?1")?
             .execute(params![id, number - 1])?;
     } else {
-        tx.prepare_cached("DELETE FROM gap WHERE id = ?1")?
-            .execute([id])?;
+        tx.prepare_cached("DELETE FROM gap WHERE id = ?1")?.execute([id])?;
     }
-    if !tx
-        .prepare_cached("SELECT 1 FROM gap WHERE chain = ?1")?
-        .exists([chain])?
-    {
+    if !tx.prepare_cached("SELECT 1 FROM gap WHERE chain = ?1")?.exists([chain])? {
         let subject = facts.chain.to_string();
         alarms::close(tx, "gap", Some(&subject), now)?;
         alarms::close(tx, "gap-passed", Some(&subject), now)?;
@@ -550,13 +504,7 @@ fn check_record_chain(
             "the hash chain over the records of {} does not run on at bundle {}: rows were changed or removed in the buffer there",
             facts.chain, facts.candidate.number
         );
-        alarms::raise(
-            tx,
-            "record-chain-broken",
-            &facts.chain.to_string(),
-            &message,
-            now,
-        )?;
+        alarms::raise(tx, "record-chain-broken", &facts.chain.to_string(), &message, now)?;
     }
     Ok(())
 }
@@ -579,10 +527,7 @@ fn repair_stored(
         .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
     if damaged || !whole {
         place(&file).map_err(LedgerError::Place)?;
-        tx.execute(
-            "UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2",
-            key,
-        )?;
+        tx.execute("UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2", key)?;
     }
     Ok(())
 }
@@ -607,12 +552,5 @@ fn parse_store_name(file: &str) -> Option<(ChainName, u64)> {
     let lane = parts.next()?.parse().ok()?;
     let epoch = Epoch(parts.next()?.parse().ok()?);
     let origin = parts.next()?.parse().ok()?;
-    Some((
-        ChainName {
-            origin,
-            epoch,
-            lane,
-        },
-        number,
-    ))
+    Some((ChainName { origin, epoch, lane }, number))
 }

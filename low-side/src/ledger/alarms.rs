@@ -77,9 +77,7 @@ impl Ledger {
                 count: uint(row.get(4)?),
                 first: Nanos(row.get(5)?).to_string(),
                 last: Nanos(row.get(6)?).to_string(),
-                closed: row
-                    .get::<_, Option<i64>>(7)?
-                    .map(|ns| Nanos(ns).to_string()),
+                closed: row.get::<_, Option<i64>>(7)?.map(|ns| Nanos(ns).to_string()),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

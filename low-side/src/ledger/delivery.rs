@@ -52,13 +52,8 @@ pub struct FilePosition {
 impl Ledger {
     /// The identity of a sink; a new name gets a new one, and everything in the store is new to it.
     pub fn sink(&mut self, name: &str) -> Result<SinkId, LedgerError> {
-        self.conn
-            .execute("INSERT OR IGNORE INTO sink (name) VALUES (?1)", [name])?;
-        Ok(self
-            .conn
-            .query_row("SELECT id FROM sink WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })?)
+        self.conn.execute("INSERT OR IGNORE INTO sink (name) VALUES (?1)", [name])?;
+        Ok(self.conn.query_row("SELECT id FROM sink WHERE name = ?1", [name], |row| row.get(0))?)
     }
 
     /// The chains that hold something which the sink has not taken, the flash lane first. A chain
@@ -88,9 +83,8 @@ impl Ledger {
         let mut statement = self.conn.prepare_cached(
             "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 ORDER BY first",
         )?;
-        let rows = statement.query_map([sink, chain], |row| {
-            Ok((uint(row.get(0)?), uint(row.get(1)?)))
-        })?;
+        let rows =
+            statement.query_map([sink, chain], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
         let mut ranges = RangeSet::default();
         for row in rows {
             let (first, last) = row?;
@@ -217,9 +211,7 @@ fn insert_range(
             "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 AND first <= ?3
              ORDER BY first DESC LIMIT 1",
         )?
-        .query_row(params![sink, delivery.chain, first], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(params![sink, delivery.chain, first], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     if let Some((start, end)) = before.filter(|(_, end)| *end >= first - 1) {
         first = start;
@@ -235,8 +227,12 @@ fn insert_range(
         "DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first >= ?3 AND first <= ?4",
     )?
     .execute(params![sink, delivery.chain, first, last.saturating_add(1)])?;
-    tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![sink, delivery.chain, first, last])?;
+    tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        sink,
+        delivery.chain,
+        first,
+        last
+    ])?;
     Ok(())
 }
 
@@ -245,12 +241,8 @@ fn save_position(
     sink: SinkId,
     position: &FilePosition,
 ) -> Result<(), LedgerError> {
-    tx.prepare_cached("INSERT OR REPLACE INTO sink_file VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            sink,
-            int(position.offset),
-            position.opened.0,
-            position.rotating_to.map(int)
-        ])?;
+    tx.prepare_cached("INSERT OR REPLACE INTO sink_file VALUES (?1, ?2, ?3, ?4)")?.execute(
+        params![sink, int(position.offset), position.opened.0, position.rotating_to.map(int)],
+    )?;
     Ok(())
 }

@@ -139,9 +139,7 @@ impl Ledger {
     }
 
     fn begin(&mut self) -> Result<rusqlite::Transaction<'_>, LedgerError> {
-        Ok(self
-            .conn
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
+        Ok(self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
     }
 }
 
@@ -163,9 +161,6 @@ fn chain_name(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<ChainName>
     Ok(ChainName {
         origin: row.get::<_, String>(at)?.parse().map_err(|_| invalid(at))?,
         epoch: Epoch(uint(row.get(at + 1)?)),
-        lane: row
-            .get::<_, String>(at + 2)?
-            .parse()
-            .map_err(|_| invalid(at + 2))?,
+        lane: row.get::<_, String>(at + 2)?.parse().map_err(|_| invalid(at + 2))?,
     })
 }

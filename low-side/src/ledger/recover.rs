@@ -28,11 +28,7 @@ pub fn open_or_set_aside(state_dir: &Path, now: Nanos) -> Result<Opened, LedgerE
     let found = path.exists();
     let damage = match Ledger::open(state_dir).and_then(check) {
         Ok(ledger) => {
-            return Ok(Opened {
-                ledger,
-                set_aside: None,
-                created: !found,
-            });
+            return Ok(Opened { ledger, set_aside: None, created: !found });
         }
         Err(error @ LedgerError::Damaged(_)) => error,
         Err(error) => return Err(error),
@@ -49,28 +45,17 @@ pub fn open_or_set_aside(state_dir: &Path, now: Nanos) -> Result<Opened, LedgerE
         }
     }
     let ledger = Ledger::open(state_dir)?;
-    Ok(Opened {
-        ledger,
-        set_aside: Some(aside),
-        created: true,
-    })
+    Ok(Opened { ledger, set_aside: Some(aside), created: true })
 }
 
 fn check(ledger: Ledger) -> Result<Ledger, LedgerError> {
     // Structure only: content is protected by the bundles themselves, which stay in the store.
-    let verdict: String = ledger
-        .conn
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    let verdict: String = ledger.conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(LedgerError::Damaged(rusqlite::Error::SqliteFailure(
-            error,
-            Some(verdict),
-        )));
+        return Err(LedgerError::Damaged(rusqlite::Error::SqliteFailure(error, Some(verdict))));
     }
     // Another process may be reading; then the log is emptied another time.
-    ledger
-        .conn
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    ledger.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(ledger)
 }

@@ -128,10 +128,7 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), LedgerError> {
     let found: i64 = version(&tx)?;
     let done = usize::try_from(found).unwrap_or(usize::MAX);
     let Some(open) = MIGRATIONS.get(done..) else {
-        return Err(LedgerError::Newer {
-            found,
-            known: MIGRATIONS.len(),
-        });
+        return Err(LedgerError::Newer { found, known: MIGRATIONS.len() });
     };
     for migration in open {
         tx.execute_batch(migration)?;

@@ -112,12 +112,7 @@ impl Ledger {
             .collect::<Result<_, _>>()?;
         let losses = tx
             .prepare_cached("SELECT reason, sum(count) FROM loss GROUP BY reason ORDER BY reason")?
-            .query_map([], |row| {
-                Ok(LossSum {
-                    reason: row.get(0)?,
-                    records: uint(row.get(1)?),
-                })
-            })?
+            .query_map([], |row| Ok(LossSum { reason: row.get(0)?, records: uint(row.get(1)?) }))?
             .collect::<Result<_, _>>()?;
         let held: i64 = tx
             .prepare_cached(
@@ -145,9 +140,8 @@ impl Ledger {
 
     /// When each origin last had a bundle admitted.
     pub fn last_heard(&self) -> Result<Vec<(String, Nanos)>, LedgerError> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT origin, max(last_ns) FROM chain GROUP BY origin")?;
+        let mut statement =
+            self.conn.prepare_cached("SELECT origin, max(last_ns) FROM chain GROUP BY origin")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, Nanos(row.get(1)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -192,10 +186,7 @@ impl Ledger {
     /// Takes back one count of a quarantined file: a retry that failed is no new arrival.
     pub fn forget_visit(&mut self, sha256: &str) -> Result<(), LedgerError> {
         let tx = self.begin()?;
-        tx.execute(
-            "UPDATE quarantine SET times = times - 1 WHERE sha256 = ?1",
-            [sha256],
-        )?;
+        tx.execute("UPDATE quarantine SET times = times - 1 WHERE sha256 = ?1", [sha256])?;
         admission::add(&tx, "quarantined", -1)?;
         admission::add(&tx, "received", -1)?;
         Ok(tx.commit()?)

@@ -22,11 +22,7 @@ fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
     // Bundle n holds n % 4 records, so that some hold none.
     let last: u64 = (1..=number).map(|n| n % 4).sum();
     BundleFacts {
-        chain: ChainName {
-            origin: "plant-7".parse().unwrap(),
-            epoch: Epoch(epoch),
-            lane,
-        },
+        chain: ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(epoch), lane },
         candidate: Candidate {
             epoch: Epoch(epoch),
             number,
@@ -48,22 +44,13 @@ fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
 
 fn missing(numbers: &BTreeSet<u64>) -> BTreeSet<u64> {
     let last = numbers.last().copied().unwrap_or(0);
-    (1..=last)
-        .filter(|number| !numbers.contains(number))
-        .collect()
+    (1..=last).filter(|number| !numbers.contains(number)).collect()
 }
 
 #[derive(Clone, Debug)]
 enum Action {
-    Bring {
-        epoch: u64,
-        flash: bool,
-        number: u64,
-        evil: bool,
-    },
-    Deliver {
-        at_most: u64,
-    },
+    Bring { epoch: u64, flash: bool, number: u64, evil: bool },
+    Deliver { at_most: u64 },
     PassGaps,
 }
 
@@ -185,16 +172,10 @@ fn a_file_that_can_not_be_placed_is_not_admitted() {
     let mut ledger = Ledger::open(dir.path()).unwrap();
     let bundle = facts(1, Lane::Flash, 1, false);
     let full = |_: &str| Err(io::Error::from(io::ErrorKind::StorageFull));
-    assert!(
-        ledger
-            .admit(&bundle, &POLICY, dir.path(), Nanos(1), full)
-            .is_err()
-    );
+    assert!(ledger.admit(&bundle, &POLICY, dir.path(), Nanos(1), full).is_err());
     let sums = ledger.sums().unwrap();
     assert_eq!((sums.received, sums.chains.len()), (0, 0));
-    let decision = ledger
-        .admit(&bundle, &POLICY, dir.path(), Nanos(1), |_| Ok(()))
-        .unwrap();
+    let decision = ledger.admit(&bundle, &POLICY, dir.path(), Nanos(1), |_| Ok(())).unwrap();
     assert_eq!(decision, Decision::Admitted(Admission::Fresh));
 }
 
@@ -221,14 +202,8 @@ fn a_newer_ledger_is_left_alone() {
     let ledger = Ledger::open(dir.path()).unwrap();
     ledger.conn.pragma_update(None, "user_version", 99).unwrap();
     drop(ledger);
-    assert!(matches!(
-        Ledger::open(dir.path()),
-        Err(LedgerError::Newer { found: 99, .. })
-    ));
-    assert!(matches!(
-        open_or_set_aside(dir.path(), Nanos(1)),
-        Err(LedgerError::Newer { .. })
-    ));
+    assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::Newer { found: 99, .. })));
+    assert!(matches!(open_or_set_aside(dir.path(), Nanos(1)), Err(LedgerError::Newer { .. })));
 }
 
 #[test]
@@ -246,11 +221,6 @@ fn an_epoch_that_begins_is_told() {
             )
             .unwrap();
     }
-    let codes: Vec<String> = ledger
-        .alarms()
-        .unwrap()
-        .into_iter()
-        .map(|alarm| alarm.code)
-        .collect();
+    let codes: Vec<String> = ledger.alarms().unwrap().into_iter().map(|alarm| alarm.code).collect();
     assert_eq!(codes, ["epoch-began"]);
 }

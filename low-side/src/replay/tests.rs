@@ -25,18 +25,9 @@ fn file_config(site: &Site) -> SinkKind {
 fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
     let mut ledger = site.ledger();
     let id = ledger.sink("out").unwrap();
-    let batch = BatchLimits {
-        records,
-        bytes: 1 << 20,
-        interval: Duration::from_hours(1),
-    };
+    let batch = BatchLimits { records, bytes: 1 << 20, interval: Duration::from_hours(1) };
     let retry = (Duration::from_millis(1), Duration::from_millis(5));
-    let config = SinkConfig {
-        name: "out".to_owned(),
-        batch,
-        retry,
-        kind,
-    };
+    let config = SinkConfig { name: "out".to_owned(), batch, retry, kind };
     let bell = Bell::default();
     Replayer {
         name: "out".to_owned(),
@@ -55,10 +46,7 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
 }
 
 fn import(site: &Site, path: &std::path::Path) {
-    let outcome = site
-        .importer()
-        .import(path, Sidecar::Absent, |_| {})
-        .unwrap();
+    let outcome = site.importer().import(path, Sidecar::Absent, |_| {}).unwrap();
     assert!(matches!(outcome, Outcome::Admitted { .. }), "{outcome:?}");
 }
 
@@ -71,9 +59,7 @@ fn messages(site: &Site) -> Vec<String> {
     let text =
         std::fs::read_to_string(site.dir.path().join("sinks/out.ndjson")).unwrap_or_default();
     let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-    text.lines()
-        .map(|line| event(line)["raw"].as_str().unwrap().to_owned())
-        .collect()
+    text.lines().map(|line| event(line)["raw"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -98,9 +84,8 @@ fn records_go_in_order_and_the_flash_lane_first() {
 fn a_gap_holds_until_it_is_filled_or_passed() {
     let site = Site::new();
     let mut chain = Chain::new(1, Lane::Routine);
-    let sealed: Vec<_> = ["1", "2", "3", "4", "5"]
-        .map(|text| site.seal(&mut chain, &[text]))
-        .into();
+    let sealed: Vec<_> =
+        ["1", "2", "3", "4", "5"].map(|text| site.seal(&mut chain, &[text])).into();
     let mut replayer = replayer(&site, file_config(&site), 100);
     import(&site, &sealed[0]);
     import(&site, &sealed[2]);
@@ -113,9 +98,7 @@ fn a_gap_holds_until_it_is_filled_or_passed() {
     import(&site, &sealed[4]);
     let mut ledger = site.ledger();
     let now = site.clock.now();
-    ledger
-        .pass_gaps(crate::ledger::PassGaps::NoticedBefore(now), now)
-        .unwrap();
+    ledger.pass_gaps(crate::ledger::PassGaps::NoticedBefore(now), now).unwrap();
     drain(&mut replayer);
     assert_eq!(messages(&site), ["1", "2", "3", "5"]);
     import(&site, &sealed[3]);
@@ -143,14 +126,7 @@ fn a_process_killed_before_any_commit_delivers_each_record_once() {
         let mut batch = Batch::default();
         let mut progress = Progress::default();
         written
-            .deliver_bundle(
-                &mut progress,
-                &chain,
-                bundle,
-                from,
-                &mut batch,
-                Instant::now(),
-            )
+            .deliver_bundle(&mut progress, &chain, bundle, from, &mut batch, Instant::now())
             .unwrap();
         written.sink.confirm().unwrap();
     }
@@ -179,9 +155,7 @@ fn a_damaged_store_file_stops_its_chain_alone_and_is_mended() {
     drain(&mut replayer);
     assert_eq!(messages(&site), ["r1"]);
     assert_eq!(site.ledger().alarms().unwrap()[0].code, "store-damaged");
-    site.importer()
-        .import(&sealed, Sidecar::Absent, |_| {})
-        .unwrap();
+    site.importer().import(&sealed, Sidecar::Absent, |_| {}).unwrap();
     drain(&mut replayer);
     assert_eq!(messages(&site), ["r1", "f1"]);
 }
@@ -227,10 +201,7 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
             |mut stream| {
                 let mut all = Vec::new();
                 stream.read_to_end(&mut all).unwrap();
-                let linger = nix::libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                };
+                let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
                 nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger)
                     .unwrap();
                 all
@@ -256,11 +227,7 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
         if attempt < 4 {
             assert!(result.is_err(), "{attempt}: {result:?}");
             replayer.sink.reset(&SinkError::Stopping);
-            assert_eq!(
-                site.ledger().sums().unwrap().sinks[0].delivered,
-                0,
-                "{attempt}"
-            );
+            assert_eq!(site.ledger().sums().unwrap().sinks[0].delivered, 0, "{attempt}");
         } else {
             assert_eq!(result.unwrap(), Some(2));
             assert_eq!(received, b"<34>one\n<34>two\n");
@@ -273,10 +240,7 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
 #[test]
 fn a_dead_sink_keeps_trying_and_stops_when_told() {
     let site = Site::new();
-    import(
-        &site,
-        &site.seal(&mut Chain::new(1, Lane::Routine), &["<34>one"]),
-    );
+    import(&site, &site.seal(&mut Chain::new(1, Lane::Routine), &["<34>one"]));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let kind = syslog_config(&listener, Confirm::Close);
     drop(listener);

@@ -136,7 +136,7 @@ pub(crate) enum RawSink {
         rotate_age: Span,
         #[serde(default = "file_batch_records")]
         batch_records: u64,
-        #[serde(default = "batch_bytes")]
+        #[serde(default = "file_batch_bytes")]
         batch_bytes: ByteSize,
         #[serde(default = "batch_interval")]
         batch_interval: Span,
@@ -168,7 +168,7 @@ pub(crate) enum RawSink {
         connect_timeout: Span,
         #[serde(default = "syslog_batch_records")]
         batch_records: u64,
-        #[serde(default = "batch_bytes")]
+        #[serde(default = "syslog_batch_bytes")]
         batch_bytes: ByteSize,
         #[serde(default = "batch_interval")]
         batch_interval: Span,
@@ -201,8 +201,13 @@ fn file_batch_records() -> u64 {
 fn syslog_batch_records() -> u64 {
     10_000
 }
-// What is written again after a crash, at most.
-fn batch_bytes() -> ByteSize {
+// What is compared again after a crash, at most. Larger batches sync less often, and no more memory
+// is used for them.
+fn file_batch_bytes() -> ByteSize {
+    ByteSize::mib(32)
+}
+// What is sent again after a broken connection, at most.
+fn syslog_batch_bytes() -> ByteSize {
     ByteSize::mib(8)
 }
 fn batch_interval() -> Span {
@@ -256,24 +261,13 @@ impl RawSink {
                     &key("rotate-bytes"),
                     "must be more than nothing",
                 );
-                problems.check(
-                    !rotate_age.0.is_zero(),
-                    &key("rotate-age"),
-                    "must not be zero",
-                );
+                problems.check(!rotate_age.0.is_zero(), &key("rotate-age"), "must not be zero");
                 let kind = SinkKind::File(FileConfig {
                     dir: path,
                     rotate_bytes: rotate_bytes.0,
                     rotate_age: rotate_age.0,
                 });
-                (
-                    name,
-                    batch_records,
-                    batch_bytes,
-                    batch_interval,
-                    (retry_min, retry_max),
-                    kind,
-                )
+                (name, batch_records, batch_bytes, batch_interval, (retry_min, retry_max), kind)
             }
             Self::Syslog {
                 name,
@@ -301,10 +295,9 @@ impl RawSink {
                     &key("address"),
                     format!("is written HOST:PORT, not {address:?}"),
                 );
-                for (name, span) in [
-                    ("confirm-timeout", confirm_timeout),
-                    ("connect-timeout", connect_timeout),
-                ] {
+                for (name, span) in
+                    [("confirm-timeout", confirm_timeout), ("connect-timeout", connect_timeout)]
+                {
                     problems.check(!span.0.is_zero(), &key(name), "must not be zero");
                 }
                 let tls = transport == Transport::Tls;
@@ -343,14 +336,7 @@ impl RawSink {
                     confirm_timeout: confirm_timeout.0,
                     connect_timeout: connect_timeout.0,
                 });
-                (
-                    name,
-                    batch_records,
-                    batch_bytes,
-                    batch_interval,
-                    (retry_min, retry_max),
-                    kind,
-                )
+                (name, batch_records, batch_bytes, batch_interval, (retry_min, retry_max), kind)
             }
         };
         problems.check(
@@ -359,24 +345,12 @@ impl RawSink {
             "is 1 to 64 of a-z, A-Z, 0-9, '-' and '_', and begins with a letter or digit",
         );
         problems.check(records > 0, &key("batch-records"), "is 1 or more");
-        problems.check(
-            bytes.0 > 0,
-            &key("batch-bytes"),
-            "must be more than nothing",
-        );
+        problems.check(bytes.0 > 0, &key("batch-bytes"), "must be more than nothing");
         problems.check(!retry.0.0.is_zero(), &key("retry-min"), "must not be zero");
-        problems.check(
-            retry.0 <= retry.1,
-            &key("retry-max"),
-            "must not be less than retry-min",
-        );
+        problems.check(retry.0 <= retry.1, &key("retry-max"), "must not be less than retry-min");
         SinkConfig {
             name,
-            batch: BatchLimits {
-                records,
-                bytes: bytes.0,
-                interval: interval.0,
-            },
+            batch: BatchLimits { records, bytes: bytes.0, interval: interval.0 },
             retry: (retry.0.0, retry.1.0),
             kind,
         }
@@ -387,10 +361,7 @@ impl RawSink {
 fn split_address(address: &str) -> Option<String> {
     let (host, port) = address.rsplit_once(':')?;
     port.parse::<u16>().ok().filter(|port| *port > 0)?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let ipv6_without_brackets = bare.contains(':') && bare.len() == host.len();
     (!bare.is_empty() && !ipv6_without_brackets).then(|| bare.to_owned())
 }
@@ -399,9 +370,7 @@ fn split_address(address: &str) -> Option<String> {
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 #[cfg(test)]

@@ -72,16 +72,11 @@ impl<C: Clock> FileSink<C> {
     }
 
     fn rotated_path(&self, number: u64) -> PathBuf {
-        self.config
-            .dir
-            .join(format!("{}-{number:06}.ndjson", self.name))
+        self.config.dir.join(format!("{}-{number:06}.ndjson", self.name))
     }
 
     fn io(&self, source: io::Error) -> SinkError {
-        SinkError::File {
-            path: self.path(),
-            source,
-        }
+        SinkError::File { path: self.path(), source }
     }
 
     /// Opens the file where the ledger left it.
@@ -97,10 +92,7 @@ impl<C: Clock> FileSink<C> {
             noted = self.finish_rotation(ledger, noted)?;
         }
         let (mut file, mut length) = self.open_file().map_err(|err| self.io(err))?;
-        if !self
-            .is_ours(&file, &noted, length)
-            .map_err(|err| self.io(err))?
-        {
+        if !self.is_ours(&file, &noted, length).map_err(|err| self.io(err))? {
             let message = format!(
                 "{} is shorter than what was written to it, or another file; delivery goes on in a new one",
                 self.path().display()
@@ -121,12 +113,7 @@ impl<C: Clock> FileSink<C> {
         }
         let tail = length - noted.offset;
         self.waiting.clear();
-        self.open = Some(Open {
-            file,
-            position: noted.offset,
-            noted,
-            tail,
-        });
+        self.open = Some(Open { file, position: noted.offset, noted, tail });
         Ok(())
     }
 
@@ -165,11 +152,7 @@ impl<C: Clock> FileSink<C> {
     }
 
     fn begin_file(&self, ledger: &mut Ledger) -> Result<FilePosition, SinkError> {
-        let noted = FilePosition {
-            offset: 0,
-            opened: self.clock.now(),
-            rotating_to: None,
-        };
+        let noted = FilePosition { offset: 0, opened: self.clock.now(), rotating_to: None };
         ledger.set_file_position(self.id, &noted)?;
         Ok(noted)
     }
@@ -181,14 +164,8 @@ impl<C: Clock> FileSink<C> {
         opened: shared::clock::Nanos,
     ) -> Result<FilePosition, SinkError> {
         let number = self.next_number().map_err(|err| self.io(err))?;
-        let offset = ledger
-            .file_position(self.id)?
-            .map_or(0, |noted| noted.offset);
-        let noted = FilePosition {
-            offset,
-            opened,
-            rotating_to: Some(number),
-        };
+        let offset = ledger.file_position(self.id)?.map_or(0, |noted| noted.offset);
+        let noted = FilePosition { offset, opened, rotating_to: Some(number) };
         ledger.set_file_position(self.id, &noted)?;
         self.finish_rotation(ledger, noted)
     }
@@ -228,17 +205,10 @@ impl<C: Clock> FileSink<C> {
         };
         let mut rest = &self.waiting[..];
         while open.tail > 0 && !rest.is_empty() {
-            let length = rest
-                .len()
-                .min(usize::try_from(open.tail).unwrap_or(usize::MAX));
+            let length = rest.len().min(usize::try_from(open.tail).unwrap_or(usize::MAX));
             self.found.resize(length, 0);
             open.file.read_exact_at(&mut self.found, open.position)?;
-            let equal = self
-                .found
-                .iter()
-                .zip(rest)
-                .take_while(|(a, b)| a == b)
-                .count();
+            let equal = self.found.iter().zip(rest).take_while(|(a, b)| a == b).count();
             open.position += equal as u64;
             open.tail -= equal as u64;
             rest = &rest[equal..];
@@ -266,10 +236,7 @@ impl<C: Clock> FileSink<C> {
 
 impl<C: Clock> Sink for FileSink<C> {
     fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
-        let ready = self
-            .open
-            .as_ref()
-            .is_some_and(|open| self.still_there(open));
+        let ready = self.open.as_ref().is_some_and(|open| self.still_there(open));
         if ready { Ok(()) } else { self.recover(ledger) }
     }
 
@@ -282,10 +249,7 @@ impl<C: Clock> Sink for FileSink<C> {
             return Ok(None);
         };
         let mut start = [0; event::CHAIN_BYTES_MAX];
-        let read = open
-            .file
-            .read_at(&mut start, open.position)
-            .map_err(|err| self.io(err))?;
+        let read = open.file.read_at(&mut start, open.position).map_err(|err| self.io(err))?;
         Ok(event::chain_of(&start[..read]))
     }
 
@@ -310,10 +274,7 @@ impl<C: Clock> Sink for FileSink<C> {
             self.distrust = true;
             return Err(self.io(error));
         }
-        Ok(Some(FilePosition {
-            offset: open.position,
-            ..open.noted
-        }))
+        Ok(Some(FilePosition { offset: open.position, ..open.noted }))
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {

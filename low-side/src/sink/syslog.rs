@@ -29,13 +29,7 @@ pub(super) struct SyslogSink {
 impl SyslogSink {
     /// A sink that connects when it has something to say.
     pub(super) fn new(config: SyslogConfig, bell: Bell) -> Self {
-        Self {
-            config,
-            bell,
-            connection: None,
-            waiting: Vec::new(),
-            scratch: Vec::new(),
-        }
+        Self { config, bell, connection: None, waiting: Vec::new(), scratch: Vec::new() }
     }
 
     fn send(&mut self) -> Result<(), SinkError> {
@@ -63,13 +57,7 @@ impl Sink for SyslogSink {
 
     fn write(&mut self, chain: &ChainName, record: &RecordRef<'_>) -> Result<u64, SinkError> {
         let before = self.waiting.len();
-        syslog_format::frame(
-            &mut self.waiting,
-            &mut self.scratch,
-            &self.config,
-            chain,
-            record,
-        );
+        syslog_format::frame(&mut self.waiting, &mut self.scratch, &self.config, chain, record);
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= SEND_BYTES {
             self.send()?;

@@ -61,18 +61,12 @@ fn header(out: &mut Vec<u8>, format: SyslogFormat, chain: &ChainName, record: &R
             let msgid = &id[..MSGID_CHARACTERS];
             // RFC 5424 takes six digits of a second at most.
             let time = record.received.to_string();
-            let time = time
-                .get(..26)
-                .filter(|_| time.len() == 30)
-                .unwrap_or("1970-01-01T00:00:00.000000");
+            let time =
+                time.get(..26).filter(|_| time.len() == 30).unwrap_or("1970-01-01T00:00:00.000000");
             write!(out, "<{PRIORITY}>1 {time}Z {origin} {stream} - {msgid} - ")
         }
         SyslogFormat::Rfc3164 => {
-            write!(
-                out,
-                "<{PRIORITY}>{} {origin} {stream}: ",
-                rfc3164_time(record.received)
-            )
+            write!(out, "<{PRIORITY}>{} {origin} {stream}: ", rfc3164_time(record.received))
         }
     };
 }
@@ -88,14 +82,9 @@ fn begins_with_priority(raw: &[u8]) -> bool {
     let Some(rest) = raw.strip_prefix(b"<") else {
         return false;
     };
-    let digits = rest
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .take(4)
-        .count();
-    let value = rest[..digits]
-        .iter()
-        .fold(0_u32, |value, digit| value * 10 + u32::from(digit - b'0'));
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).take(4).count();
+    let value =
+        rest[..digits].iter().fold(0_u32, |value, digit| value * 10 + u32::from(digit - b'0'));
     (1..=3).contains(&digits) && rest.get(digits) == Some(&b'>') && value <= 191
 }
 
@@ -119,23 +108,12 @@ mod tests {
             confirm_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
         };
-        let chain = ChainName {
-            origin: "plant-7".parse().unwrap(),
-            epoch: Epoch(1),
-            lane: Lane::Routine,
-        };
+        let chain =
+            ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(1), lane: Lane::Routine };
         let source = SourceTag::new("udp", "p", None);
         let mut bytes = Vec::new();
         let time = Nanos(1_793_740_219_000_000_001);
-        encode(
-            &mut bytes,
-            Sequence(42),
-            time,
-            Stream::PortainerAuth,
-            &source,
-            None,
-            raw,
-        );
+        encode(&mut bytes, Sequence(42), time, Stream::PortainerAuth, &source, None, raw);
         let mut out = Vec::new();
         let record = parse(&bytes, 1 << 20).unwrap().0;
         frame(&mut out, &mut Vec::new(), &config, &chain, &record);
@@ -154,24 +132,14 @@ mod tests {
 
     #[test]
     fn anything_else_gets_a_header() {
-        let raw = framed(
-            SyslogFormat::Rfc5424,
-            Framing::Lf,
-            Body::Original,
-            b"{\"id\":1}",
-        );
+        let raw = framed(SyslogFormat::Rfc5424, Framing::Lf, Body::Original, b"{\"id\":1}");
         assert_eq!(
             raw,
             "<110>1 2026-11-03T21:10:19.000000Z plant-7 portainer-auth - 52e588a0dc596a47007c916d1e4d7047 - {\"id\":1}\n"
         );
         let old = framed(SyslogFormat::Rfc3164, Framing::Lf, Body::Original, b"hello");
         assert_eq!(old, "<110>Nov  3 21:10:19 plant-7 portainer-auth: hello\n");
-        let json = framed(
-            SyslogFormat::Rfc5424,
-            Framing::OctetCounting,
-            Body::Json,
-            b"<34>x",
-        );
+        let json = framed(SyslogFormat::Rfc5424, Framing::OctetCounting, Body::Json, b"<34>x");
         let (length, message) = json.split_once(' ').unwrap();
         assert_eq!(length.parse::<usize>().unwrap(), message.len());
         assert!(

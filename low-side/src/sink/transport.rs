@@ -37,18 +37,12 @@ impl Connection {
     /// Connects, and with TLS makes sure that we were let in.
     pub(super) fn open(config: &SyslogConfig, bell: &Bell) -> Result<Self, SinkError> {
         let network = |doing: &'static str| {
-            move |source| SinkError::Network {
-                address: config.address.clone(),
-                doing,
-                source,
-            }
+            move |source| SinkError::Network { address: config.address.clone(), doing, source }
         };
         let tcp = connect(config, bell)?;
         tcp.set_nodelay(true).map_err(network("connecting"))?;
-        tcp.set_read_timeout(Some(SLICE))
-            .map_err(network("connecting"))?;
-        tcp.set_write_timeout(Some(SLICE))
-            .map_err(network("connecting"))?;
+        tcp.set_read_timeout(Some(SLICE)).map_err(network("connecting"))?;
+        tcp.set_write_timeout(Some(SLICE)).map_err(network("connecting"))?;
         let stream = match &config.tls {
             None => Stream::Plain(tcp),
             Some(tls) => Stream::Tls(Box::new(StreamOwned::new(client(tls)?, tcp))),
@@ -94,11 +88,9 @@ impl Connection {
         self.flush()?;
         let shut = self.stream.socket().shutdown(Shutdown::Write);
         shut.map_err(|source| self.network("closing", source))?;
-        self.until("close the connection in order", |stream| {
-            match stream.discard()? {
-                0 => Ok(Some(())),
-                _ => Ok(None),
-            }
+        self.until("close the connection in order", |stream| match stream.discard()? {
+            0 => Ok(Some(())),
+            _ => Ok(None),
         })?;
         // The end may have been sent before the receiver saw our last bytes. Then its kernel answers
         // them with a reset; otherwise it acknowledges them, and both sides are done.
@@ -190,11 +182,7 @@ impl Connection {
     }
 
     fn network(&self, doing: &'static str, source: io::Error) -> SinkError {
-        SinkError::Network {
-            address: self.address.clone(),
-            doing,
-            source,
-        }
+        SinkError::Network { address: self.address.clone(), doing, source }
     }
 }
 
@@ -263,25 +251,16 @@ pub(super) fn check(tls: &TlsConfig) -> Result<(), SinkError> {
 /// The certificates are read for each connection: a renewed one is used without a restart.
 fn client(tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
     fn problem(path: &std::path::Path, problem: impl std::fmt::Display) -> SinkError {
-        SinkError::Certificate {
-            path: path.to_owned(),
-            problem: problem.to_string(),
-        }
+        SinkError::Certificate { path: path.to_owned(), problem: problem.to_string() }
     }
     let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, SinkError> {
         let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
         let found: Vec<_> = read.map_err(|err| problem(path, err))?;
-        if found.is_empty() {
-            Err(problem(path, "holds no certificate"))
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err(problem(path, "holds no certificate")) } else { Ok(found) }
     };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&tls.ca_file)? {
-        roots
-            .add(certificate)
-            .map_err(|err| problem(&tls.ca_file, err))?;
+        roots.add(certificate).map_err(|err| problem(&tls.ca_file, err))?;
     }
     let builder = ClientConfig::builder().with_root_certificates(roots);
     let config = match &tls.client {
@@ -311,10 +290,7 @@ fn has_unacknowledged(socket: &TcpStream) -> io::Result<bool> {
         let Ok(text) = std::fs::read_to_string(table) else {
             continue;
         };
-        if text
-            .lines()
-            .any(|line| line.split_ascii_whitespace().nth(9) == Some(&inode))
-        {
+        if text.lines().any(|line| line.split_ascii_whitespace().nth(9) == Some(&inode)) {
             return Ok(true);
         }
     }

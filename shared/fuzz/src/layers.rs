@@ -76,18 +76,36 @@ pub fn open(edits: &[Edit]) {
     };
     // Two edits outside may undo each other only by restoring what was there, which is rare enough
     // to be looked at by hand.
-    assert!(!outside.get(), "a change outside of the signature was taken");
+    assert!(
+        !outside.get(),
+        "a change outside of the signature was taken"
+    );
     let mut again = verified.manifest().encode().into_bytes();
     let digest = verified.digest();
     let mut reader = bundle::reopen(&file, &digest, &SITE.identities, &LIMITS).unwrap();
     while let Some(record) = reader.next_record().unwrap() {
         let subject = record.tls_subject.map(Token::decode);
-        let source = SourceTag::new(&record.listener.decode(), &record.peer.decode(), subject.as_deref());
+        let source = SourceTag::new(
+            &record.listener.decode(),
+            &record.peer.decode(),
+            subject.as_deref(),
+        );
         let (sequence, received) = (record.sequence, record.received);
-        record::encode(&mut again, sequence, received, record.stream, &source, record.cut_from, record.raw);
+        record::encode(
+            &mut again,
+            sequence,
+            received,
+            record.stream,
+            &source,
+            record.cut_from,
+            record.raw,
+        );
     }
     // Edits of the frame may compress other bytes than were captured; they are then parsed all the same.
-    if edits.iter().all(|edit| LAYERS[usize::from(edit.layer) % LAYERS.len()] != Layer::Frame) {
+    if edits
+        .iter()
+        .all(|edit| LAYERS[usize::from(edit.layer) % LAYERS.len()] != Layer::Frame)
+    {
         assert_eq!(again, *plain.borrow());
     }
 }

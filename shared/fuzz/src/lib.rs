@@ -2,6 +2,7 @@
 
 // The writer that can break one rule at a time, as the tests use it.
 #[path = "../../../tests/src/forge.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod forge;
 mod layers;
 mod parsers;

@@ -25,13 +25,28 @@ pub fn record(bytes: &[u8]) {
     let subject = record.tls_subject.map(Token::decode);
     let (listener, peer) = (record.listener.decode(), record.peer.decode());
     // A writer cuts these; a reader takes longer ones.
-    let longest = [listener.len(), peer.len(), subject.as_ref().map_or(0, String::len)];
-    if longest.iter().any(|length| *length > record::SOURCE_BYTES_MAX) {
+    let longest = [
+        listener.len(),
+        peer.len(),
+        subject.as_ref().map_or(0, String::len),
+    ];
+    if longest
+        .iter()
+        .any(|length| *length > record::SOURCE_BYTES_MAX)
+    {
         return;
     }
     let source = SourceTag::new(&listener, &peer, subject.as_deref());
     let mut again = Vec::new();
     let (sequence, received) = (record.sequence, record.received);
-    record::encode(&mut again, sequence, received, record.stream, &source, record.cut_from, record.raw);
+    record::encode(
+        &mut again,
+        sequence,
+        received,
+        record.stream,
+        &source,
+        record.cut_from,
+        record.raw,
+    );
     assert_eq!(again, bytes[..used]);
 }

@@ -23,17 +23,33 @@ pub struct Message {
 /// Seals these messages and opens them.
 pub fn seal_open_roundtrip(level: u8, messages: &[Message]) {
     let mut records = Vec::new();
-    let mut streams = Stream::ALL.map(|stream| StreamCount { stream, records: 0, bytes: 0 });
+    let mut streams = Stream::ALL.map(|stream| StreamCount {
+        stream,
+        records: 0,
+        bytes: 0,
+    });
     for (message, number) in messages.iter().zip(1..) {
         let at = usize::from(message.stream) % streams.len();
         streams[at].records += 1;
         streams[at].bytes += message.raw.len() as u64;
         let source = SourceTag::new(&message.listener, &message.peer, message.subject.as_deref());
-        let cut = message.cut.map(|more| message.raw.len() as u64 + 1 + u64::from(more));
+        let cut = message
+            .cut
+            .map(|more| message.raw.len() as u64 + 1 + u64::from(more));
         let received = Nanos(i64::from(message.received));
-        record::encode(&mut records, Sequence(number), received, streams[at].stream, &source, cut, &message.raw);
+        record::encode(
+            &mut records,
+            Sequence(number),
+            received,
+            streams[at].stream,
+            &source,
+            cut,
+            &message.raw,
+        );
     }
-    let times = messages.iter().map(|message| Nanos(i64::from(message.received)));
+    let times = messages
+        .iter()
+        .map(|message| Nanos(i64::from(message.received)));
     let manifest = Manifest {
         origin: "plant-7".parse().unwrap(),
         epoch: Epoch(1),
@@ -51,7 +67,10 @@ pub fn seal_open_roundtrip(level: u8, messages: &[Message]) {
         newest: times.max(),
         chain_before: BundleDigest::ZERO,
         chain_head: BundleDigest::of(&records),
-        streams: streams.into_iter().filter(|count| count.records > 0).collect(),
+        streams: streams
+            .into_iter()
+            .filter(|count| count.records > 0)
+            .collect(),
         losses: Vec::new(),
     };
     let mut halves = SITE.identities.public_halves("soc-1");
@@ -59,7 +78,10 @@ pub fn seal_open_roundtrip(level: u8, messages: &[Message]) {
     let recipients = Recipients::new(halves).unwrap();
     let file = tempfile::tempfile_in(SITE.dir.path()).unwrap();
     let level = i32::from(level % 19) + 1;
-    let sealed = bundle::seal(&manifest, &SITE.signer, &recipients, level, &file, |out| out.write_all(&records)).unwrap();
+    let sealed = bundle::seal(&manifest, &SITE.signer, &recipients, level, &file, |out| {
+        out.write_all(&records)
+    })
+    .unwrap();
 
     let verified = bundle::open(&file, &SITE.trust, &SITE.identities, &LIMITS, NOW).unwrap();
     assert_eq!(*verified.manifest(), manifest);

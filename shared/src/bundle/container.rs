@@ -17,10 +17,7 @@ pub(super) const TRAILER_BYTES: u64 = 2 * BLOCK;
 
 /// The one header that a member of this name and size can have.
 pub(super) fn member_header(name: &str, size: u64) -> [u8; BLOCK as usize] {
-    debug_assert!(
-        size <= TAR_MEMBER_BYTES_MAX,
-        "the size fits eleven octal digits"
-    );
+    debug_assert!(size <= TAR_MEMBER_BYTES_MAX, "the size fits eleven octal digits");
     let mut header = tar::Header::new_ustar();
     header.set_size(size);
     header.set_mode(0o644);
@@ -40,6 +37,7 @@ pub(super) const fn padded(size: u64) -> u64 {
 
 /// Where everything lies in a bundle, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to each name")]
 pub(super) struct Layout {
     pub header_bytes: u64,
     pub signature_bytes: u64,
@@ -47,7 +45,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) const fn header_start(self) -> u64 {
+    pub(super) const fn header_start() -> u64 {
         BLOCK
     }
     pub(super) const fn signature_member(self) -> u64 {

@@ -10,7 +10,5 @@ pub fn header(bytes: &[u8]) -> Option<String> {
 
 /// Parses a manifest.
 pub fn manifest(bytes: &[u8]) -> Option<String> {
-    Manifest::parse(bytes)
-        .ok()
-        .map(|manifest| manifest.encode())
+    Manifest::parse(bytes).ok().map(|manifest| manifest.encode())
 }

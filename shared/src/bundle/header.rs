@@ -52,15 +52,10 @@ impl Header {
     }
 
     /// Parses a header; the version has been looked at before.
-    #[cfg_attr(
-        not(feature = "open"),
-        allow(dead_code, reason = "the high side only writes")
-    )]
+    #[cfg_attr(not(feature = "open"), allow(dead_code, reason = "the high side only writes"))]
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
-        let body = text
-            .strip_suffix('\n')
-            .ok_or("does not end with a line feed")?;
+        let body = text.strip_suffix('\n').ok_or("does not end with a line feed")?;
         let mut lines = body.split('\n').skip(1);
         let mut field =
             |name: &str| -> Option<&str> { lines.next()?.strip_prefix(name)?.strip_prefix(' ') };
@@ -72,13 +67,10 @@ impl Header {
         let previous = field("previous").ok_or("has no previous")?.parse()?;
         let payload_bytes = field("payload-bytes").filter(|digits| digits.len() == 20);
         let payload_bytes = payload_bytes.and_then(|digits| digits.parse().ok());
-        let payload_sha256 = field("payload-sha256")
-            .ok_or("has no payload-sha256")?
-            .parse()?;
+        let payload_sha256 = field("payload-sha256").ok_or("has no payload-sha256")?.parse()?;
         let signer = field("signer").ok_or("has no signer")?.to_owned();
-        let recipients: Option<Vec<String>> = lines
-            .map(|line| line.strip_prefix("recipient ").map(ToOwned::to_owned))
-            .collect();
+        let recipients: Option<Vec<String>> =
+            lines.map(|line| line.strip_prefix("recipient ").map(ToOwned::to_owned)).collect();
         let header = Self {
             origin: origin.map_err(|_| "has an origin that is not allowed")?,
             epoch: Epoch(epoch),
@@ -101,11 +93,7 @@ impl Header {
             return Err("has recipients or a signer that are not canonical");
         }
         // Whatever slipped past the rules above changes the encoding.
-        if header.encode().as_bytes() == bytes {
-            Ok(header)
-        } else {
-            Err("is not canonical")
-        }
+        if header.encode().as_bytes() == bytes { Ok(header) } else { Err("is not canonical") }
     }
 
     /// The bundle's identity and what its successor names: the SHA-256 of the header's bytes.
@@ -114,10 +102,7 @@ impl Header {
     }
 
     /// Splits the version from a header's bytes.
-    #[cfg_attr(
-        not(feature = "open"),
-        allow(dead_code, reason = "the high side only writes")
-    )]
+    #[cfg_attr(not(feature = "open"), allow(dead_code, reason = "the high side only writes"))]
     pub(super) fn version(bytes: &[u8]) -> Option<u64> {
         let line = bytes.split(|byte| *byte == b'\n').next()?;
         parse_number(line.strip_prefix(b"penstock-bundle ")?)
@@ -133,19 +118,14 @@ fn is_key_name(name: &str) -> bool {
 fn is_recipient(name: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     name.split_once(':').is_some_and(|(kind, digits)| {
-        matches!(kind, "x25519" | "mlkem768x25519")
-            && digits.len() == 16
-            && digits.bytes().all(hex)
+        matches!(kind, "x25519" | "mlkem768x25519") && digits.len() == 16 && digits.bytes().all(hex)
     })
 }
 
 /// The name under which a bundle stands in an outbox. Nobody relies on it.
 pub fn file_name(origin: &OriginId, lane: Lane, number: u64, digest: &BundleDigest) -> String {
     let digest = digest.to_string();
-    format!(
-        "{origin}-{lane}-{number:010}-{}.{FILE_EXTENSION}",
-        &digest[..16]
-    )
+    format!("{origin}-{lane}-{number:010}-{}.{FILE_EXTENSION}", &digest[..16])
 }
 
 #[cfg(test)]
@@ -180,10 +160,7 @@ mod tests {
             ("payload-bytes 0", "payload-bytes +"),
             ("signer SHA256:abc", "signer SHA256:a c"),
             ("recipient x25519:0011223344556677\n", ""),
-            (
-                "recipient x25519:0011223344556677\n",
-                "recipient x25519:0011223344556677\nmore 1\n",
-            ),
+            ("recipient x25519:0011223344556677\n", "recipient x25519:0011223344556677\nmore 1\n"),
             ("origin plant-7", "origin Plant-7"),
             ("origin plant-7\n", "origin plant-7\r\n"),
             ("origin plant-7\n", "origin plant-7 \n"),

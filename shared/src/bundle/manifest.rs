@@ -134,9 +134,7 @@ impl Manifest {
     /// The sequence numbers that were lost after they were given.
     pub fn lost_in_range(&self) -> u64 {
         let ranges = self.losses.iter().filter_map(|loss| loss.range);
-        ranges
-            .map(|(first, last)| last.0.saturating_sub(first.0).saturating_add(1))
-            .sum()
+        ranges.map(|(first, last)| last.0.saturating_sub(first.0).saturating_add(1)).sum()
     }
 
     /// The manifest's one encoding; it ends with an empty line.
@@ -163,27 +161,12 @@ impl Manifest {
             self.chain_before,
             self.chain_head,
         );
-        for StreamCount {
-            stream,
-            records,
-            bytes,
-        } in &self.streams
-        {
+        for StreamCount { stream, records, bytes } in &self.streams {
             let _ = writeln!(text, "stream {stream} {records} {bytes}");
         }
         for loss in &self.losses {
-            let Loss {
-                reason,
-                count,
-                from,
-                to,
-                ..
-            } = loss;
-            let listener = if loss.listener.is_empty() {
-                "-"
-            } else {
-                &loss.listener
-            };
+            let Loss { reason, count, from, to, .. } = loss;
+            let listener = if loss.listener.is_empty() { "-" } else { &loss.listener };
             let _ = write!(text, "loss {reason} {listener} {count} {} {}", from.0, to.0);
             if let Some((first, last)) = loss.range {
                 let _ = write!(text, " {first} {last}");
@@ -195,40 +178,29 @@ impl Manifest {
     }
 
     /// Parses a manifest and checks that its numbers fit each other.
-    #[cfg_attr(
-        not(feature = "open"),
-        allow(dead_code, reason = "the high side only writes")
-    )]
+    #[cfg_attr(not(feature = "open"), allow(dead_code, reason = "the high side only writes"))]
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
-        let body = text
-            .strip_suffix("\n\n")
-            .ok_or("does not end with an empty line")?;
+        let body = text.strip_suffix("\n\n").ok_or("does not end with an empty line")?;
         let mut lines = body.split('\n').peekable();
         if lines.next() != Some("penstock-manifest 1") {
             return Err("is of an unknown version");
         }
         let mut field = |name: &str| -> Result<&str, &'static str> {
             let line = lines.next().ok_or("ends early")?;
-            let value = line
-                .strip_prefix(name)
-                .and_then(|rest| rest.strip_prefix(' '));
+            let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
             value.ok_or("has a line out of place")
         };
         let number = |text: &str| parse_number(text.as_bytes()).ok_or("has a malformed number");
         let manifest = Self {
-            origin: field("origin")?
-                .parse()
-                .map_err(|_| "has a malformed origin")?,
+            origin: field("origin")?.parse().map_err(|_| "has a malformed origin")?,
             epoch: Epoch(number(field("epoch")?)?),
             lane: field("lane")?.parse().map_err(|_| "has an unknown lane")?,
             number: number(field("number")?)?,
             previous: field("previous")?.parse()?,
             agent: field("agent")?.to_owned(),
             sealed_at: parse_time(field("sealed-at")?)?,
-            reason: field("reason")?
-                .parse()
-                .map_err(|_| "has an unknown reason")?,
+            reason: field("reason")?.parse().map_err(|_| "has an unknown reason")?,
             records: number(field("records")?)?,
             first_sequence: Sequence(number(field("first-sequence")?)?),
             last_sequence: Sequence(number(field("last-sequence")?)?),
@@ -254,24 +226,18 @@ impl Manifest {
         }
         let (first, last) = (self.first_sequence.0, self.last_sequence.0);
         let span = last.checked_add(1).and_then(|end| end.checked_sub(first));
-        let lost = self.checked_losses(first, last)?;
-        if first == 0 || span != self.records.checked_add(lost) {
+        let missing = self.checked_losses(first, last)?;
+        if first == 0 || span != self.records.checked_add(missing) {
             return Err("has a range of sequence numbers that does not fit its count");
         }
         let total = |part: fn(&StreamCount) -> u64| {
-            self.streams
-                .iter()
-                .try_fold(0_u64, |sum, count| sum.checked_add(part(count)))
+            self.streams.iter().try_fold(0_u64, |sum, count| sum.checked_add(part(count)))
         };
-        let ordered = self
-            .streams
-            .windows(2)
-            .all(|pair| pair[0].stream < pair[1].stream);
-        let raw = total(|count| count.bytes);
+        let ordered = self.streams.windows(2).all(|pair| pair[0].stream < pair[1].stream);
         if !ordered
             || total(|count| count.records) != Some(self.records)
             || self.streams.iter().any(|count| count.records == 0)
-            || raw.is_none_or(|raw| raw > self.records_bytes)
+            || total(|count| count.bytes).is_none_or(|bytes| bytes > self.records_bytes)
         {
             return Err("has counts of streams that do not add up");
         }
@@ -280,34 +246,29 @@ impl Manifest {
             (None, None) => self.records == 0 && self.records_bytes == 0,
             _ => false,
         };
-        if times {
-            Ok(())
-        } else {
-            Err("has times that do not fit its records")
-        }
+        if times { Ok(()) } else { Err("has times that do not fit its records") }
     }
 
     /// The number of sequence numbers lost inside the range; the ranges are in order and apart.
     fn checked_losses(&self, first: u64, last: u64) -> Result<u64, &'static str> {
         const PROBLEM: &str = "has losses that do not fit its range";
-        let mut lost = 0_u64;
+        let mut missing = 0_u64;
         let mut next = first;
         for loss in &self.losses {
-            if loss.count == 0 || loss.from > loss.to {
+            let numbered = loss.reason == LossReason::BufferDamaged;
+            if loss.count == 0 || loss.from > loss.to || numbered != loss.range.is_some() {
                 return Err(PROBLEM);
             }
             if let Some((from, to)) = loss.range {
-                let count =
-                    to.0.checked_sub(from.0)
-                        .and_then(|count| count.checked_add(1));
+                let count = to.0.checked_sub(from.0).and_then(|count| count.checked_add(1));
                 if from.0 < next || to.0 > last || count != Some(loss.count) {
                     return Err(PROBLEM);
                 }
-                lost = lost.checked_add(loss.count).ok_or(PROBLEM)?;
+                missing = missing.checked_add(loss.count).ok_or(PROBLEM)?;
                 next = to.0.checked_add(1).ok_or(PROBLEM)?;
             }
         }
-        Ok(lost)
+        Ok(missing)
     }
 }
 
@@ -362,11 +323,7 @@ fn parse_time(text: &str) -> Result<Nanos, &'static str> {
 }
 
 fn parse_time_or_none(text: &str) -> Result<Option<Nanos>, &'static str> {
-    if text == "-" {
-        Ok(None)
-    } else {
-        parse_time(text).map(Some)
-    }
+    if text == "-" { Ok(None) } else { parse_time(text).map(Some) }
 }
 
 #[cfg(test)]
@@ -392,16 +349,8 @@ mod tests {
             chain_before: BundleDigest::of(b"a"),
             chain_head: BundleDigest::of(b"b"),
             streams: vec![
-                StreamCount {
-                    stream: Stream::Falco,
-                    records: 3,
-                    bytes: 100,
-                },
-                StreamCount {
-                    stream: Stream::Other,
-                    records: 4,
-                    bytes: 200,
-                },
+                StreamCount { stream: Stream::Falco, records: 3, bytes: 100 },
+                StreamCount { stream: Stream::Other, records: 4, bytes: 200 },
             ],
             losses: vec![
                 Loss {
@@ -447,15 +396,10 @@ mod tests {
             ("3 1 1 14 16", "3 1 1 9 11"),
             ("3 1 1 14 16", "3 1 1 19 21"),
             ("3 1 1 14 16", "2 1 1 14 16"),
-            (
-                "loss udp-receive-queue udp 12 1 2",
-                "loss udp-receive-queue udp 12 3 2",
-            ),
-            (
-                "loss udp-receive-queue udp 12",
-                "loss udp-receive-queue udp 0",
-            ),
+            ("loss udp-receive-queue udp 12 1 2", "loss udp-receive-queue udp 12 3 2"),
+            ("loss udp-receive-queue udp 12", "loss udp-receive-queue udp 0"),
             ("loss udp-receive-queue udp", "loss sloth udp"),
+            ("loss udp-receive-queue udp 12 1 2", "loss udp-receive-queue udp 3 1 2 11 13"),
             ("reason age", "reason boredom"),
             ("agent penstock-high/0.1.0", "agent penstock high"),
             ("lane routine\n", "lane routine\nlane routine\n"),

@@ -62,13 +62,7 @@ pub fn open(
 ) -> Result<VerifiedBundle, Refusal> {
     let container = read_container(file, limits)?;
     let header = container.header;
-    verify_signature(
-        &header,
-        &container.header_bytes,
-        &container.signature,
-        trust,
-        now,
-    )?;
+    verify_signature(&header, &container.header_bytes, &container.signature, trust, now)?;
     verify_digest(file, container.layout, &header)?;
     let mut records = RecordReader::start(file, container.layout, &header, identities, limits)?;
     while records.next_record()?.is_some() {}
@@ -93,13 +87,7 @@ pub fn reopen(
         return Err(Refusal::Exchanged);
     }
     verify_digest(file, container.layout, &container.header)?;
-    RecordReader::start(
-        file,
-        container.layout,
-        &container.header,
-        identities,
-        limits,
-    )
+    RecordReader::start(file, container.layout, &container.header, identities, limits)
 }
 
 /// Reads the plaintext header of a canonical container. Nothing of it is verified.
@@ -122,35 +110,21 @@ fn read_container(file: &File, limits: &Limits) -> Result<Container, Refusal> {
         return Err(Refusal::Limit("file"));
     }
     // FORMAT.md 8.2
-    let mut layout = Layout {
-        header_bytes: 0,
-        signature_bytes: 0,
-        payload_bytes: 0,
-    };
+    let mut layout = Layout { header_bytes: 0, signature_bytes: 0, payload_bytes: 0 };
     layout.header_bytes = member(file, 0, HEADER_NAME, HEADER_BYTES_MAX)?;
-    layout.signature_bytes = member(
-        file,
-        layout.signature_member(),
-        SIGNATURE_NAME,
-        SIGNATURE_BYTES_MAX,
-    )?;
-    layout.payload_bytes = member(
-        file,
-        layout.payload_member(),
-        PAYLOAD_NAME,
-        limits.file_bytes_max,
-    )?;
+    layout.signature_bytes =
+        member(file, layout.signature_member(), SIGNATURE_NAME, SIGNATURE_BYTES_MAX)?;
+    layout.payload_bytes =
+        member(file, layout.payload_member(), PAYLOAD_NAME, limits.file_bytes_max)?;
     if layout.file_bytes() != file_bytes {
         return Err(Refusal::Container("has another length than its members"));
     }
-    let header_bytes = content(file, layout.header_start(), layout.header_bytes)?;
+    let header_bytes = content(file, Layout::header_start(), layout.header_bytes)?;
     let signature = content(file, layout.signature_start(), layout.signature_bytes)?;
     let payload_padding = padded(layout.payload_bytes) - layout.payload_bytes;
     let end = read(file, layout.payload_end(), payload_padding + TRAILER_BYTES)?;
     if end.iter().any(|byte| *byte != 0) {
-        return Err(Refusal::Container(
-            "has something in its padding or trailer",
-        ));
+        return Err(Refusal::Container("has something in its padding or trailer"));
     }
     // FORMAT.md 8.3
     match Header::version(&header_bytes) {
@@ -160,16 +134,9 @@ fn read_container(file: &File, limits: &Limits) -> Result<Container, Refusal> {
     }
     let header = Header::parse(&header_bytes).map_err(Refusal::Header)?;
     if header.payload_bytes != layout.payload_bytes {
-        return Err(Refusal::Header(
-            "gives another length of the payload than the container",
-        ));
+        return Err(Refusal::Header("gives another length of the payload than the container"));
     }
-    Ok(Container {
-        layout,
-        header,
-        header_bytes,
-        signature,
-    })
+    Ok(Container { layout, header, header_bytes, signature })
 }
 
 /// Reads a member's tar header and gives its size: the only thing that is free in it.
@@ -182,9 +149,7 @@ fn member(file: &File, at: u64, name: &str, size_max: u64) -> Result<u64, Refusa
     if !octal {
         return Err(MALFORMED);
     }
-    let size = digits
-        .iter()
-        .fold(0_u64, |size, digit| size * 8 + u64::from(digit - b'0'));
+    let size = digits.iter().fold(0_u64, |size, digit| size * 8 + u64::from(digit - b'0'));
     if found != container::member_header(name, size) {
         return Err(MALFORMED);
     }
@@ -198,20 +163,17 @@ fn member(file: &File, at: u64, name: &str, size_max: u64) -> Result<u64, Refusa
 fn content(file: &File, at: u64, size: u64) -> Result<Vec<u8>, Refusal> {
     let mut bytes = read(file, at, padded(size))?;
     if bytes.drain(size as usize..).any(|byte| byte != 0) {
-        return Err(Refusal::Container(
-            "has something in its padding or trailer",
-        ));
+        return Err(Refusal::Container("has something in its padding or trailer"));
     }
     Ok(bytes)
 }
 
 fn read(file: &File, at: u64, size: u64) -> Result<Vec<u8>, Refusal> {
     let mut bytes = vec![0; size as usize];
-    file.read_exact_at(&mut bytes, at)
-        .map_err(|err| match err.kind() {
-            io::ErrorKind::UnexpectedEof => Refusal::Container("ends early"),
-            _ => Refusal::Io(err),
-        })?;
+    file.read_exact_at(&mut bytes, at).map_err(|err| match err.kind() {
+        io::ErrorKind::UnexpectedEof => Refusal::Container("ends early"),
+        _ => Refusal::Io(err),
+    })?;
     Ok(bytes)
 }
 
@@ -223,13 +185,9 @@ fn verify_signature(
     trust: &Trust,
     now: Nanos,
 ) -> Result<(), Refusal> {
-    let key = trust
-        .signer(&header.origin, &header.signer, now)
-        .map_err(Refusal::Signer)?;
+    let key = trust.signer(&header.origin, &header.signer, now).map_err(Refusal::Signer)?;
     let parsed = SshSig::from_pem(signature).map_err(|_| Refusal::Signature("is malformed"))?;
-    let canonical = parsed
-        .to_pem(LineEnding::LF)
-        .is_ok_and(|pem| pem.as_bytes() == signature);
+    let canonical = parsed.to_pem(LineEnding::LF).is_ok_and(|pem| pem.as_bytes() == signature);
     if !canonical {
         return Err(Refusal::Signature("is not canonical"));
     }
@@ -245,9 +203,7 @@ fn verify_signature(
     }
     // The key comes from our list; the one inside the signature must be the same.
     if parsed.public_key() != key.key_data() {
-        return Err(Refusal::Signature(
-            "carries another key than the header names",
-        ));
+        return Err(Refusal::Signature("carries another key than the header names"));
     }
     key.verify(BUNDLE_NAMESPACE, header_bytes, &parsed)
         .map_err(|_| Refusal::Signature("does not fit the header"))
@@ -260,19 +216,13 @@ fn verify_digest(file: &File, layout: Layout, header: &Header) -> Result<(), Ref
     let mut at = layout.payload_start();
     while at < layout.payload_end() {
         let left = layout.payload_end() - at;
-        let want = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         file.read_exact_at(&mut buffer[..want], at)?;
         hash.update(&buffer[..want]);
         at += want as u64;
     }
     let found = BundleDigest::from_bytes(hash.finalize().into());
-    if found == header.payload_sha256 {
-        Ok(())
-    } else {
-        Err(Refusal::Digest)
-    }
+    if found == header.payload_sha256 { Ok(()) } else { Err(Refusal::Digest) }
 }
 
 const DIGEST_BUFFER_BYTES: usize = 256 * 1024;

@@ -33,9 +33,7 @@ pub struct RecordReader {
 
 impl std::fmt::Debug for RecordReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RecordReader")
-            .field("seen", &self.seen)
-            .finish_non_exhaustive()
+        f.debug_struct("RecordReader").field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +70,8 @@ impl RecordReader {
         // FORMAT.md 8.7
         let input = BufReader::with_capacity(CHUNK_BYTES, section);
         let decryptor = age::Decryptor::new_buffered(input).map_err(refuse_age)?;
-        let decrypted = decryptor.decrypt(identities.as_age()).map_err(refuse_age)?;
+        let decrypted =
+            decryptor.decrypt(identities.named(&header.recipients)).map_err(refuse_age)?;
         let (sender, receiver) = sync_channel(QUEUE_CHUNKS);
         let thread = std::thread::Builder::new()
             .name("bundle-decrypt".to_owned())
@@ -88,18 +87,9 @@ impl RecordReader {
         if plain_bytes > limits.plain_bytes_max {
             return Err(Refusal::Limit("unpacked payload"));
         }
-        let mut decoder = zstd::Decoder::with_buffer(chunks)
-            .map_err(refuse_plain)?
-            .single_frame();
-        decoder
-            .window_log_max(WINDOW_LOG_MAX)
-            .map_err(refuse_plain)?;
-        let mut plain = Plain {
-            decoder,
-            left: plain_bytes,
-            buffer: Vec::new(),
-            start: 0,
-        };
+        let mut decoder = zstd::Decoder::with_buffer(chunks).map_err(refuse_plain)?.single_frame();
+        decoder.window_log_max(WINDOW_LOG_MAX).map_err(refuse_plain)?;
+        let mut plain = Plain { decoder, left: plain_bytes, buffer: Vec::new(), start: 0 };
         // FORMAT.md 8.9
         let manifest = read_manifest(&mut plain)?;
         check_manifest(&manifest, header)?;
@@ -116,12 +106,7 @@ impl RecordReader {
             streams: [(0, 0); Stream::ALL.len()],
             ended: false,
         };
-        Ok(Self {
-            manifest,
-            plain,
-            limits: *limits,
-            seen,
-        })
+        Ok(Self { manifest, plain, limits: *limits, seen })
     }
 
     /// The manifest.
@@ -171,22 +156,12 @@ impl RecordReader {
         }
         self.seen.pass_losses(&self.manifest);
         self.plain.expect_end()?;
-        let Manifest {
-            records,
-            last_sequence,
-            oldest,
-            newest,
-            ..
-        } = &self.manifest;
+        let Manifest { records, last_sequence, oldest, newest, .. } = &self.manifest;
         let streams: Vec<StreamCount> = Stream::ALL
             .into_iter()
             .zip(self.seen.streams)
             .filter(|(_, (records, _))| *records > 0)
-            .map(|(stream, (records, bytes))| StreamCount {
-                stream,
-                records,
-                bytes,
-            })
+            .map(|(stream, (records, bytes))| StreamCount { stream, records, bytes })
             .collect();
         let fits = self.seen.records == *records
             && self.seen.next.0 == last_sequence.0 + 1
@@ -194,11 +169,7 @@ impl RecordReader {
             && self.seen.newest == *newest
             && streams == self.manifest.streams;
         self.seen.ended = fits;
-        if fits {
-            Ok(())
-        } else {
-            Err(Refusal::Mismatch("records"))
-        }
+        if fits { Ok(()) } else { Err(Refusal::Mismatch("records")) }
     }
 }
 
@@ -211,17 +182,9 @@ impl Seen {
         self.next.0 += 1;
         self.records += 1;
         self.bytes += record.raw.len() as u64;
-        self.oldest = Some(
-            self.oldest
-                .map_or(record.received, |time| time.min(record.received)),
-        );
-        self.newest = Some(
-            self.newest
-                .map_or(record.received, |time| time.max(record.received)),
-        );
-        let stream = Stream::ALL
-            .iter()
-            .position(|stream| *stream == record.stream);
+        self.oldest = Some(self.oldest.map_or(record.received, |time| time.min(record.received)));
+        self.newest = Some(self.newest.map_or(record.received, |time| time.max(record.received)));
+        let stream = Stream::ALL.iter().position(|stream| *stream == record.stream);
         if let Some((records, bytes)) = stream.and_then(|at| self.streams.get_mut(at)) {
             *records += 1;
             *bytes += record.raw.len() as u64;
@@ -258,10 +221,7 @@ fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
             if stanzas > AGE_STANZAS_MAX {
                 return Err(Refusal::AgeHeader("has more than 16 stanzas"));
             }
-            let kind = stanza
-                .split(|byte| *byte == b' ')
-                .next()
-                .unwrap_or_default();
+            let kind = stanza.split(|byte| *byte == b' ').next().unwrap_or_default();
             if !kind.ends_with(b"-grease") {
                 kinds.push(kind);
             }
@@ -288,9 +248,7 @@ fn check_age_header(section: &Section, header: &Header) -> Result<(), Refusal> {
         return Err(Refusal::AgeHeader("has more than one grease stanza"));
     }
     if kinds != announced {
-        return Err(Refusal::AgeHeader(
-            "has other recipients than the header announces",
-        ));
+        return Err(Refusal::AgeHeader("has other recipients than the header announces"));
     }
     Ok(())
 }
@@ -313,9 +271,7 @@ fn refuse_age(err: age::DecryptError) -> Refusal {
 /// Tells a fault of the disk from a fault of the bundle: both come as I/O errors through the
 /// decrypting and inflating readers.
 fn refuse_plain(err: io::Error) -> Refusal {
-    let source = err
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Fault>());
+    let source = err.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
     match source {
         Some(Fault::Disk(kind)) => Refusal::Io(io::Error::from(*kind)),
         Some(Fault::Decryption) => Refusal::Decryption,
@@ -347,10 +303,7 @@ impl Read for Section {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let want = buffer.len().min(left);
         let fault = |err: io::Error| io::Error::other(Fault::Disk(err.kind()));
-        let got = self
-            .file
-            .read_at(&mut buffer[..want], self.at)
-            .map_err(fault)?;
+        let got = self.file.read_at(&mut buffer[..want], self.at).map_err(fault)?;
         self.at += got as u64;
         Ok(got)
     }
@@ -359,22 +312,14 @@ impl Read for Section {
 fn decrypt(mut input: impl Read, sender: &SyncSender<Result<Vec<u8>, Fault>>) {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let result = input
-            .by_ref()
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut chunk);
+        let result = input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
         let message = match result {
             Ok(0) => return,
             Ok(_) => Ok(chunk),
-            Err(err) => Err(
-                match err
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<Fault>())
-                {
-                    Some(fault) => *fault,
-                    None => Fault::Decryption,
-                },
-            ),
+            Err(err) => Err(match err.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+                Some(fault) => *fault,
+                None => Fault::Decryption,
+            }),
         };
         let stop = message.is_err();
         // A closed queue means that the reader has seen enough.
@@ -394,16 +339,16 @@ struct ChunkReader {
 
 impl BufRead for ChunkReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len() {
-            if let Some(receiver) = &self.receiver {
-                match receiver.recv() {
-                    Ok(chunk) => {
-                        self.chunk = chunk.map_err(io::Error::other)?;
-                        self.at = 0;
-                    }
-                    // The thread ended after its last chunk.
-                    Err(_) => self.receiver = None,
+        if self.at == self.chunk.len()
+            && let Some(receiver) = &self.receiver
+        {
+            match receiver.recv() {
+                Ok(chunk) => {
+                    self.chunk = chunk.map_err(io::Error::other)?;
+                    self.at = 0;
                 }
+                // The thread ended after its last chunk.
+                Err(_) => self.receiver = None,
             }
         }
         Ok(&self.chunk[self.at..])
@@ -440,10 +385,9 @@ fn frame_content_size(chunks: &mut ChunkReader) -> Result<u64, Refusal> {
     let bytes = chunks.fill_buf().map_err(refuse_plain)?;
     // The first chunk is as long as the payload, or CHUNK_BYTES: the frame header is all in it.
     let malformed = Refusal::Compression("has a frame header that is not ours");
-    let (Some(0xFD2F_B528), Some(&descriptor)) = (
-        bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic)),
-        bytes.get(4),
-    ) else {
+    let (Some(0xFD2F_B528), Some(&descriptor)) =
+        (bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic)), bytes.get(4))
+    else {
         return Err(malformed);
     };
     let single_segment = descriptor & 0x20 != 0;
@@ -468,10 +412,7 @@ fn frame_content_size(chunks: &mut ChunkReader) -> Result<u64, Refusal> {
         flag => 1 << flag,
     };
     let field = bytes.get(at..at + size_bytes).ok_or(malformed)?;
-    let value = field
-        .iter()
-        .rev()
-        .fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+    let value = field.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
     let size = if size_bytes == 2 { value + 256 } else { value };
     if single_segment && size > 1 << WINDOW_LOG_MAX {
         return Err(Refusal::Limit("compression window"));
@@ -565,11 +506,7 @@ fn check_manifest(manifest: &Manifest, header: &Header) -> Result<(), Refusal> {
         && manifest.lane == header.lane
         && manifest.number == header.number
         && manifest.previous == header.previous;
-    if fits {
-        Ok(())
-    } else {
-        Err(Refusal::Mismatch("header"))
-    }
+    if fits { Ok(()) } else { Err(Refusal::Mismatch("header")) }
 }
 
 /// The size of the pieces that pass between the threads, in bytes.

@@ -88,10 +88,8 @@ pub fn seal(
         recipients: recipients.key_ids(),
     };
     // Header and signature have their final lengths before the payload is known.
-    let sign = |text: &str| {
-        key.sign(text.as_bytes())
-            .map_err(|err| SealError::Sign(err.to_string()))
-    };
+    let sign =
+        |text: &str| key.sign(text.as_bytes()).map_err(|err| SealError::Sign(err.to_string()));
     let text = header.encode();
     let mut layout = Layout {
         header_bytes: text.len() as u64,
@@ -110,9 +108,7 @@ pub fn seal(
     let (compressed, payload) = std::thread::scope(|scope| {
         let second = scope.spawn(move || encrypt(encryptor, &receiver, file));
         let compressed = compress(manifest, &manifest_text, level, sender, write_records);
-        let payload = second
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let payload = second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (compressed, payload)
     });
     // The second thread's error is the cause where both failed: the queue just closed on the first.
@@ -127,29 +123,19 @@ pub fn seal(
     layout.payload_bytes = payload_bytes;
     let text = header.encode();
     let signature = sign(&text)?;
-    debug_assert_eq!(
-        layout.header_bytes,
-        text.len() as u64,
-        "the header's length is fixed"
-    );
+    debug_assert_eq!(layout.header_bytes, text.len() as u64, "the header's length is fixed");
     if layout.signature_bytes != signature.len() as u64 {
         return Err(SealError::Sign("the signature's length changed".to_owned()));
     }
     let put = |at: u64, bytes: &[u8]| file.write_all_at(bytes, at);
-    put(
-        0,
-        &container::member_header(HEADER_NAME, layout.header_bytes),
-    )?;
-    put(layout.header_start(), text.as_bytes())?;
+    put(0, &container::member_header(HEADER_NAME, layout.header_bytes))?;
+    put(Layout::header_start(), text.as_bytes())?;
     put(
         layout.signature_member(),
         &container::member_header(SIGNATURE_NAME, layout.signature_bytes),
     )?;
     put(layout.signature_start(), signature.as_bytes())?;
-    put(
-        layout.payload_member(),
-        &container::member_header(PAYLOAD_NAME, payload_bytes),
-    )?;
+    put(layout.payload_member(), &container::member_header(PAYLOAD_NAME, payload_bytes))?;
     // Extending a file fills it with zeros: padding and trailer.
     file.set_len(layout.file_bytes())?;
     file.sync_all()?;
@@ -169,10 +155,7 @@ fn compress(
     sender: SyncSender<Vec<u8>>,
     write_records: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), SealError> {
-    let queue = ChunkWriter {
-        sender,
-        chunk: Vec::with_capacity(CHUNK_BYTES),
-    };
+    let queue = ChunkWriter { sender, chunk: Vec::with_capacity(CHUNK_BYTES) };
     let mut encoder = zstd::Encoder::new(queue, level.clamp(1, 19))?;
     // Levels above 16 would otherwise ask readers for more memory than they grant.
     if level > 16 {
@@ -181,19 +164,12 @@ fn compress(
     let plain_bytes = manifest_text.len() as u64 + manifest.records_bytes;
     encoder.set_pledged_src_size(Some(plain_bytes))?;
     encoder.write_all(manifest_text.as_bytes())?;
-    let mut counted = Counted {
-        inner: encoder,
-        count: 0,
-        limit: manifest.records_bytes,
-    };
+    let mut counted = Counted { inner: encoder, count: 0, limit: manifest.records_bytes };
     let written = write_records(&mut counted);
     if counted.count != manifest.records_bytes {
         written?;
         let expected = manifest.records_bytes;
-        return Err(SealError::RecordsLength {
-            expected,
-            got: counted.count,
-        });
+        return Err(SealError::RecordsLength { expected, got: counted.count });
     }
     written?;
     let mut queue = counted.inner.finish()?;
@@ -217,10 +193,7 @@ fn encrypt(
     }
     let mut out = writer.finish()?;
     out.flush()?;
-    Ok((
-        out.count,
-        BundleDigest::from_bytes(out.hash.finalize().into()),
-    ))
+    Ok((out.count, BundleDigest::from_bytes(out.hash.finalize().into())))
 }
 
 /// The SHA-256 of a file's first bytes, read back from the file.
@@ -231,9 +204,7 @@ fn sha256_of(file: &File, bytes: u64) -> io::Result<BundleDigest> {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut left = bytes;
     while left > 0 {
-        let want = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         reader.read_exact(&mut buffer[..want])?;
         hash.update(&buffer[..want]);
         left -= want as u64;

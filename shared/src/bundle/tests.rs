@@ -1,5 +1,7 @@
 //! Seal and open together.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "helpers of tests")]
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -82,11 +84,7 @@ fn manifest(count: u64, encoded: &[u8]) -> Manifest {
         chain_before: BundleDigest::ZERO,
         chain_head: BundleDigest::of(b"head"),
         streams: (count > 0)
-            .then_some(StreamCount {
-                stream: Stream::Other,
-                records: count,
-                bytes: raw,
-            })
+            .then_some(StreamCount { stream: Stream::Other, records: count, bytes: raw })
             .into_iter()
             .collect(),
         losses: Vec::new(),
@@ -97,20 +95,13 @@ fn sealed(site: &Site, name: &str, count: u64) -> (File, SealedBundle, Vec<u8>) 
     let encoded = records(count);
     let file = crate::durable::create(&site.dir.path().join(name), 0o600).unwrap();
     let manifest = manifest(count, &encoded);
-    let bundle = seal(&manifest, &site.key, &site.recipients, 3, &file, |out| {
-        out.write_all(&encoded)
-    });
+    let bundle =
+        seal(&manifest, &site.key, &site.recipients, 3, &file, |out| out.write_all(&encoded));
     (file, bundle.unwrap(), encoded)
 }
 
 fn try_open(site: &Site, file: &File) -> Result<VerifiedBundle, Refusal> {
-    open(
-        file,
-        &site.trust,
-        &site.identities,
-        &Limits::default(),
-        Nanos(1),
-    )
+    open(file, &site.trust, &site.identities, &Limits::default(), Nanos(1))
 }
 
 #[test]
@@ -158,17 +149,11 @@ fn who_is_not_believed_and_who_is_not_addressed() {
     let (file, ..) = sealed(&here, "a", 2);
     let limits = Limits::default();
     let nobody = Trust::default();
-    let open = |trust, identities| {
-        open(&file, trust, identities, &limits, Nanos(1))
-            .unwrap_err()
-            .code()
-    };
+    let open =
+        |trust, identities| open(&file, trust, identities, &limits, Nanos(1)).unwrap_err().code();
     assert_eq!(open(&elsewhere.trust, &here.identities), "signer-unknown");
     assert_eq!(open(&nobody, &here.identities), "origin-unknown");
-    assert_eq!(
-        open(&here.trust, &elsewhere.identities),
-        "recipient-unknown"
-    );
+    assert_eq!(open(&here.trust, &elsewhere.identities), "recipient-unknown");
 }
 
 #[test]
@@ -179,19 +164,9 @@ fn a_records_section_that_breaks_its_promise_is_not_sealed() {
     let file = crate::durable::create(&site.dir.path().join("x"), 0o600).unwrap();
     let seal = |bytes: &[u8]| {
         let bytes = bytes.to_vec();
-        seal(
-            &manifest,
-            &site.key,
-            &site.recipients,
-            3,
-            &file,
-            move |out| out.write_all(&bytes),
-        )
+        seal(&manifest, &site.key, &site.recipients, 3, &file, move |out| out.write_all(&bytes))
     };
-    assert!(matches!(
-        seal(&encoded[1..]),
-        Err(SealError::RecordsLength { .. })
-    ));
+    assert!(matches!(seal(&encoded[1..]), Err(SealError::RecordsLength { .. })));
     assert!(seal(&[&encoded[..], b"x"].concat()).is_err());
 }
 
@@ -205,18 +180,13 @@ fn every_changed_byte_and_every_truncation_of_a_bundle_is_refused() {
     copy.write_all_at(&bytes, 0).unwrap();
     assert!(try_open(&site, &copy).is_ok());
     for at in 0..bytes.len() {
-        copy.write_all_at(&[bytes[at] ^ 1 << (at % 8)], at as u64)
-            .unwrap();
+        copy.write_all_at(&[bytes[at] ^ 1 << (at % 8)], at as u64).unwrap();
         assert!(try_open(&site, &copy).is_err(), "byte {at}");
         copy.write_all_at(&bytes[at..=at], at as u64).unwrap();
     }
     for length in (0..bytes.len()).rev() {
         copy.set_len(length as u64).unwrap();
-        assert_eq!(
-            try_open(&site, &copy).unwrap_err().code(),
-            "container-malformed",
-            "{length}"
-        );
+        assert_eq!(try_open(&site, &copy).unwrap_err().code(), "container-malformed", "{length}");
     }
 }
 

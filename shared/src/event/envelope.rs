@@ -20,6 +20,7 @@ use super::{rfc3164, rfc5424};
 
 /// What the header of a record says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Envelope<'a> {
     /// Which syntax the header has.
     pub format: Format,
@@ -176,9 +177,7 @@ fn priority(raw: &[u8]) -> (Priority, usize) {
     let digits = &window[..close];
     let after = close + 2;
     let number = digits.iter().all(u8::is_ascii_digit) && (1..=3).contains(&close);
-    let value = digits
-        .iter()
-        .fold(0_u32, |sum, d| sum * 10 + u32::from(d.wrapping_sub(b'0')));
+    let value = digits.iter().fold(0_u32, |sum, d| sum * 10 + u32::from(d.wrapping_sub(b'0')));
     match u8::try_from(value) {
         Ok(value) if number && value <= PRIORITY_MAX && (digits[0] != b'0' || close == 1) => {
             (Priority::Is(value), after)
@@ -282,16 +281,10 @@ mod tests {
             (view.format, view.facility, view.severity),
             (Format::Rfc5424, Some(20), Some(5))
         );
-        assert_eq!(
-            view.time.unwrap().to_string(),
-            "2003-10-12T05:14:15.003000000Z"
-        );
+        assert_eq!(view.time.unwrap().to_string(), "2003-10-12T05:14:15.003000000Z");
         assert_eq!(view.hostname.as_deref(), Some("host"));
         assert_eq!(view.app_name.as_deref(), Some("app"));
-        assert_eq!(
-            (view.procid.as_deref(), view.msgid.as_deref()),
-            (Some("42"), Some("ID47"))
-        );
+        assert_eq!((view.procid.as_deref(), view.msgid.as_deref()), (Some("42"), Some("ID47")));
         assert_eq!(view.structured_data[0].parameters[1].value, "q\"]\\n\\z");
         assert_eq!(view.structured_data[1].id, "b");
         assert_eq!(
@@ -304,73 +297,25 @@ mod tests {
     #[test]
     fn what_devices_make_of_rfc3164_is_read() {
         for (raw, time, host, app, procid, message) in [
-            (
-                "<13>Nov 23 16:00:00 h tag[7]: m",
-                "2026-11-23T16:00:00",
-                "h",
-                "tag",
-                "7",
-                "m",
-            ),
-            (
-                "<13>Dec 31 23:59:59 h tag: m",
-                "2026-12-31T23:59:59",
-                "h",
-                "tag",
-                "",
-                "m",
-            ),
+            ("<13>Nov 23 16:00:00 h tag[7]: m", "2026-11-23T16:00:00", "h", "tag", "7", "m"),
+            ("<13>Dec 31 23:59:59 h tag: m", "2026-12-31T23:59:59", "h", "tag", "", "m"),
             // Nearer a year ago than in nine months.
-            (
-                "<13>Feb  1 00:00:00 h tag: m",
-                "2027-02-01T00:00:00",
-                "h",
-                "tag",
-                "",
-                "m",
-            ),
-            (
-                "<13>Mar  1 2018 18:46:11: %ASA-6: m",
-                "2018-03-01T18:46:11",
-                "",
-                "%ASA-6",
-                "",
-                "m",
-            ),
-            (
-                "<13>Nov 23 16:00:00 {\"a\":1}",
-                "2026-11-23T16:00:00",
-                "",
-                "",
-                "",
-                "{\"a\":1}",
-            ),
-            (
-                "Nov 23 16:00:00 h tag: m",
-                "2026-11-23T16:00:00",
-                "h",
-                "tag",
-                "",
-                "m",
-            ),
+            ("<13>Feb  1 00:00:00 h tag: m", "2027-02-01T00:00:00", "h", "tag", "", "m"),
+            ("<13>Mar  1 2018 18:46:11: %ASA-6: m", "2018-03-01T18:46:11", "", "%ASA-6", "", "m"),
+            ("<13>Nov 23 16:00:00 {\"a\":1}", "2026-11-23T16:00:00", "", "", "", "{\"a\":1}"),
+            ("Nov 23 16:00:00 h tag: m", "2026-11-23T16:00:00", "h", "tag", "", "m"),
         ] {
             let view = view(raw);
             assert_eq!(view.format, Format::Rfc3164, "{raw}");
             let text = view.time_if_utc.unwrap().to_string();
-            assert!(
-                text.starts_with(time) && view.time.is_none(),
-                "{raw}: {text}"
-            );
+            assert!(text.starts_with(time) && view.time.is_none(), "{raw}: {text}");
             assert_eq!(view.hostname.as_deref().unwrap_or_default(), host, "{raw}");
             assert_eq!(view.app_name.as_deref().unwrap_or_default(), app, "{raw}");
             assert_eq!(view.procid.as_deref().unwrap_or_default(), procid, "{raw}");
             assert_eq!(view.message, message, "{raw}");
         }
         let view = view("<13> 2026-11-23T16:00:00Z h tag[7]: m");
-        assert_eq!(
-            view.time.unwrap().to_string(),
-            "2026-11-23T16:00:00.000000000Z"
-        );
+        assert_eq!(view.time.unwrap().to_string(), "2026-11-23T16:00:00.000000000Z");
         assert_eq!(view.message, "m");
     }
 
@@ -382,20 +327,11 @@ mod tests {
             ("<013>1 - h a - - - m", Problem::PriorityMalformed),
             ("<13>0 - h a - - - m", Problem::VersionMalformed),
             ("<13>1 yesterday h a - - - m", Problem::TimestampMalformed),
-            (
-                "<13>1 2026-11-23t16:00:00Z h a - - - m",
-                Problem::TimestampUnusual,
-            ),
-            (
-                "<13>1 2026-11-23T16:00:00.1234567Z h a - - - m",
-                Problem::TimestampUnusual,
-            ),
+            ("<13>1 2026-11-23t16:00:00Z h a - - - m", Problem::TimestampUnusual),
+            ("<13>1 2026-11-23T16:00:00.1234567Z h a - - - m", Problem::TimestampUnusual),
             ("<13>1 - h\u{e4} a - - - m", Problem::HostnameMalformed),
             ("<13>1 - h a", Problem::HeaderIncomplete),
-            (
-                "<13>1 - h a - - [x y=z] m",
-                Problem::StructuredDataMalformed,
-            ),
+            ("<13>1 - h a - - [x y=z] m", Problem::StructuredDataMalformed),
             ("<13>1 - h a - - [x][x] m", Problem::StructuredDataDuplicate),
         ] {
             let view = view(raw);

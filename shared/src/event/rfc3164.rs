@@ -76,19 +76,13 @@ fn timestamp_at<'a>(
     let end = start + mark + length;
     envelope.timestamp = Some(Cow::Borrowed(&window[..mark + length]));
     let colon = usize::from(raw.get(end) == Some(&b':'));
-    let spaces = raw[end + colon..]
-        .iter()
-        .take_while(|&&byte| byte == b' ')
-        .count();
+    let spaces = raw[end + colon..].iter().take_while(|&&byte| byte == b' ').count();
     Some(end + colon + spaces)
 }
 
 /// The hostname, which is the first word unless that is already a tag; and where the tag begins.
 fn split_host(rest: &[u8]) -> (&[u8], usize) {
-    let end = rest
-        .iter()
-        .position(u8::is_ascii_whitespace)
-        .unwrap_or(rest.len());
+    let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
     let word = &rest[..end];
     // A tag has a colon after it or a process id in brackets; an IPv6 address has more colons.
     let colons = memchr::memchr_iter(b':', word).count();

@@ -22,10 +22,7 @@ pub(super) fn fill<'a>(envelope: &mut Envelope<'a>, raw: &'a [u8], at: usize) {
     envelope.format = Format::Rfc5424;
     let mut header = Header { raw, at };
     let version = header.word().unwrap_or_default();
-    match std::str::from_utf8(version)
-        .ok()
-        .and_then(|digits| digits.parse().ok())
-    {
+    match std::str::from_utf8(version).ok().and_then(|digits| digits.parse().ok()) {
         Some(value @ 1..=999) if version[0] != b'0' => envelope.version = Some(value),
         _ => envelope.note(Problem::VersionMalformed),
     }
@@ -113,11 +110,7 @@ fn structured_data<'a>(
     } else {
         while raw.get(at) == Some(&b'[') {
             let (element, end) = element(raw, at).ok_or(at)?;
-            if envelope
-                .structured_data
-                .iter()
-                .any(|earlier| earlier.id == element.id)
-            {
+            if envelope.structured_data.iter().any(|earlier| earlier.id == element.id) {
                 envelope.note(Problem::StructuredDataDuplicate);
             }
             envelope.structured_data.push(element);
@@ -185,14 +178,7 @@ fn value(raw: &[u8], start: usize) -> Option<(Cow<'_, str>, usize)> {
         }
     }
     let value = std::str::from_utf8(&raw[start..at]).ok()?;
-    Some((
-        if escaped {
-            Cow::Owned(unescape(value))
-        } else {
-            Cow::Borrowed(value)
-        },
-        at + 1,
-    ))
+    Some((if escaped { Cow::Owned(unescape(value)) } else { Cow::Borrowed(value) }, at + 1))
 }
 
 fn unescape(value: &str) -> String {

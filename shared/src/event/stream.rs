@@ -43,9 +43,7 @@ fn is_kube_audit(body: &[u8]) -> bool {
 fn is_falco(body: &[u8]) -> bool {
     has(&KEYS.rule, body)
         && has(&KEYS.priority, body)
-        && [&KEYS.output, &KEYS.output_fields, &KEYS.time]
-            .iter()
-            .any(|key| has(key, body))
+        && [&KEYS.output, &KEYS.output_fields, &KEYS.time].iter().any(|key| has(key, body))
 }
 
 /// Portainer's own two record types, by the keys they always have.
@@ -61,11 +59,7 @@ fn portainer_record(body: &[u8]) -> Option<Stream> {
 /// if its first bytes say so.
 fn portainer_text(raw: &[u8]) -> Stream {
     let window = &raw[..raw.len().min(TEXT_WINDOW_BYTES)];
-    let says = |word: &[u8]| {
-        window
-            .windows(word.len())
-            .any(|at| at.eq_ignore_ascii_case(word))
-    };
+    let says = |word: &[u8]| window.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
     if says(b"\"action\"") && !says(b"\"authenticationmethod\"") {
         Stream::PortainerActivity
     } else if AUTH_WORDS.iter().any(|word| says(word)) {
@@ -81,13 +75,8 @@ fn names(raw: &[u8]) -> Option<[&[u8]; 2]> {
     if window.first() != Some(&b'<') {
         return None;
     }
-    let close = window
-        .iter()
-        .take(PRIORITY_BYTES_MAX)
-        .position(|&byte| byte == b'>')?;
-    let mut words = window[close + 1..]
-        .split(|&byte| byte == b' ')
-        .filter(|word| !word.is_empty());
+    let close = window.iter().take(PRIORITY_BYTES_MAX).position(|&byte| byte == b'>')?;
+    let mut words = window[close + 1..].split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let first = words.next()?;
     if first.len() <= 3 && first.iter().all(u8::is_ascii_digit) {
         words.next()?;
@@ -101,10 +90,7 @@ fn names(raw: &[u8]) -> Option<[&[u8]; 2]> {
 
 /// Whether a header's name is `wanted`, alone or followed by `[PID]`, `:`, or after a path.
 fn is_name(name: &[u8], wanted: &[u8]) -> bool {
-    let end = name
-        .iter()
-        .position(|byte| b"[:".contains(byte))
-        .unwrap_or(name.len());
+    let end = name.iter().position(|byte| b"[:".contains(byte)).unwrap_or(name.len());
     let name = &name[..end];
     let base = memchr::memrchr(b'/', name).map_or(name, |at| &name[at + 1..]);
     base.eq_ignore_ascii_case(wanted)
@@ -186,11 +172,7 @@ mod tests {
                 "<13>Nov 23 16:00:00 h app[1]: ",
                 "<13>1 2026-11-23T16:00:00Z h a - - - \u{feff}",
             ] {
-                assert_eq!(
-                    recognise(format!("{header}{body}").as_bytes()),
-                    stream,
-                    "{header}"
-                );
+                assert_eq!(recognise(format!("{header}{body}").as_bytes()), stream, "{header}");
             }
         }
     }
@@ -202,18 +184,9 @@ mod tests {
                 "<134>1 2026-11-23T16:00:00Z portainer portainer 1 auth - {\"id\":1}",
                 Stream::PortainerAuth,
             ),
-            (
-                "<134>1 - h /opt/portainer 1 - - user login failed",
-                Stream::PortainerAuth,
-            ),
-            (
-                "<134>Nov 23 16:00:00 h portainer[1]: POST /stacks",
-                Stream::PortainerActivity,
-            ),
-            (
-                "<134> 2026-11-23T16:00:00Z portainer x[1]: m",
-                Stream::PortainerActivity,
-            ),
+            ("<134>1 - h /opt/portainer 1 - - user login failed", Stream::PortainerAuth),
+            ("<134>Nov 23 16:00:00 h portainer[1]: POST /stacks", Stream::PortainerActivity),
+            ("<134> 2026-11-23T16:00:00Z portainer x[1]: m", Stream::PortainerActivity),
             (
                 r#"<134>1 - portainer p - - - {"Username":"a","AuthenticationMethod":"LDAP","Action":"x"}"#,
                 Stream::PortainerAuth,
@@ -222,10 +195,7 @@ mod tests {
                 r#"<134>1 - portainer p - - - {"Username":"a","ResourceType":"stack","Action":"x"}"#,
                 Stream::PortainerActivity,
             ),
-            (
-                "<12>Nov 23 16:00:00 h falco: 16:00:00.1: Notice A shell",
-                Stream::Falco,
-            ),
+            ("<12>Nov 23 16:00:00 h falco: 16:00:00.1: Notice A shell", Stream::Falco),
             ("<13>1 - h app - - - portainer falco", Stream::Other),
         ] {
             assert_eq!(recognise(raw.as_bytes()), stream, "{raw}");

@@ -21,11 +21,7 @@ pub(super) fn rfc3339(text: &str) -> Option<(Nanos, Option<Problem>)> {
     if bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
-    let date = (
-        number(&date[..4])?,
-        number(&date[5..7])?,
-        number(&date[8..])?,
-    );
+    let date = (number(&date[..4])?, number(&date[5..7])?, number(&date[8..])?);
     let (clock, rest) = rest[1..].split_at_checked(8)?;
     let (hour, minute, second) = clock_time(clock)?;
     let (nanos, digits, rest) = fraction(rest)?;
@@ -56,9 +52,7 @@ pub(super) struct Bsd {
 
 pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
     let name = text.get(..3)?;
-    let (month, _) = (1..)
-        .zip(MONTHS)
-        .find(|(_, month)| name.eq_ignore_ascii_case(month))?;
+    let (month, _) = (1..).zip(MONTHS).find(|(_, month)| name.eq_ignore_ascii_case(month))?;
     let mut rest = text[3..].strip_prefix(' ')?;
     rest = rest.trim_start_matches(' ');
     let (day, after) = digits(rest, 2)?;
@@ -79,10 +73,7 @@ pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
         && let Some((value, after)) = rest.strip_prefix(' ').and_then(|rest| digits(rest, 4))
         && rest.len() - after.len() == 5
         && (1970..=2200).contains(&value)
-        && after
-            .as_bytes()
-            .first()
-            .is_none_or(|byte| b" :".contains(byte))
+        && after.as_bytes().first().is_none_or(|byte| b" :".contains(byte))
     {
         year = Some(value);
         rest = after;
@@ -90,10 +81,7 @@ pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
     let mut offset = None;
     for (name, seconds) in [("Z", 0), (" UTC", 0), (" GMT", 0)] {
         if let Some(after) = rest.strip_prefix(name)
-            && after
-                .as_bytes()
-                .first()
-                .is_none_or(|byte| b" :".contains(byte))
+            && after.as_bytes().first().is_none_or(|byte| b" :".contains(byte))
         {
             offset = Some(seconds);
             rest = after;
@@ -113,12 +101,7 @@ pub(super) fn bsd(text: &str, received: Nanos) -> Option<Bsd> {
         None => nearest_year(received, time_in),
     };
     let zone_known = offset.is_some();
-    Some(Bsd {
-        bytes: text.len() - rest.len(),
-        year_known: year.is_some(),
-        zone_known,
-        time,
-    })
+    Some(Bsd { bytes: text.len() - rest.len(), year_known: year.is_some(), zone_known, time })
 }
 
 fn nearest_year(received: Nanos, time_in: impl Fn(i32) -> Option<Nanos>) -> Option<Nanos> {
@@ -141,10 +124,7 @@ fn civil_time(
     // RFC 5424 forbids second 60; a clock that ticks it gets the last second of the minute.
     let time =
         civil::Time::new(small(hour)?, small(minute)?, small(second.min(59))?, nanos).ok()?;
-    let stamp = Offset::from_seconds(offset)
-        .ok()?
-        .to_timestamp(date.to_datetime(time))
-        .ok()?;
+    let stamp = Offset::from_seconds(offset).ok()?.to_timestamp(date.to_datetime(time)).ok()?;
     i64::try_from(stamp.as_nanosecond()).ok().map(Nanos)
 }
 
@@ -154,11 +134,7 @@ fn clock_time(text: &str) -> Option<(i32, i32, i32)> {
     if bytes.len() != 8 || bytes[2] != b':' || bytes[5] != b':' || !text.is_ascii() {
         return None;
     }
-    let (hour, minute, second) = (
-        number(&text[..2])?,
-        number(&text[3..5])?,
-        number(&text[6..])?,
-    );
+    let (hour, minute, second) = (number(&text[..2])?, number(&text[3..5])?, number(&text[6..])?);
     (hour < 24 && minute < 60 && second <= 60).then_some((hour, minute, second))
 }
 
@@ -198,23 +174,16 @@ fn offset_seconds(text: &str) -> Option<i32> {
 }
 
 fn number(text: &str) -> Option<i32> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// One to `most` digits at the start of a text.
 fn digits(text: &str, most: usize) -> Option<(i32, &str)> {
-    let count = text
-        .bytes()
-        .take(most)
-        .take_while(u8::is_ascii_digit)
-        .count();
+    let count = text.bytes().take(most).take_while(u8::is_ascii_digit).count();
     Some((number(text.get(..count)?)?, &text[count..]))
 }
 
 const FRACTION_DIGITS_MAX: usize = 6;
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

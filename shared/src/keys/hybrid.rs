@@ -71,11 +71,7 @@ impl Recipient for HybridRecipient {
         )
         .map_err(|_| EncryptError::Io(std::io::Error::other("hybrid encapsulation failed")))?;
         let share = base64_no_pad(&share.to_bytes());
-        let stanza = Stanza {
-            tag: STANZA_TAG.to_owned(),
-            args: vec![share],
-            body,
-        };
+        let stanza = Stanza { tag: STANZA_TAG.to_owned(), args: vec![share], body };
         Ok((vec![stanza], HashSet::from([LABEL.to_owned()])))
     }
 }
@@ -90,10 +86,7 @@ impl fmt::Debug for HybridIdentity {
     }
 }
 
-#[cfg_attr(
-    not(feature = "open"),
-    allow(dead_code, reason = "only the low side holds identities")
-)]
+#[cfg_attr(not(feature = "open"), allow(dead_code, reason = "only the low side holds identities"))]
 impl HybridIdentity {
     pub(crate) fn generate() -> Self {
         Self(XWing::gen_keypair().0)
@@ -114,9 +107,7 @@ impl HybridIdentity {
         if bytes.len() != SEED_BYTES {
             return None;
         }
-        <XWing as Kem>::PrivateKey::from_bytes(&bytes)
-            .ok()
-            .map(Self)
+        <XWing as Kem>::PrivateKey::from_bytes(&bytes).ok().map(Self)
     }
 }
 
@@ -148,7 +139,7 @@ impl Identity for HybridIdentity {
         // A stanza for another recipient looks the same: it just does not open.
         let opened = Zeroizing::new(opened.ok()?);
         Some(Ok(FileKey::init_with_mut(|key| {
-            key.copy_from_slice(&opened)
+            key.copy_from_slice(&opened);
         })))
     }
 }
@@ -159,34 +150,35 @@ fn is_low_order(share: &[u8]) -> bool {
     let Some(x25519) = share.len().checked_sub(32).map(|start| &share[start..]) else {
         return true;
     };
-    // The points of small order, as in libsodium's blacklist; the top bit is ignored by X25519.
-    const LOW_ORDER: [[u8; 32]; 7] = {
-        let mut points = [[0_u8; 32]; 7];
-        points[1][0] = 1;
-        points[2] = [
-            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f,
-            0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16,
-            0x5f, 0x49, 0xb8, 0x00,
-        ];
-        points[3] = [
-            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83,
-            0xef, 0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd,
-            0xd0, 0x9f, 0x11, 0x57,
-        ];
-        let mut at = 4;
-        while at < 7 {
-            points[at] = [0xff; 32];
-            points[at][0] = 0xec + (at as u8 - 4);
-            points[at][31] = 0x7f;
-            at += 1;
-        }
-        points
-    };
     let mut masked = [0; 32];
     masked.copy_from_slice(x25519);
     masked[31] &= 0x7f;
     LOW_ORDER.contains(&masked)
 }
+
+/// The points of small order, as in libsodium's blacklist; the top bit is ignored by X25519.
+const LOW_ORDER: [[u8; 32]; 7] = {
+    let mut points = [[0_u8; 32]; 7];
+    points[1][0] = 1;
+    points[2] = [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ];
+    points[3] = [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ];
+    let mut at = 4;
+    while at < 7 {
+        points[at] = [0xff; 32];
+        points[at][0] = 0xec + (at as u8 - 4);
+        points[at][31] = 0x7f;
+        at += 1;
+    }
+    points
+};
 
 fn decode(text: &str, hrp: &str) -> Option<Vec<u8>> {
     let (found, data, variant) = bech32::decode(text).ok()?;
@@ -203,9 +195,7 @@ fn base64_no_pad(bytes: &[u8]) -> String {
 
 fn decode_base64_no_pad(text: &str) -> Option<Vec<u8>> {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD_NO_PAD
-        .decode(text)
-        .ok()
+    base64::engine::general_purpose::STANDARD_NO_PAD.decode(text).ok()
 }
 
 #[cfg(test)]
@@ -222,10 +212,7 @@ mod tests {
         assert_eq!(public.len(), 1959);
         assert!(public.starts_with("age1pq1"));
         assert_eq!(again.to_public().to_string(), public);
-        assert_eq!(
-            public.parse::<HybridRecipient>().unwrap().to_string(),
-            public
-        );
+        assert_eq!(public.parse::<HybridRecipient>().unwrap().to_string(), public);
     }
 
     #[test]

@@ -13,14 +13,14 @@ use super::{KeyError, PublicHalf, PublicKey, Side, load_secret, store_new_secret
 pub struct Identities(Vec<IdentityKey>);
 
 enum IdentityKey {
-    Hybrid(HybridIdentity),
+    Hybrid(Box<HybridIdentity>),
     X25519(age::x25519::Identity),
 }
 
 impl IdentityKey {
     fn parse(line: &str) -> Option<Self> {
         HybridIdentity::parse(line)
-            .map(Self::Hybrid)
+            .map(|key| Self::Hybrid(Box::new(key)))
             .or_else(|| line.parse().ok().map(Self::X25519))
     }
 
@@ -93,9 +93,14 @@ impl Identities {
         self.0.iter().map(|key| key_id(&key.public())).collect()
     }
 
-    pub(crate) fn as_age(&self) -> impl Iterator<Item = &dyn age::Identity> {
-        self.0.iter().map(|key| match key {
-            IdentityKey::Hybrid(key) => key as &dyn age::Identity,
+    /// The keys among these that a header names as recipients.
+    pub(crate) fn named<'a>(
+        &'a self,
+        recipients: &'a [String],
+    ) -> impl Iterator<Item = &'a dyn age::Identity> {
+        let named = |key: &&IdentityKey| recipients.contains(&key_id(&key.public()));
+        self.0.iter().filter(named).map(|key| match key {
+            IdentityKey::Hybrid(key) => key.as_ref() as &dyn age::Identity,
             IdentityKey::X25519(key) => key as &dyn age::Identity,
         })
     }
@@ -105,20 +110,14 @@ impl Identities {
 pub fn generate_identity(path: &Path, name: &str, hybrid: bool) -> Result<PublicHalf, KeyError> {
     let (key, text) = if hybrid {
         let key = HybridIdentity::generate();
-        let text = key
-            .to_text()
-            .map_err(|err| KeyError::malformed(path, err.to_string()))?;
-        (IdentityKey::Hybrid(key), text)
+        let text = key.to_text().map_err(|err| KeyError::malformed(path, err.to_string()))?;
+        (IdentityKey::Hybrid(Box::new(key)), text)
     } else {
         let key = age::x25519::Identity::generate();
         let text = key.to_string().expose_secret().to_owned().into();
         (IdentityKey::X25519(key), text)
     };
-    let half = PublicHalf {
-        side: Side::Low,
-        name: name.to_owned(),
-        key: key.public(),
-    };
+    let half = PublicHalf { side: Side::Low, name: name.to_owned(), key: key.public() };
     let file = zeroize::Zeroizing::new(format!("# public key: {}\n{}\n", half.key, *text));
     store_new_secret(path, &file)?;
     Ok(half)

@@ -106,10 +106,7 @@ impl KeyError {
     }
 
     fn malformed(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
+        Self::Malformed { path: path.to_owned(), problem: problem.into() }
     }
 }
 
@@ -118,10 +115,7 @@ impl KeyError {
 /// The file is opened without following a link, and what was opened is what is checked: a regular
 /// file, owned by us or root, closed to group and others.
 pub fn load_secret(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let exposed = |problem| KeyError::Exposed {
-        path: path.to_owned(),
-        problem,
-    };
+    let exposed = |problem| KeyError::Exposed { path: path.to_owned(), problem };
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
@@ -130,10 +124,7 @@ pub fn load_secret(path: &Path) -> Result<Zeroizing<String>, KeyError> {
             if source.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) {
                 exposed("is a symbolic link")
             } else {
-                KeyError::Io {
-                    path: path.to_owned(),
-                    source,
-                }
+                KeyError::Io { path: path.to_owned(), source }
             }
         })?;
     let meta = file.metadata().map_err(KeyError::io(path))?;
@@ -162,9 +153,7 @@ fn load_public(path: &Path) -> Result<String, KeyError> {
 
 fn read_capped(file: File, path: &Path) -> Result<String, KeyError> {
     let mut text = String::with_capacity(4096);
-    file.take(KEY_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(KeyError::io(path))?;
+    file.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(KeyError::io(path))?;
     if text.len() as u64 > KEY_FILE_BYTES_MAX {
         return Err(KeyError::malformed(path, "is too long for a key file"));
     }
@@ -174,9 +163,7 @@ fn read_capped(file: File, path: &Path) -> Result<String, KeyError> {
 /// Writes a new secret with mode 0600; refuses to replace one.
 fn store_new_secret(path: &Path, text: &str) -> Result<(), KeyError> {
     if path.symlink_metadata().is_ok() {
-        return Err(KeyError::Exists {
-            path: path.to_owned(),
-        });
+        return Err(KeyError::Exists { path: path.to_owned() });
     }
     crate::durable::write(path, text.as_bytes(), 0o600).map_err(KeyError::io(path))
 }
@@ -193,19 +180,11 @@ mod tests {
         let path = dir.path().join("k");
         store_new_secret(&path, "secret").unwrap();
         assert_eq!(load_secret(&path).unwrap().as_str(), "secret");
-        assert!(matches!(
-            store_new_secret(&path, "other"),
-            Err(KeyError::Exists { .. })
-        ));
+        assert!(matches!(store_new_secret(&path, "other"), Err(KeyError::Exists { .. })));
 
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(
-            load_secret(&link)
-                .unwrap_err()
-                .to_string()
-                .contains("symbolic link")
-        );
+        assert!(load_secret(&link).unwrap_err().to_string().contains("symbolic link"));
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let message = load_secret(&path).unwrap_err().to_string();

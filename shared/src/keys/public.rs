@@ -87,9 +87,7 @@ pub struct PublicHalf {
 impl PublicHalf {
     /// Reads a public half from a file and checks its fingerprint.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        load_public(path)?
-            .parse()
-            .map_err(|problem: &str| KeyError::malformed(path, problem))
+        load_public(path)?.parse().map_err(|problem: &str| KeyError::malformed(path, problem))
     }
 
     /// Eight groups of five digits (132 bits) for people to compare.
@@ -97,39 +95,27 @@ impl PublicHalf {
         let hash = Sha256::digest(self.signed_lines());
         let groups = hash.chunks_exact(4).map(|chunk| {
             let value = u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-            format!("{:05}", u64::from(value) * 100_000 >> 32)
+            format!("{:05}", (u64::from(value) * 100_000) >> 32)
         });
         groups.collect::<Vec<_>>().join(" ")
     }
 
     /// A file name for it: `NAME-XXXXXXXX.pub`, with the first digits of the fingerprint.
     pub fn file_name(&self) -> String {
-        let digits: String = self
-            .fingerprint()
-            .chars()
-            .filter(char::is_ascii_digit)
-            .take(8)
-            .collect();
+        let digits: String =
+            self.fingerprint().chars().filter(char::is_ascii_digit).take(8).collect();
         format!("{}-{digits}.pub", self.name)
     }
 
     fn signed_lines(&self) -> String {
         let Self { side, name, key } = self;
-        format!(
-            "penstock-public 1\nside {}\nname {name}\nkey {key}\n",
-            side.as_str()
-        )
+        format!("penstock-public 1\nside {}\nname {name}\nkey {key}\n", side.as_str())
     }
 }
 
 impl fmt::Display for PublicHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}fingerprint {}\n",
-            self.signed_lines(),
-            self.fingerprint()
-        )
+        writeln!(f, "{}fingerprint {}", self.signed_lines(), self.fingerprint())
     }
 }
 
@@ -138,13 +124,8 @@ impl FromStr for PublicHalf {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut lines = text.lines().map(str::trim_end);
-        let mut field = |name: &str| {
-            lines
-                .next()?
-                .strip_prefix(name)?
-                .strip_prefix(' ')
-                .map(ToOwned::to_owned)
-        };
+        let mut field =
+            |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(ToOwned::to_owned);
         if field("penstock-public").as_deref() != Some("1") {
             return Err("is no Penstock public half (it should begin with \"penstock-public 1\")");
         }
@@ -155,8 +136,7 @@ impl FromStr for PublicHalf {
         };
         let name = field("name").ok_or("line 3 should give the name")?;
         // The rule for origins keeps a name safe as a file name and in allowed_signers.
-        name.parse::<OriginId>()
-            .map_err(|_| "line 3 holds a name that is not allowed")?;
+        name.parse::<OriginId>().map_err(|_| "line 3 holds a name that is not allowed")?;
         let key = field("key").and_then(|key| PublicKey::parse(&key));
         let key = key.ok_or("line 4 holds no key that can be used")?;
         let half = Self { side, name, key };

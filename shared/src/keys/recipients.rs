@@ -1,5 +1,6 @@
 //! Those whom the high side encrypts to.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -19,9 +20,7 @@ impl Recipients {
         let dir = keys_dir.join(RECIPIENTS_DIR);
         let mut halves = Vec::new();
         let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(KeyError::io(&dir))?,
+            Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(KeyError::io(&dir))?,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(err) => return Err(KeyError::io(&dir)(err)),
         };
@@ -30,10 +29,7 @@ impl Recipients {
             if path.extension().is_some_and(|extension| extension == "pub") {
                 let half = PublicHalf::load(&path)?;
                 if half.side == Side::High {
-                    return Err(KeyError::malformed(
-                        &path,
-                        "is the public half of a high side",
-                    ));
+                    return Err(KeyError::malformed(&path, "is the public half of a high side"));
                 }
                 halves.push(half);
             }
@@ -48,14 +44,8 @@ impl Recipients {
     pub fn new(mut halves: Vec<PublicHalf>) -> Result<Self, Option<&'static str>> {
         halves.sort_by_key(|half| half.key.to_string());
         halves.dedup_by_key(|half| half.key.to_string());
-        let hybrid = halves
-            .iter()
-            .filter(|half| matches!(half.key, PublicKey::Hybrid(_)))
-            .count();
-        if halves
-            .iter()
-            .any(|half| matches!(half.key, PublicKey::Ed25519(_)))
-        {
+        let hybrid = halves.iter().filter(|half| matches!(half.key, PublicKey::Hybrid(_))).count();
+        if halves.iter().any(|half| matches!(half.key, PublicKey::Ed25519(_))) {
             return Err(Some("holds a signing key, which can't receive"));
         }
         if hybrid != 0 && hybrid != halves.len() {
@@ -66,11 +56,7 @@ impl Recipients {
         if halves.len() > RECIPIENTS_MAX {
             return Err(Some("holds more than 15 recipients"));
         }
-        if halves.is_empty() {
-            Err(None)
-        } else {
-            Ok(Self(halves))
-        }
+        if halves.is_empty() { Err(None) } else { Ok(Self(halves)) }
     }
 
     /// Stores a low side's public half; returns false when it was there already.
@@ -118,6 +104,9 @@ pub(crate) fn key_id(key: &PublicKey) -> String {
         PublicKey::X25519(_) => "x25519",
     };
     let hash = Sha256::digest(key.to_string());
-    let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind}:{digits}")
+    let mut id = format!("{kind}:");
+    for byte in &hash[..8] {
+        let _ = write!(id, "{byte:02x}");
+    }
+    id
 }

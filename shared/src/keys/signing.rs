@@ -47,18 +47,12 @@ impl SigningKey {
             self.0.public_key().key_data().clone(),
             "",
         )));
-        PublicHalf {
-            side: Side::High,
-            name: name.to_owned(),
-            key,
-        }
+        PublicHalf { side: Side::High, name: name.to_owned(), key }
     }
 
     /// An SSHSIG over a message in the namespace of bundles, as text. Its length is always the same.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<String, ssh_key::Error> {
-        self.0
-            .sign(BUNDLE_NAMESPACE, HashAlg::Sha512, message)?
-            .to_pem(LineEnding::LF)
+        self.0.sign(BUNDLE_NAMESPACE, HashAlg::Sha512, message)?.to_pem(LineEnding::LF)
     }
 }
 

@@ -5,6 +5,7 @@
 //! `namespaces`, `valid-after` and `valid-before`, and Ed25519 keys; anything else is refused
 //! rather than passed over, since a restriction that is not understood must not be dropped.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use ssh_key::HashAlg;
@@ -55,10 +56,7 @@ pub enum SignerProblem {
 impl Trust {
     /// Loads `allowed_signers` and `revoked_keys` of a key folder. A missing file is an empty one.
     pub fn load_dir(keys_dir: &Path) -> Result<Self, KeyError> {
-        Self::load(
-            &keys_dir.join(ALLOWED_SIGNERS_FILE),
-            &keys_dir.join(REVOKED_KEYS_FILE),
-        )
+        Self::load(&keys_dir.join(ALLOWED_SIGNERS_FILE), &keys_dir.join(REVOKED_KEYS_FILE))
     }
 
     /// Loads the two files. A missing file is an empty one.
@@ -83,10 +81,7 @@ impl Trust {
     pub fn add(keys_dir: &Path, half: &PublicHalf, validity: Validity) -> Result<bool, KeyError> {
         let path: PathBuf = keys_dir.join(ALLOWED_SIGNERS_FILE);
         let PublicKey::Ed25519(key) = &half.key else {
-            return Err(KeyError::malformed(
-                &path,
-                "only the public half of a high side can sign",
-            ));
+            return Err(KeyError::malformed(&path, "only the public half of a high side can sign"));
         };
         let known = Self::load_dir(keys_dir)?;
         let same = |signer: &Signer| {
@@ -96,23 +91,16 @@ impl Trust {
             return Ok(false);
         }
         let mut options = format!("namespaces=\"{BUNDLE_NAMESPACE}\"");
-        for (name, time) in [
-            ("valid-after", validity.after),
-            ("valid-before", validity.before),
-        ] {
+        for (name, time) in [("valid-after", validity.after), ("valid-before", validity.before)] {
             if let Some(time) = time {
-                options.push_str(&format!(",{name}=\"{}\"", openssh_time(time)));
+                let _ = write!(options, ",{name}=\"{}\"", openssh_time(time));
             }
         }
-        let mut text = if path.exists() {
-            load_public(&path)?
-        } else {
-            String::new()
-        };
+        let mut text = if path.exists() { load_public(&path)? } else { String::new() };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        text.push_str(&format!("{} {options} {}\n", half.name, half.key));
+        let _ = writeln!(text, "{} {options} {}", half.name, half.key);
         crate::durable::write(&path, text.as_bytes(), 0o644).map_err(KeyError::io(&path))?;
         Ok(true)
     }
@@ -132,11 +120,7 @@ impl Trust {
         fingerprint: &str,
         now: Nanos,
     ) -> Result<&ssh_key::PublicKey, SignerProblem> {
-        let mut of_origin = self
-            .signers
-            .iter()
-            .filter(|s| s.origin == *origin)
-            .peekable();
+        let mut of_origin = self.signers.iter().filter(|s| s.origin == *origin).peekable();
         if of_origin.peek().is_none() {
             return Err(SignerProblem::UnknownOrigin);
         }
@@ -166,13 +150,8 @@ fn content_lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
         }
         Err(err) => return Err(err),
     };
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim().to_owned()));
-    Ok(lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .collect())
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim().to_owned()));
+    Ok(lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect())
 }
 
 fn parse_signer(line: &str) -> Result<Signer, &'static str> {
@@ -187,9 +166,8 @@ fn parse_signer(line: &str) -> Result<Signer, &'static str> {
     let mut validity = Validity::default();
     let mut namespace = options.is_empty();
     for option in options.split(',').filter(|option| !option.is_empty()) {
-        let (name, value) = option
-            .split_once('=')
-            .ok_or("holds an option that is not understood")?;
+        let (name, value) =
+            option.split_once('=').ok_or("holds an option that is not understood")?;
         let value = value.trim_matches('"');
         match name {
             "namespaces" => namespace = value == BUNDLE_NAMESPACE,
@@ -203,14 +181,8 @@ fn parse_signer(line: &str) -> Result<Signer, &'static str> {
     }
     let key =
         ssh_key::PublicKey::from_openssh(key.trim()).map_err(|_| "ends with no public key")?;
-    key.key_data()
-        .ed25519()
-        .ok_or("its key is no Ed25519 key")?;
-    Ok(Signer {
-        origin,
-        validity,
-        key,
-    })
+    key.key_data().ed25519().ok_or("its key is no Ed25519 key")?;
+    Ok(Signer { origin, validity, key })
 }
 
 /// ssh-keygen's `YYYYMMDD[HHMM[SS]]Z`; without the Z it would be local time, which we refuse.
@@ -224,12 +196,8 @@ fn parse_openssh_time(text: &str) -> Result<Nanos, &'static str> {
         _ => return Err(PROBLEM),
     };
     let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", &full).map_err(|_| PROBLEM)?;
-    let time = jiff::tz::Offset::UTC
-        .to_timestamp(time)
-        .map_err(|_| PROBLEM)?;
-    i64::try_from(time.as_nanosecond())
-        .map(Nanos)
-        .map_err(|_| PROBLEM)
+    let time = jiff::tz::Offset::UTC.to_timestamp(time).map_err(|_| PROBLEM)?;
+    i64::try_from(time.as_nanosecond()).map(Nanos).map_err(|_| PROBLEM)
 }
 
 fn openssh_time(time: Nanos) -> String {
@@ -267,27 +235,14 @@ mod tests {
         for (origin, print, now, problem) in [
             ("plant-8", print.as_str(), now, SignerProblem::UnknownOrigin),
             ("plant-7", "SHA256:x", now, SignerProblem::UnknownKey),
-            (
-                "plant-7",
-                &print,
-                at("20241231235959Z"),
-                SignerProblem::NotValidNow,
-            ),
-            (
-                "plant-7",
-                &print,
-                at("20300101Z"),
-                SignerProblem::NotValidNow,
-            ),
+            ("plant-7", &print, at("20241231235959Z"), SignerProblem::NotValidNow),
+            ("plant-7", &print, at("20300101Z"), SignerProblem::NotValidNow),
         ] {
             let origin = origin.parse().unwrap();
             assert_eq!(known.signer(&origin, print, now).unwrap_err(), problem);
         }
         let known = trust(&line, &format!("{KEY}\n")).unwrap();
-        assert_eq!(
-            known.signer(&plant, &print, now).unwrap_err(),
-            SignerProblem::Revoked
-        );
+        assert_eq!(known.signer(&plant, &print, now).unwrap_err(), SignerProblem::Revoked);
     }
 
     #[test]
@@ -302,18 +257,12 @@ mod tests {
             "plant-7".to_owned(),
         ] {
             let message = trust(&line, "").unwrap_err().to_string();
-            assert!(
-                message.contains("allowed_signers: line 1"),
-                "{line}: {message}"
-            );
+            assert!(message.contains("allowed_signers: line 1"), "{line}: {message}");
         }
     }
 
     #[test]
     fn times_print_as_ssh_keygen_reads_them() {
-        assert_eq!(
-            openssh_time(parse_openssh_time("20260102030405Z").unwrap()),
-            "20260102030405Z"
-        );
+        assert_eq!(openssh_time(parse_openssh_time("20260102030405Z").unwrap()), "20260102030405Z");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::peers::Peer;
 use super::table::{Row, Sample, Table};
-use super::{Options, progress};
+use super::{Options, note};
 use crate::agents::Pair;
 use crate::load::{Framing, Plan, Target, send};
 use crate::process::disk_bytes;
@@ -43,46 +43,25 @@ pub(super) fn run(options: &Options, ours: bool, peers: bool, table: &mut Table)
         variants.push(Variant::penstock(Sealing::Later, 1, None, messages));
         variants.push(Variant::penstock(Sealing::Later, 8, None, messages));
         for connections in [1, 4, 8] {
-            variants.push(Variant::penstock(
-                Sealing::Later,
-                connections,
-                Some(800),
-                messages,
-            ));
+            variants.push(Variant::penstock(Sealing::Later, connections, Some(800), messages));
         }
         variants.push(Variant::penstock(Sealing::Default, 4, None, messages));
     }
     if peers {
         variants.extend(Peer::available(&options.peers).into_iter().map(|peer| {
-            let messages = if peer.syncs() {
-                options.synced_messages
-            } else {
-                messages
-            };
-            let row = Row::new(
-                "peers",
-                format!("{}, 4 connections, 750 B", peer.name()),
-                "records/s",
-            );
-            Variant {
-                subject: Subject::Peer(peer),
-                connections: 4,
-                size: None,
-                messages,
-                row,
-            }
+            let messages = if peer.syncs() { options.synced_messages } else { messages };
+            let row =
+                Row::new("peers", format!("{}, 4 connections, 750 B", peer.name()), "records/s");
+            Variant { subject: Subject::Peer(peer), connections: 4, size: None, messages, row }
         }));
     }
     for round in 1..=options.rounds {
         for variant in &mut variants {
-            progress(&format!("round {round}: {}", variant.row.subject));
             let sample = variant.measure();
-            variant.row.samples.push(sample);
+            note(round, &mut variant.row, sample);
         }
     }
-    table
-        .rows
-        .extend(variants.into_iter().map(|variant| variant.row));
+    table.rows.extend(variants.into_iter().map(|variant| variant.row));
 }
 
 impl Variant {
@@ -98,13 +77,7 @@ impl Variant {
         );
         let mut row = Row::new("ingest", subject, "records/s");
         note.clone_into(&mut row.note);
-        Self {
-            subject: Subject::Penstock { sealing },
-            connections,
-            size,
-            messages,
-            row,
-        }
+        Self { subject: Subject::Penstock { sealing }, connections, size, messages, row }
     }
 
     fn measure(&self) -> Sample {
@@ -141,15 +114,10 @@ impl Variant {
         let closed = Instant::now();
         let received = || {
             pair.high.status()["lanes"].as_array().map_or(0, |lanes| {
-                lanes
-                    .iter()
-                    .filter_map(|lane| lane["received"].as_u64())
-                    .sum::<u64>()
+                lanes.iter().filter_map(|lane| lane["received"].as_u64()).sum::<u64>()
             })
         };
-        wait_until(PATIENCE, "every record in the buffer", || {
-            received() == self.messages
-        });
+        wait_until(PATIENCE, "every record in the buffer", || received() == self.messages);
         let seconds = report.seconds + closed.elapsed().as_secs_f64();
         let cost = agent.cost();
         let millions = self.messages as f64 / 1e6;

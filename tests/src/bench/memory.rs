@@ -28,20 +28,12 @@ pub(super) fn run(options: &Options, table: &mut Table) {
     let high = pair.high.start();
     // Enough for one bundle and not for a second.
     let count = (mib << 20) / MESSAGE_BYTES * 3 / 2;
-    let plan = Plan {
-        connections: 4,
-        ..Plan::new(Target::Tcp(address), count)
-    };
+    let plan = Plan { connections: 4, ..Plan::new(Target::Tcp(address), count) };
     assert_eq!(send(&plan).expect("the agent can be reached").sent, count);
-    wait_until(SEAL_DEADLINE, "one bundle", || {
-        !bundles_in(&pair.high.outbox()).is_empty()
-    });
-    let manifest_records = pair.high.status()["lanes"].as_array().map_or(0, |lanes| {
-        lanes
-            .iter()
-            .filter_map(|lane| lane["sealed"].as_u64())
-            .sum::<u64>()
-    });
+    wait_until(SEAL_DEADLINE, "one bundle", || !bundles_in(&pair.high.outbox()).is_empty());
+    let manifest_records = pair.high.status()["lanes"]
+        .as_array()
+        .map_or(0, |lanes| lanes.iter().filter_map(|lane| lane["sealed"].as_u64()).sum::<u64>());
     let high_mib = high.cost().memory_bytes_max as f64 / MIB;
 
     let low = pair.low.start();
@@ -56,15 +48,8 @@ pub(super) fn run(options: &Options, table: &mut Table) {
         ("penstock-high, taking and sealing", high_mib),
         ("penstock-low, importing and delivering", low_mib),
     ] {
-        let mut row = Row::new(
-            "memory",
-            format!("{subject} {mib} MiB in one bundle"),
-            "MiB",
-        );
-        row.samples.push(Sample {
-            figure: memory,
-            ..Sample::default()
-        });
+        let mut row = Row::new("memory", format!("{subject} {mib} MiB in one bundle"), "MiB");
+        row.samples.push(Sample { figure: memory, ..Sample::default() });
         row.note = format!("peak; {manifest_records} records");
         table.rows.push(row);
     }

@@ -42,6 +42,12 @@ pub fn run(options: &Options) -> Table {
 
 type Measurement = fn(&Options, &mut Table);
 
+/// Notes what a round gave, and tells it.
+fn note(round: u64, row: &mut Row, sample: Sample) {
+    progress(&format!("round {round}: {}: {:.1} {}", row.subject, sample.figure, row.unit));
+    row.samples.push(sample);
+}
+
 /// Tells on standard error what goes on; the table is for standard output.
 fn progress(what: &str) {
     eprintln!("bench: {what}");

@@ -21,7 +21,7 @@ pub(super) enum Peer {
     /// A Disk queue; with `sync`, every message is synced.
     Rsyslog { sync: bool },
     /// disk-buffer with reliable(yes), from an unpacked package.
-    SyslogNg { root: PathBuf },
+    SyslogNg { program: PathBuf },
 }
 
 impl Peer {
@@ -33,12 +33,9 @@ impl Peer {
         } else {
             progress("rsyslog is not here; it comes with: apt-get install rsyslog");
         }
-        let root = unpacked.join("syslog-ng");
-        if root.join("usr/sbin/syslog-ng").is_file() {
-            // It is started from another folder.
-            peers.push(Self::SyslogNg {
-                root: root.canonicalize().unwrap_or(root),
-            });
+        let program = unpacked.join("syslog-ng/run");
+        if program.is_file() {
+            peers.push(Self::SyslogNg { program });
         } else {
             progress("syslog-ng is not here; it comes with: packaging/scripts/bench-peers.sh");
         }
@@ -60,23 +57,16 @@ impl Peer {
     /// One round. The time ends when the peer has read everything: nothing more can be asked of a
     /// queue that does not sync.
     pub(super) fn measure(&self, plan: &Plan) -> Sample {
-        let Target::Tcp(address) = plan.target else {
-            panic!("peers are measured over TCP")
-        };
+        let Target::Tcp(address) = plan.target else { panic!("peers are measured over TCP") };
         let sandbox = Sandbox::new("bench-peer");
         let spool = sandbox.dir("spool");
         let process = match self {
             Self::Rsyslog { sync } => start_rsyslog(&sandbox, &spool, address, *sync),
-            Self::SyslogNg { root } => start_syslog_ng(root, &sandbox, &spool, address),
+            Self::SyslogNg { program } => start_syslog_ng(program, &sandbox, &spool, address),
         };
         let before = process.cost();
         let report = send(plan).expect("the peer can be reached");
-        assert_eq!(
-            report.sent,
-            plan.count,
-            "{} broke a connection",
-            self.name()
-        );
+        assert_eq!(report.sent, plan.count, "{} broke a connection", self.name());
         let disk = settled_bytes(&spool);
         let cost = process.cost();
         let count = plan.count as f64;
@@ -91,11 +81,7 @@ impl Peer {
 
 fn start_rsyslog(sandbox: &Sandbox, spool: &Path, address: SocketAddr, sync: bool) -> Process {
     let nowhere = free_address();
-    let sync = if sync {
-        "queue.syncQueueFiles=\"on\" queue.checkpointInterval=\"1\""
-    } else {
-        ""
-    };
+    let sync = if sync { "queue.syncQueueFiles=\"on\" queue.checkpointInterval=\"1\"" } else { "" };
     Rsyslog::new(&sandbox.dir("rsyslog"))
         .with(&format!(
             "module(load=\"imtcp\")\n\
@@ -113,7 +99,12 @@ fn start_rsyslog(sandbox: &Sandbox, spool: &Path, address: SocketAddr, sync: boo
         .start()
 }
 
-fn start_syslog_ng(root: &Path, sandbox: &Sandbox, spool: &Path, address: SocketAddr) -> Process {
+fn start_syslog_ng(
+    program: &Path,
+    sandbox: &Sandbox,
+    spool: &Path,
+    address: SocketAddr,
+) -> Process {
     let nowhere = free_address();
     let config = sandbox.join("syslog-ng.conf");
     let text = format!(
@@ -130,33 +121,14 @@ fn start_syslog_ng(root: &Path, sandbox: &Sandbox, spool: &Path, address: Socket
         spool.display(),
     );
     fs::write(&config, text).expect("the configuration can be written");
-    let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
-    let libraries = [
-        root.join("usr/lib/x86_64-linux-gnu"),
-        root.join("usr/lib/syslog-ng/3.38"),
-    ];
-    let libraries = std::env::join_paths(libraries).expect("paths without colons");
-    command
-        .env("LD_LIBRARY_PATH", libraries)
-        .args(["--foreground", "--no-caps", "--stderr"]);
-    command
-        .arg("--cfgfile")
-        .arg(&config)
-        .arg("--module-path")
-        .arg(root.join("usr/lib/syslog-ng/3.38"));
+    let mut command = Command::new(program);
+    command.args(["--foreground", "--no-caps", "--stderr", "--cfgfile"]).arg(&config);
     command.arg("--persist-file").arg(sandbox.join("persist"));
-    command
-        .arg("--pidfile")
-        .arg(sandbox.join("pid"))
-        .arg("--control")
-        .arg(sandbox.join("control"));
+    command.arg("--pidfile").arg(sandbox.join("pid"));
+    command.arg("--control").arg(sandbox.join("control"));
     let mut process = Process::spawn(&mut command, "syslog-ng", sandbox.path());
     wait_for(PATIENCE, "syslog-ng", || {
-        assert!(
-            process.ended().is_none(),
-            "syslog-ng ended: {}",
-            process.log()
-        );
+        assert!(process.ended().is_none(), "syslog-ng ended: {}", process.log());
         std::net::TcpStream::connect(address).ok()
     });
     process

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ingest::MIB;
 use super::table::{Row, Sample, Table};
-use super::{Options, progress};
+use super::{Options, note};
 use crate::agents::{Pair, Site};
 use crate::chain::BundleChain;
 use crate::sandbox::Sandbox;
@@ -15,8 +15,8 @@ pub(super) fn run(options: &Options, table: &mut Table) {
     let mut row = Row::new("replay", "penstock-low into the file sink", "records/s");
     "opened again, parsed, written as NDJSON, synced".clone_into(&mut row.note);
     for round in 1..=options.rounds {
-        progress(&format!("round {round}: {}", row.subject));
-        row.samples.push(measure(options.replay_records));
+        let sample = measure(options.replay_records);
+        note(round, &mut row, sample);
     }
     table.rows.push(row);
 }
@@ -34,14 +34,10 @@ fn measure(records: u64) -> Sample {
         chain.seal(&media, &encoded);
         left -= share;
     }
-    pair.low
-        .run(["import", &media.display().to_string()])
-        .success();
+    pair.low.run(["import", &media.display().to_string()]).success();
     let started = Instant::now();
     let agent = pair.low.start();
-    wait_until(REPLAY_DEADLINE, "every record in the sink", || {
-        delivered(&pair.low) >= records
-    });
+    wait_until(REPLAY_DEADLINE, "every record in the sink", || delivered(&pair.low) >= records);
     let seconds = started.elapsed().as_secs_f64();
     let cost = agent.cost();
     Sample {

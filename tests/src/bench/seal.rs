@@ -15,7 +15,7 @@ use shared::keys::{
 
 use super::ingest::MIB;
 use super::table::{Row, Sample, Table};
-use super::{Options, progress};
+use super::{Options, note, progress};
 use crate::chain::{BundleChain, COMPRESSION_LEVEL, EncodedRecords};
 use crate::peers::{find, peer};
 use crate::sandbox::Sandbox;
@@ -36,43 +36,19 @@ pub(super) fn run(options: &Options, table: &mut Table) {
                 chain.seal(&bench.out, &bench.records);
             }),
         ),
-        (
-            "open",
-            "everything verified, every record parsed",
-            Box::new(|| bench.open()),
-        ),
+        ("open", "everything verified, every record parsed", Box::new(|| bench.open())),
         (
             "bare zstd, compressing",
             "library, one thread, written to a file",
             Box::new(|| bench.compress()),
         ),
-        (
-            "bare zstd, inflating",
-            "library, one thread",
-            Box::new(|| bench.inflate()),
-        ),
-        (
-            "bare age, encrypting",
-            "library, uncompressed records",
-            Box::new(|| bench.encrypt()),
-        ),
-        (
-            "bare SHA-256",
-            "library, uncompressed records",
-            Box::new(|| bench.hash()),
-        ),
+        ("bare zstd, inflating", "library, one thread", Box::new(|| bench.inflate())),
+        ("bare age, encrypting", "library, uncompressed records", Box::new(|| bench.encrypt())),
+        ("bare SHA-256", "library, uncompressed records", Box::new(|| bench.hash())),
     ];
     if find("zstd").is_some() && find("age").is_some() {
-        works.push((
-            "zstd command",
-            "-3, one thread",
-            Box::new(|| bench.zstd_command()),
-        ));
-        works.push((
-            "age command",
-            "uncompressed records",
-            Box::new(|| bench.age_command()),
-        ));
+        works.push(("zstd command", "-3, one thread", Box::new(|| bench.zstd_command())));
+        works.push(("age command", "uncompressed records", Box::new(|| bench.age_command())));
         works.push((
             "sha256sum command",
             "uncompressed records",
@@ -88,16 +64,13 @@ pub(super) fn run(options: &Options, table: &mut Table) {
         })
         .collect();
     for round in 1..=options.rounds {
-        for ((subject, _, work), row) in works.iter_mut().zip(&mut rows) {
-            progress(&format!("round {round}: {subject}"));
+        for ((_, _, work), row) in works.iter_mut().zip(&mut rows) {
             let started = Instant::now();
             work();
             let seconds = started.elapsed().as_secs_f64();
             let figure = bench.records.bytes.len() as f64 / 1e6 / seconds;
-            row.samples.push(Sample {
-                figure,
-                ..Sample::default()
-            });
+            let sample = Sample { figure, ..Sample::default() };
+            note(round, row, sample);
         }
     }
     let bundle = fs::metadata(&bench.bundle).map_or(0, |meta| meta.len());
@@ -138,16 +111,7 @@ impl Bench {
         let compressed = zstd::encode_all(&records.bytes[..], COMPRESSION_LEVEL).expect("zstd");
         let (bundle, _) = chain.seal(&sandbox.dir("bundle"), &records);
         let out = sandbox.dir("out");
-        Self {
-            sandbox,
-            keys,
-            half,
-            records,
-            plain,
-            compressed,
-            bundle,
-            out,
-        }
+        Self { sandbox, keys, half, records, plain, compressed, bundle, out }
     }
 
     /// A new chain, so that every round seals the same bundle.
@@ -165,13 +129,7 @@ impl Bench {
         let trust = Trust::load_dir(&self.keys).expect("the signer");
         let identities = Identities::load(&[self.keys.join(IDENTITY)]).expect("the identity");
         let file = File::open(&self.bundle).expect("the bundle");
-        let opened = open(
-            &file,
-            &trust,
-            &identities,
-            &Limits::default(),
-            SystemClock.now(),
-        );
+        let opened = open(&file, &trust, &identities, &Limits::default(), SystemClock.now());
         let opened = opened.expect("our own bundle is opened");
         assert_eq!(opened.manifest().records, self.records.count);
     }
@@ -180,10 +138,7 @@ impl Bench {
         let file = File::create(self.sandbox.join("out.zst")).expect("a file");
         let mut encoder = zstd::Encoder::new(file, COMPRESSION_LEVEL).expect("zstd");
         encoder.write_all(&self.records.bytes).expect("zstd");
-        encoder
-            .finish()
-            .and_then(|file| file.sync_all())
-            .expect("zstd");
+        encoder.finish().and_then(|file| file.sync_all()).expect("zstd");
     }
 
     fn inflate(&self) {
@@ -211,43 +166,23 @@ impl Bench {
 
     fn zstd_command(&self) {
         let mut command = peer("zstd");
-        command.args([
-            "-q",
-            "-f",
-            "--single-thread",
-            &format!("-{COMPRESSION_LEVEL}"),
-        ]);
-        succeed(
-            command
-                .arg(&self.plain)
-                .arg("-o")
-                .arg(self.sandbox.join("out.zst")),
-        );
+        command.args(["-q", "-f", "--single-thread", &format!("-{COMPRESSION_LEVEL}")]);
+        succeed(command.arg(&self.plain).arg("-o").arg(self.sandbox.join("out.zst")));
     }
 
     fn age_command(&self) {
         let mut command = peer("age");
-        command
-            .arg("-r")
-            .arg(self.half.key.to_string())
-            .arg("-o")
-            .arg(self.out.join("out.age"));
+        command.arg("-r").arg(self.half.key.to_string()).arg("-o").arg(self.out.join("out.age"));
         succeed(command.arg(&self.plain));
     }
 
     fn sha256_command(&self) {
-        succeed(
-            peer("sha256sum")
-                .arg(&self.plain)
-                .stdout(std::process::Stdio::null()),
-        );
+        succeed(peer("sha256sum").arg(&self.plain).stdout(std::process::Stdio::null()));
     }
 }
 
 fn succeed(command: &mut Command) {
-    let status = command
-        .status()
-        .unwrap_or_else(|err| panic!("can't start {command:?}: {err}"));
+    let status = command.status().unwrap_or_else(|err| panic!("can't start {command:?}: {err}"));
     assert!(status.success(), "{command:?} ended with {status}");
 }
 

@@ -33,13 +33,7 @@ pub struct Row {
 impl Row {
     /// A line without samples yet.
     pub fn new(section: &'static str, subject: impl Into<String>, unit: &'static str) -> Self {
-        Self {
-            section,
-            subject: subject.into(),
-            unit,
-            samples: Vec::new(),
-            note: String::new(),
-        }
+        Self { section, subject: subject.into(), unit, samples: Vec::new(), note: String::new() }
     }
 
     /// The median of a column, over the rounds that have it.
@@ -96,8 +90,7 @@ impl fmt::Display for Table {
         line(COLUMNS)?;
         let rules = widths.map(|width| "-".repeat(width));
         line(std::array::from_fn(|column| rules[column].as_str()))?;
-        rows.iter()
-            .try_for_each(|row| line(std::array::from_fn(|column| row[column].as_str())))
+        rows.iter().try_for_each(|row| line(std::array::from_fn(|column| row[column].as_str())))
     }
 }
 
@@ -110,9 +103,8 @@ fn number(value: f64) -> String {
         _ => 0,
     };
     let text = format!("{value:.decimals$}");
-    let (whole, rest) = text
-        .split_once('.')
-        .map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
+    let (whole, rest) =
+        text.split_once('.').map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
     let mut grouped = String::new();
     for (at, digit) in whole.chars().enumerate() {
         if at > 0 && (whole.len() - at).is_multiple_of(3) && !grouped.ends_with('-') {
@@ -120,11 +112,7 @@ fn number(value: f64) -> String {
         }
         grouped.push(digit);
     }
-    if rest.is_empty() {
-        grouped
-    } else {
-        format!("{grouped}.{rest}")
-    }
+    if rest.is_empty() { grouped } else { format!("{grouped}.{rest}") }
 }
 
 const COLUMNS: [&str; 9] = [
@@ -161,15 +149,9 @@ mod tests {
     fn the_median_is_shown_between_the_extremes() {
         let mut row = Row::new("ingest", "x", "records/s");
         for figure in [30.0, 10.0, 20.0] {
-            row.samples.push(Sample {
-                figure,
-                ..Sample::default()
-            });
+            row.samples.push(Sample { figure, ..Sample::default() });
         }
         let text = Table { rows: vec![row] }.to_string();
-        assert!(
-            text.contains("| 20.0   | records/s | 10.0 - 30.0  |"),
-            "{text}"
-        );
+        assert!(text.contains("| 20.0   | records/s | 10.0 - 30.0  |"), "{text}");
     }
 }

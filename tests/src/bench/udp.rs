@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::ingest::{MIB, SEAL_LATER};
 use super::table::{Row, Sample, Table};
-use super::{Options, progress};
+use super::{Options, note};
 use crate::agents::Pair;
 use crate::load::{Plan, Target, send};
 use crate::sandbox::{Sandbox, free_address};
@@ -12,22 +12,15 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// Sends at the rate, then compares what is durable, and what is declared lost, with what was sent.
 pub(super) fn run(options: &Options, table: &mut Table) {
-    let subject = format!(
-        "penstock-high, {RATE} datagrams/s for {} s",
-        options.udp_seconds
-    );
+    let subject = format!("penstock-high, {RATE} datagrams/s for {} s", options.udp_seconds);
     let mut row = Row::new("udp", subject, "% lost");
     let mut declared_all = true;
     for round in 1..=options.rounds {
-        progress(&format!("round {round}: {}", row.subject));
         let (sample, declared) = measure(RATE * options.udp_seconds);
-        row.samples.push(sample);
+        note(round, &mut row, sample);
         declared_all &= declared;
     }
-    row.note = match (
-        row.samples.iter().all(|sample| sample.figure == 0.0),
-        declared_all,
-    ) {
+    row.note = match (row.samples.iter().all(|sample| sample.figure == 0.0), declared_all) {
         (true, _) => "default settings".to_owned(),
         (false, true) => "every loss declared".to_owned(),
         (false, false) => "LOST AND NOT DECLARED".to_owned(),
@@ -44,21 +37,13 @@ fn measure(count: u64) -> (Sample, bool) {
     ));
     let agent = pair.high.start();
     let before = agent.cost();
-    let plan = Plan {
-        rate: Some(RATE),
-        ..Plan::new(Target::Udp(address), count)
-    };
+    let plan = Plan { rate: Some(RATE), ..Plan::new(Target::Udp(address), count) };
     let report = send(&plan).expect("a datagram can be sent");
     assert_eq!(report.sent, count, "a datagram could not be sent");
     let sums = || {
         let status = pair.high.status();
         let lanes = status["lanes"].as_array().cloned().unwrap_or_default();
-        let sum = |key: &str| {
-            lanes
-                .iter()
-                .filter_map(|lane| lane[key].as_u64())
-                .sum::<u64>()
-        };
+        let sum = |key: &str| lanes.iter().filter_map(|lane| lane[key].as_u64()).sum::<u64>();
         (sum("received"), sum("lost-before-receipt"))
     };
     // Either everything is accounted for, or nothing has changed for a while.

@@ -10,10 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tests::load::{CountingSink, Framing, OnBreak, Plan, Target, TlsFiles, send};
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "penstock-loadgen",
-    about = "Sends and counts syslog messages with unique ids."
-)]
+#[command(name = "penstock-loadgen", about = "Sends and counts syslog messages with unique ids.")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -115,21 +112,12 @@ fn run_send(args: SendArgs) -> std::io::Result<bool> {
     let target = match (args.tcp, args.tls, args.udp, args.ca) {
         (_, Some(address), _, Some(ca)) => {
             let client = args.cert.zip(args.key);
-            Target::Tls(
-                address,
-                TlsFiles {
-                    ca,
-                    client,
-                    server_name: args.server_name,
-                },
-            )
+            Target::Tls(address, TlsFiles { ca, client, server_name: args.server_name })
         }
         (_, _, Some(address), _) => Target::Udp(address),
         (Some(address), ..) => Target::Tcp(address),
         _ => {
-            return Err(std::io::Error::other(
-                "give --tcp, --tls with --ca, or --udp",
-            ));
+            return Err(std::io::Error::other("give --tcp, --tls with --ca, or --udp"));
         }
     };
     let mut plan = Plan::new(target, args.count);
@@ -146,10 +134,7 @@ fn run_send(args: SendArgs) -> std::io::Result<bool> {
     }
     let report = send(&plan)?;
     println!("{}", report.to_json());
-    let whole = report
-        .segments
-        .last()
-        .is_none_or(|segment| segment.broken.is_none());
+    let whole = report.segments.last().is_none_or(|segment| segment.broken.is_none());
     Ok(whole && report.sent == args.count)
 }
 
@@ -157,11 +142,8 @@ fn run_sink(args: &SinkArgs) -> std::io::Result<bool> {
     let sink = CountingSink::listen(args.tcp)?;
     let idle = Duration::from_secs(args.idle);
     let done = |sink: &CountingSink| {
-        args.unique
-            .is_some_and(|unique| sink.counts().unique >= unique)
-            || sink
-                .last_arrival()
-                .is_some_and(|last| last.elapsed() >= idle)
+        args.unique.is_some_and(|unique| sink.counts().unique >= unique)
+            || sink.last_arrival().is_some_and(|last| last.elapsed() >= idle)
     };
     while !done(&sink) {
         thread::sleep(Duration::from_millis(20)); // ok: the pause between two looks

@@ -39,17 +39,12 @@ impl Pool {
     /// # Panics
     /// When `size` is below [`SIZE_MIN`].
     pub fn new(framing: Framing, size: Option<usize>) -> Self {
-        assert!(
-            size.is_none_or(|size| size >= SIZE_MIN),
-            "a message has {SIZE_MIN} bytes or more"
-        );
+        assert!(size.is_none_or(|size| size >= SIZE_MIN), "a message has {SIZE_MIN} bytes or more");
         let template = |slot: u64| {
             let spread = (mix(slot) % SIZE_SPREAD) as usize;
             Template::new(slot, size.unwrap_or(SIZE_LEAST + spread), framing)
         };
-        Self {
-            templates: (0..POOL_SLOTS).map(template).collect(),
-        }
+        Self { templates: (0..POOL_SLOTS).map(template).collect() }
     }
 
     /// Appends the framed message of this id.
@@ -59,18 +54,12 @@ impl Pool {
         out.extend_from_slice(&template.bytes);
         let message = &mut out[start..];
         let mut rest = id;
-        for digit in message[template.id_at..template.id_at + ID_DIGITS]
-            .iter_mut()
-            .rev()
-        {
+        for digit in message[template.id_at..template.id_at + ID_DIGITS].iter_mut().rev() {
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
         let words = [mix(id), mix(!id)];
-        for (digit, nibble) in message[template.request_at..]
-            .iter_mut()
-            .zip(0..REQUEST_DIGITS)
-        {
+        for (digit, nibble) in message[template.request_at..].iter_mut().zip(0..REQUEST_DIGITS) {
             let value = words[nibble / 16] >> (4 * (nibble % 16)) & 15;
             *digit = HEX[value as usize];
         }
@@ -99,9 +88,7 @@ impl Template {
             mix(slot + 3) % 50,
             pick(RESOURCES, mix(slot + 4)),
         );
-        let id_at = message
-            .find(&id_text(0))
-            .map_or(0, |at| at + id_text(0).len() - ID_DIGITS);
+        let id_at = message.find(&id_text(0)).map_or(0, |at| at + id_text(0).len() - ID_DIGITS);
         let request_at = message.len();
         message.push_str(&"0".repeat(REQUEST_DIGITS));
         message.push_str("\",\"payload\":\"");
@@ -169,9 +156,7 @@ const RESOURCES: &[&str] = &[
     "configs/create",
     "nodes/update",
 ];
-const USERS: &[&str] = &[
-    "alice", "bao", "chidi", "dagny", "emeka", "farida", "goran", "hana",
-];
+const USERS: &[&str] = &["alice", "bao", "chidi", "dagny", "emeka", "farida", "goran", "hana"];
 const WORDS: &[&str] = &[
     "restart",
     "policy",
@@ -232,11 +217,7 @@ mod tests {
                 let message = &framed[4..];
                 assert_eq!(framed[..4], *format!("{} ", message.len()).as_bytes());
                 let (found, end) = find_id(message).unwrap();
-                assert_eq!(
-                    (found, find_id(&message[end..])),
-                    (id, None),
-                    "one id a message"
-                );
+                assert_eq!((found, find_id(&message[end..])), (id, None), "one id a message");
                 let json = message.iter().position(|byte| *byte == b'{').unwrap();
                 let event: serde_json::Value = serde_json::from_slice(&message[json..]).unwrap();
                 assert_eq!(event["id"], id_text(id));

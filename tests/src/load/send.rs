@@ -37,11 +37,7 @@ pub struct Plan {
 impl Plan {
     /// So many messages to a target, as fast as it takes them, over one octet-counted connection.
     pub fn new(target: Target, count: u64) -> Self {
-        let framing = if matches!(target, Target::Udp(_)) {
-            Framing::None
-        } else {
-            Framing::Octet
-        };
+        let framing = if matches!(target, Target::Udp(_)) { Framing::None } else { Framing::Octet };
         Self {
             target,
             count,
@@ -138,19 +134,12 @@ pub fn send(plan: &Plan) -> io::Result<Report> {
         let pool = &pool;
         let spawn = |connection| scope.spawn(move || Share::new(plan, pool, connection).send());
         let threads: Vec<_> = (0..plan.connections).map(spawn).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a sender does not panic"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a sender does not panic")).collect()
     });
     let seconds = started.elapsed().as_secs_f64();
     let shares: Vec<Vec<Segment>> = results.into_iter().collect::<io::Result<_>>()?;
     let segments: Vec<Segment> = shares.into_iter().flatten().collect();
-    Ok(Report {
-        sent: segments.iter().map(|segment| segment.whole).sum(),
-        seconds,
-        segments,
-    })
+    Ok(Report { sent: segments.iter().map(|segment| segment.whole).sum(), seconds, segments })
 }
 
 /// Sends these very messages over one connection, or a datagram each, and waits until the receiver
@@ -158,7 +147,9 @@ pub fn send(plan: &Plan) -> io::Result<Report> {
 pub fn send_messages(target: &Target, framing: Framing, messages: &[Vec<u8>]) -> io::Result<()> {
     if let Target::Udp(address) = target {
         let socket = UdpSocket::bind(("127.0.0.1", 0))?;
-        return messages.iter().try_for_each(|message| socket.send_to(message, address).map(|_| ()));
+        return messages
+            .iter()
+            .try_for_each(|message| socket.send_to(message, address).map(|_| ()));
     }
     let mut wire = Wire::connect(target, None)?;
     for message in messages {
@@ -185,13 +176,7 @@ impl<'a> Share<'a> {
     fn new(plan: &'a Plan, pool: &'a Pool, connection: u64) -> Self {
         let ids = plan.share(connection);
         let rate = plan.rate.map(|rate| rate as f64 / plan.connections as f64);
-        Self {
-            plan,
-            pool,
-            connection,
-            pace: Pace::new(rate),
-            ids,
-        }
+        Self { plan, pool, connection, pace: Pace::new(rate), ids }
     }
 
     fn send(mut self) -> io::Result<Vec<Segment>> {
@@ -207,10 +192,8 @@ impl<'a> Share<'a> {
                 whole: 0,
                 broken: None,
             };
-            segment.broken = self
-                .fill(&mut wire, &mut segment.whole)
-                .err()
-                .map(|err| err.to_string());
+            segment.broken =
+                self.fill(&mut wire, &mut segment.whole).err().map(|err| err.to_string());
             let broken = segment.broken.is_some();
             segments.push(segment);
             // A receiver that breaks behind the last message leaves nothing to send again.
@@ -311,11 +294,7 @@ struct Pace {
 impl Pace {
     fn new(rate: Option<f64>) -> Self {
         let interval = rate.map(|rate| Duration::from_secs_f64(1.0 / rate.max(f64::MIN_POSITIVE)));
-        Self {
-            interval,
-            started: Instant::now(),
-            done: 0,
-        }
+        Self { interval, started: Instant::now(), done: 0 }
     }
 
     /// How many messages may go now; waits until it is at least one.

@@ -59,20 +59,15 @@ impl CountingSink {
     /// Begins to listen.
     pub fn listen(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
-        let sink = Self {
-            address: listener.local_addr()?,
-            state: Arc::default(),
-        };
+        let sink = Self { address: listener.local_addr()?, state: Arc::default() };
         let state = sink.state.clone();
-        thread::Builder::new()
-            .name("sink".to_owned())
-            .spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    let state = state.clone();
-                    // A connection that fails has ended; what it brought is counted.
-                    thread::spawn(move || receive(stream, &state));
-                }
-            })?;
+        thread::Builder::new().name("sink".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = state.clone();
+                // A connection that fails has ended; what it brought is counted.
+                thread::spawn(move || receive(stream, &state));
+            }
+        })?;
         Ok(sink)
     }
 
@@ -84,14 +79,8 @@ impl CountingSink {
     /// What has arrived up to now.
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
-        let span = state
-            .first
-            .zip(state.last)
-            .map(|(first, last)| last - first);
-        Counts {
-            seconds: span.unwrap_or_default().as_secs_f64(),
-            ..state.counts
-        }
+        let span = state.first.zip(state.last).map(|(first, last)| last - first);
+        Counts { seconds: span.unwrap_or_default().as_secs_f64(), ..state.counts }
     }
 
     /// When the last bytes came.
@@ -102,10 +91,7 @@ impl CountingSink {
     /// Whether a message with this id has arrived.
     pub fn has(&self, id: u64) -> bool {
         let state = lock(&self.state);
-        state
-            .seen
-            .get((id / 64) as usize)
-            .is_some_and(|word| word >> (id % 64) & 1 == 1)
+        state.seen.get((id / 64) as usize).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }
 }
 
@@ -194,24 +180,11 @@ mod tests {
     #[test]
     fn what_is_sent_is_counted() {
         let sink = CountingSink::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let plan = Plan {
-            connections: 3,
-            ..Plan::new(Target::Tcp(sink.address()), 1000)
-        };
+        let plan = Plan { connections: 3, ..Plan::new(Target::Tcp(sink.address()), 1000) };
         let report = send(&plan).unwrap();
         assert_eq!((report.sent, report.segments.len()), (1000, 3));
-        assert!(
-            report
-                .segments
-                .iter()
-                .all(|segment| segment.broken.is_none())
-        );
-        let lines = Plan {
-            framing: Framing::Lf,
-            count: 10,
-            first_id: 996,
-            ..plan
-        };
+        assert!(report.segments.iter().all(|segment| segment.broken.is_none()));
+        let lines = Plan { framing: Framing::Lf, count: 10, first_id: 996, ..plan };
         assert_eq!(send(&lines).unwrap().sent, 10);
         wait_until(PATIENCE, "all messages", || sink.counts().total == 1010);
         let counts = sink.counts();

@@ -78,10 +78,9 @@ impl Wire {
                 }
                 Ok(())
             }
-            Self::Tls(stream) => stream
-                .write_all(bytes)
-                .and_then(|()| stream.flush())
-                .map_err(|err| (0, err)),
+            Self::Tls(stream) => {
+                stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|err| (0, err))
+            }
         }
     }
 

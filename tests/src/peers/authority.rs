@@ -28,33 +28,13 @@ impl Authority {
         fs::create_dir_all(dir).expect("the folder of the authority can be made");
         let ca = pair_of_paths(dir, "ca");
         let mut command = peer("openssl");
-        command.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ]);
-        command.args([
-            "-nodes",
-            "-days",
-            "30",
-            "-subj",
-            "/O=Penstock tests/CN=Test authority",
-        ]);
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        command.args(["-nodes", "-days", "30", "-subj", "/O=Penstock tests/CN=Test authority"]);
         command.args(["-addext", "basicConstraints=critical,CA:TRUE"]);
         command.args(["-addext", "keyUsage=critical,keyCertSign,cRLSign"]);
-        command
-            .arg("-keyout")
-            .arg(&ca.key)
-            .arg("-out")
-            .arg(&ca.cert);
+        command.arg("-keyout").arg(&ca.key).arg("-out").arg(&ca.cert);
         run(&mut command).success();
-        Self {
-            dir: dir.to_owned(),
-            ca,
-        }
+        Self { dir: dir.to_owned(), ca }
     }
 
     /// The authority's certificate.
@@ -76,20 +56,9 @@ impl Authority {
         let issued = pair_of_paths(&self.dir, name);
         let request = self.dir.join(format!("{name}.csr"));
         let mut command = peer("openssl");
-        command.args([
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ]);
+        command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         command.args(["-nodes", "-subj", &format!("/O=Penstock tests/CN={name}")]);
-        command
-            .arg("-keyout")
-            .arg(&issued.key)
-            .arg("-out")
-            .arg(&request);
+        command.arg("-keyout").arg(&issued.key).arg("-out").arg(&request);
         run(&mut command).success();
         let extensions = self.dir.join(format!("{name}.ext"));
         let text = format!(
@@ -98,28 +67,14 @@ impl Authority {
         );
         fs::write(&extensions, text).expect("the extensions can be written");
         let mut command = peer("openssl");
-        command
-            .args(["x509", "-req", "-days", days, "-CAcreateserial", "-in"])
-            .arg(&request);
-        command
-            .arg("-CA")
-            .arg(&self.ca.cert)
-            .arg("-CAkey")
-            .arg(&self.ca.key);
-        command
-            .arg("-extfile")
-            .arg(&extensions)
-            .arg("-out")
-            .arg(&issued.cert);
+        command.args(["x509", "-req", "-days", days, "-CAcreateserial", "-in"]).arg(&request);
+        command.arg("-CA").arg(&self.ca.cert).arg("-CAkey").arg(&self.ca.key);
+        command.arg("-extfile").arg(&extensions).arg("-out").arg(&issued.cert);
         run(&mut command).success();
         issued
     }
 }
 
 fn pair_of_paths(dir: &Path, name: &str) -> Certificate {
-    Certificate {
-        cert: dir.join(format!("{name}.pem")),
-        key: dir.join(format!("{name}.key")),
-    }
+    Certificate { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) }
 }
-

@@ -36,10 +36,7 @@ pub const PEERS: &[(&str, &str)] = &[
 /// When it is not installed.
 pub fn peer(name: &str) -> Command {
     Command::new(find(name).unwrap_or_else(|| {
-        let package = PEERS
-            .iter()
-            .find(|(program, _)| *program == name)
-            .map_or(name, |(_, p)| p);
+        let package = PEERS.iter().find(|(program, _)| *program == name).map_or(name, |(_, p)| p);
         panic!("{name} is missing; as root: apt-get install --no-install-recommends {package}")
     }))
 }
@@ -49,10 +46,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Daemons lie where the path of a plain user does not go.
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
+    std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// Sends one message with `logger`; `options` choose transport and format.
@@ -79,28 +73,16 @@ pub fn openssl_send(
         "-servername",
         "localhost",
     ]);
-    command
-        .arg("-connect")
-        .arg(address.to_string())
-        .arg("-CAfile")
-        .arg(ca);
+    command.arg("-connect").arg(address.to_string()).arg("-CAfile").arg(ca);
     if let Some(client) = client {
-        command
-            .arg("-cert")
-            .arg(&client.cert)
-            .arg("-key")
-            .arg(&client.key);
+        command.arg("-cert").arg(&client.cert).arg("-key").arg(&client.key);
     }
     run_with_input(&mut command, bytes)
 }
 
 /// Runs a command to its end with bytes on its standard input.
 pub fn run_with_input(command: &mut Command, bytes: &[u8]) -> Done {
-    let child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|err| panic!("can't start {command:?}: {err}"));
     let input = child.stdin.take();
     let output = std::thread::scope(|scope| {
@@ -123,31 +105,15 @@ pub fn run_with_input(command: &mut Command, bytes: &[u8]) -> Done {
 pub fn under_strace(command: &Command, inject: &str, trace: &Path) -> Command {
     let calls = inject.split(':').next().unwrap_or_default();
     let mut wrapped = peer("strace");
-    wrapped.args([
-        "-f",
-        "-qq",
-        "-e",
-        &format!("trace={calls}"),
-        "-e",
-        &format!("inject={inject}"),
-    ]);
-    wrapped
-        .arg("-o")
-        .arg(trace)
-        .arg("--")
-        .arg(command.get_program())
-        .args(command.get_args());
+    wrapped.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")]);
+    wrapped.arg("-o").arg(trace).arg("--").arg(command.get_program()).args(command.get_args());
     wrapped
 }
 
 /// The SHA-256 of a file, by `sha256sum`.
 pub fn sha256sum(file: &Path) -> String {
     let line = run(peer("sha256sum").arg(file)).success();
-    line.split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches('\\')
-        .to_owned()
+    line.split_whitespace().next().unwrap_or_default().trim_start_matches('\\').to_owned()
 }
 
 /// Opens a bundle with nothing of ours: `tar`, `ssh-keygen`, `sha256sum`, `age` and `zstd`. Gives
@@ -166,45 +132,20 @@ pub fn open_by_hand(
     let header = fs::read(work.join("header")).expect("a header");
     let text = String::from_utf8(header.clone()).expect("a header is text");
     let field = |name: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("the header has no {name}"))
-            .to_owned()
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("the header has no {name}")).to_owned()
     };
     let mut verify = peer("ssh-keygen");
-    verify.args([
-        "-Y",
-        "verify",
-        "-n",
-        shared::keys::BUNDLE_NAMESPACE,
-        "-I",
-        &field("origin"),
-    ]);
-    verify
-        .arg("-f")
-        .arg(allowed_signers)
-        .arg("-s")
-        .arg(work.join("header.sig"));
+    verify.args(["-Y", "verify", "-n", shared::keys::BUNDLE_NAMESPACE, "-I", &field("origin")]);
+    verify.arg("-f").arg(allowed_signers).arg("-s").arg(work.join("header.sig"));
     run_with_input(&mut verify, &header).success();
     let payload = work.join("payload.age");
     assert_eq!(sha256sum(&payload), field("payload-sha256"));
     let compressed = work.join("payload.zst");
-    run(peer("age")
-        .arg("-d")
-        .arg("-i")
-        .arg(identity)
-        .arg("-o")
-        .arg(&compressed)
-        .arg(&payload))
-    .success();
+    run(peer("age").arg("-d").arg("-i").arg(identity).arg("-o").arg(&compressed).arg(&payload))
+        .success();
     let plain = work.join("payload");
-    run(peer("zstd")
-        .args(["-d", "-q", "-f"])
-        .arg(&compressed)
-        .arg("-o")
-        .arg(&plain))
-    .success();
+    run(peer("zstd").args(["-d", "-q", "-f"]).arg(&compressed).arg("-o").arg(&plain)).success();
     fs::read(&plain).expect("the plaintext can be read")
 }
 
@@ -224,10 +165,8 @@ mod tests {
         let mut command = Command::new("true");
         command.arg("x");
         let wrapped = under_strace(&command, "fsync:error=EIO:when=2", Path::new("t"));
-        let arguments: Vec<_> = wrapped
-            .get_args()
-            .map(|a| a.to_string_lossy().into_owned())
-            .collect();
+        let arguments: Vec<_> =
+            wrapped.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert_eq!(
             arguments.join(" "),
             "-f -qq -e trace=fsync -e inject=fsync:error=EIO:when=2 -o t -- true x"

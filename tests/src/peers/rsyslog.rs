@@ -22,27 +22,21 @@ impl Rsyslog {
     /// An empty configuration whose files lie in `dir`.
     pub fn new(dir: &Path) -> Self {
         fs::create_dir_all(dir.join("work")).expect("rsyslog's folder can be made");
-        let global = format!(
-            "global(workDirectory=\"{}\"",
-            dir.join("work").display()
-        );
-        Self {
-            dir: dir.to_owned(),
-            global,
-            body: String::new(),
-        }
+        let global = format!("global(workDirectory=\"{}\"", dir.join("work").display());
+        Self { dir: dir.to_owned(), global, body: String::new() }
     }
 
     /// The authority, certificate and key of every TLS input and output.
     #[must_use]
     pub fn tls(mut self, ca: &Path, own: &Certificate) -> Self {
-        let _ = write!(self.global, 
-                " defaultNetstreamDriver=\"gtls\" defaultNetstreamDriverCAFile=\"{}\" \
+        let _ = write!(
+            self.global,
+            " defaultNetstreamDriver=\"gtls\" defaultNetstreamDriverCAFile=\"{}\" \
              defaultNetstreamDriverCertFile=\"{}\" defaultNetstreamDriverKeyFile=\"{}\"",
-                ca.display(),
-                own.cert.display(),
-                own.key.display()
-            );
+            ca.display(),
+            own.cert.display(),
+            own.key.display()
+        );
         self
     }
 
@@ -57,29 +51,19 @@ impl Rsyslog {
     #[must_use]
     pub fn listen_tcp(self, address: SocketAddr) -> Self {
         // The plain driver is named: the default one may be TLS.
-        self.listen(
-            address,
-            "streamDriver.name=\"ptcp\" streamDriver.mode=\"0\"",
-        )
+        self.listen(address, "streamDriver.name=\"ptcp\" streamDriver.mode=\"0\"")
     }
 
     /// Listens on TLS; with `client_certificates`, only for clients of the authority.
     #[must_use]
     pub fn listen_tls(self, address: SocketAddr, client_certificates: bool) -> Self {
-        let mode = if client_certificates {
-            "x509/certvalid"
-        } else {
-            "anon"
-        };
+        let mode = if client_certificates { "x509/certvalid" } else { "anon" };
         self.listen(address, &format!("streamDriver.name=\"gtls\" streamDriver.mode=\"1\" streamDriver.authMode=\"{mode}\""))
     }
 
     fn listen(self, address: SocketAddr, driver: &str) -> Self {
-        let module = if self.body.contains("module(load=\"imtcp\"") {
-            ""
-        } else {
-            "module(load=\"imtcp\")"
-        };
+        let module =
+            if self.body.contains("module(load=\"imtcp\"") { "" } else { "module(load=\"imtcp\")" };
         self.with(&format!(
             "{module}\ninput(type=\"imtcp\" address=\"{}\" port=\"{}\" {driver})",
             address.ip(),
@@ -119,11 +103,7 @@ impl Rsyslog {
     /// Forwards everything over TCP, RFC 5424, octet-counted or by line, and tries for ever.
     #[must_use]
     pub fn forward_tcp(self, address: SocketAddr, octet_counted: bool) -> Self {
-        self.forward(
-            address,
-            octet_counted,
-            "streamDriver=\"ptcp\" streamDriverMode=\"0\"",
-        )
+        self.forward(address, octet_counted, "streamDriver=\"ptcp\" streamDriverMode=\"0\"")
     }
 
     /// Forwards everything over TLS to a receiver whose certificate carries `name`.
@@ -140,11 +120,7 @@ impl Rsyslog {
     }
 
     fn forward(self, address: SocketAddr, octet_counted: bool, driver: &str) -> Self {
-        let framing = if octet_counted {
-            "octet-counted"
-        } else {
-            "traditional"
-        };
+        let framing = if octet_counted { "octet-counted" } else { "traditional" };
         self.with(&format!(
             "action(type=\"omfwd\" target=\"{}\" port=\"{}\" protocol=\"tcp\" tcp_framing=\"{framing}\" \
              template=\"RSYSLOG_SyslogProtocol23Format\" action.resumeRetryCount=\"-1\" \
@@ -175,18 +151,9 @@ impl Rsyslog {
         fs::write(&config, text).expect("rsyslog's configuration can be written");
         let _ = fs::remove_file(&running);
         let check = run(peer("rsyslogd").arg("-N1").arg("-f").arg(&config));
-        assert!(
-            check.code == Some(0),
-            "rsyslog refuses its configuration:\n{}",
-            check.stderr
-        );
+        assert!(check.code == Some(0), "rsyslog refuses its configuration:\n{}", check.stderr);
         let mut command = peer("rsyslogd");
-        command
-            .arg("-n")
-            .arg("-f")
-            .arg(&config)
-            .arg("-i")
-            .arg(&running);
+        command.arg("-n").arg("-f").arg(&config).arg("-i").arg(&running);
         let mut process = Process::spawn(&mut command, "rsyslogd", &self.dir);
         wait_until(PATIENCE, "rsyslogd", || {
             let ended = process.ended();
@@ -231,10 +198,7 @@ mod tests {
         };
         let mut oracle = Oracle::new();
         let ids = oracle.issue(200);
-        let plan = Plan {
-            connections: 2,
-            ..Plan::new(Target::Tls(front, files), 200)
-        };
+        let plan = Plan { connections: 2, ..Plan::new(Target::Tls(front, files), 200) };
         let report = send(&plan).unwrap();
         oracle.taken(report.segments.iter().flat_map(Segment::ids));
         assert_eq!(report.sent, ids.end - ids.start);
@@ -242,9 +206,7 @@ mod tests {
         let message = [&Pool::message(id.start, None)[..], b"\n"].concat();
         openssl_send(front, authority.ca(), Some(&client), &message).success();
         oracle.taken(id);
-        wait_until(PATIENCE, "all messages in the file", || {
-            ids_of(&out).len() >= 201
-        });
+        wait_until(PATIENCE, "all messages in the file", || ids_of(&out).len() >= 201);
         oracle.judge(ids_of(&out)).assert_exactly_once();
     }
 
@@ -253,16 +215,9 @@ mod tests {
         let sandbox = Sandbox::new("logger");
         let address = free_address();
         let out = sandbox.join("out");
-        let _rsyslog = Rsyslog::new(&sandbox.dir("rsyslog"))
-            .listen_tcp(address)
-            .write_raw(&out)
-            .start();
-        logger(
-            address,
-            &["--tcp", "--rfc5424", "--octet-count"],
-            "evt-0000000001",
-        )
-        .success();
+        let _rsyslog =
+            Rsyslog::new(&sandbox.dir("rsyslog")).listen_tcp(address).write_raw(&out).start();
+        logger(address, &["--tcp", "--rfc5424", "--octet-count"], "evt-0000000001").success();
         wait_until(PATIENCE, "the message", || ids_of(&out) == [1]);
     }
 }

@@ -25,7 +25,10 @@ fn age_bombs() -> Vec<(&'static str, Vec<u8>)> {
     let stanza = format!("-> X25519 {}\n{}\n", "A".repeat(43), "A".repeat(43));
     let many = |count| format!("age-encryption.org/v1\n{}---", stanza.repeat(count)).into_bytes();
     let long = format!("age-encryption.org/v1\n-> X25519 {}\n\n---", "A".repeat(256 << 10));
-    let body = format!("age-encryption.org/v1\n-> X25519 A\n{}---", format!("{}\n", "A".repeat(64)).repeat(4096));
+    let body = format!(
+        "age-encryption.org/v1\n-> X25519 A\n{}---",
+        format!("{}\n", "A".repeat(64)).repeat(4096)
+    );
     vec![
         ("1,000 stanzas", many(1000)),
         ("10,000 stanzas", many(10_000)),
@@ -65,7 +68,10 @@ fn a_zstd_bomb_stops_at_what_was_announced() {
         format!("records-bytes {}", bytes + GIB),
     );
     let announced = Recipe { compress: mismatch.compress, ..announced };
-    let endless = Recipe { compress: |_| bomb(b"penstock-manifest 1\n", GIB, 20 + GIB), ..Recipe::new(&keys) };
+    let endless = Recipe {
+        compress: |_| bomb(b"penstock-manifest 1\n", GIB, 20 + GIB),
+        ..Recipe::new(&keys)
+    };
     let before = resident_peak_bytes();
     for (bundle, code, what) in [
         (hidden, "compression-malformed", "1 GiB behind the announced end"),

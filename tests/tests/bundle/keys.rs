@@ -21,7 +21,11 @@ fn fails(dir: &Path, program: &str, args: &[&str]) -> String {
 fn keys_of_ssh_keygen_and_age_keygen_seal_and_open() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    run(dir.path(), "ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", "signing.key"]);
+    run(
+        dir.path(),
+        "ssh-keygen",
+        &["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", "signing.key"],
+    );
     run(dir.path(), "age-keygen", &["-o", "identity.key"]);
     let key = SigningKey::load(&at("signing.key")).unwrap();
     let listed = run(dir.path(), "ssh-keygen", &["-l", "-f", "signing.key"]);
@@ -83,10 +87,7 @@ fn ssh_keygen_believes_the_signers_that_we_believe() {
         let seconds = run(dir.path(), "date", &["-u", "-d", text, "+%s"]);
         shared::clock::Nanos(seconds.trim().parse::<i64>().unwrap() * 1_000_000_000)
     };
-    let validity = Validity {
-        after: Some(day("2026-01-01")),
-        before: Some(day("2036-01-01")),
-    };
+    let validity = Validity { after: Some(day("2026-01-01")), before: Some(day("2036-01-01")) };
     Trust::add(dir.path(), &key.public_half("plant-7"), validity).unwrap();
     std::fs::write(at("revoked_keys"), "").unwrap();
     seal_in(dir.path(), &key, low);
@@ -95,7 +96,16 @@ fn ssh_keygen_believes_the_signers_that_we_believe() {
     let verify = |origin: &str, time: &str| {
         let time = format!("verify-time={time}");
         let mut command = Command::new("ssh-keygen");
-        command.args(["-Y", "verify", "-f", "allowed_signers", "-n", BUNDLE_NAMESPACE, "-r", "revoked_keys"]);
+        command.args([
+            "-Y",
+            "verify",
+            "-f",
+            "allowed_signers",
+            "-n",
+            BUNDLE_NAMESPACE,
+            "-r",
+            "revoked_keys",
+        ]);
         command.args(["-s", "header.sig", "-I", origin, "-O", &time]).current_dir(dir.path());
         command.stdin(std::fs::File::open(at("header")).unwrap());
         command.output().unwrap().status.success()
@@ -106,7 +116,8 @@ fn ssh_keygen_believes_the_signers_that_we_believe() {
         let identities = Identities::load_dir(dir.path()).unwrap();
         let limits = shared::bundle::Limits::default();
         let now = day(time);
-        shared::bundle::open(&file, &trust, &identities, &limits, now).map_or_else(|refusal| refusal.code(), |_| "ok")
+        shared::bundle::open(&file, &trust, &identities, &limits, now)
+            .map_or_else(|refusal| refusal.code(), |_| "ok")
     };
     assert!(verify("plant-7", "20261123Z"));
     assert_eq!(open("2026-11-23"), "ok");
@@ -124,7 +135,11 @@ fn ssh_keygen_believes_the_signers_that_we_believe() {
     // A signature made by ssh-keygen itself over the same header serves us too, and is the same.
     let made = std::fs::read(at("header.sig")).unwrap();
     std::fs::remove_file(at("header.sig")).unwrap();
-    run(dir.path(), "ssh-keygen", &["-q", "-Y", "sign", "-f", "signing.key", "-n", BUNDLE_NAMESPACE, "header"]);
+    run(
+        dir.path(),
+        "ssh-keygen",
+        &["-q", "-Y", "sign", "-f", "signing.key", "-n", BUNDLE_NAMESPACE, "header"],
+    );
     assert_eq!(made, std::fs::read(at("header.sig")).unwrap());
     let message = fails(dir.path(), "age", &["-d", "-i", "signing.key", "payload.age"]);
     assert!(!message.is_empty());

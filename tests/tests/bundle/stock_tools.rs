@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, VerifiedBundle, open, seal};
+use shared::bundle::{
+    BundleDigest, Limits, Manifest, SealReason, StreamCount, VerifiedBundle, open, seal,
+};
 use shared::clock::Nanos;
 use shared::keys::{
     Identities, PublicHalf, Recipients, SigningKey, Trust, Validity, generate_identity,
@@ -21,7 +23,11 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/doc/open-b
 pub(crate) fn run(dir: &Path, program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).current_dir(dir).output();
     let output = output.unwrap_or_else(|err| panic!("{program}: {err}; install it"));
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -31,7 +37,7 @@ pub(crate) fn seal_in(dir: &Path, key: &SigningKey, low: PublicHalf) -> Verified
     let raws: [&[u8]; 2] = [b"<13>hello\n\nr 2 1 other 0 a b", b"bytes \x00\xff\n"];
     let mut records = Vec::new();
     for (number, raw) in (1..).zip(raws) {
-        let received = Nanos(1000 + number as i64);
+        let received = Nanos(1000).plus(std::time::Duration::from_nanos(number));
         record::encode(&mut records, Sequence(number), received, Stream::Other, &source, None, raw);
     }
     let manifest = Manifest {
@@ -101,10 +107,8 @@ fn the_page_opens_a_bundle_with_stock_tools() {
     let verified = seal_in(dir.path(), &key, low);
 
     let output = by_hand(dir.path());
-    let (printed, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}{errors}");
     for tool in ["tar", "ssh-keygen", "sha256sum", "age", "zstd"] {
         assert!(commands().contains(&format!("{tool} ")), "the page does not use {tool}");
@@ -136,7 +140,9 @@ fn the_page_stops_at_what_was_changed() {
     let outcome = |bytes: &[u8]| {
         fs::write(dir.join("bundle.pstk"), bytes).unwrap();
         let output = by_hand(dir);
-        for name in ["header", "header.sig", "payload.age", "payload.zst", "plain", "records", "manifest"] {
+        for name in
+            ["header", "header.sig", "payload.age", "payload.zst", "plain", "records", "manifest"]
+        {
             let _ = fs::remove_file(dir.join(name));
         }
         output.status.success()

@@ -49,7 +49,8 @@ impl Tally {
 
 #[test]
 fn nothing_that_was_changed_is_taken() {
-    let threads: Vec<_> = shapes().into_iter().map(|(name, recipe)| (name, recipe.forge())).collect();
+    let threads: Vec<_> =
+        shapes().into_iter().map(|(name, recipe)| (name, recipe.forge())).collect();
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
         let run = |(name, bytes): &(&'static str, Vec<u8>)| tamper(name, bytes);
         let handles: Vec<_> = threads.iter().map(|shape| scope.spawn(move || run(shape))).collect();
@@ -101,7 +102,10 @@ fn tamper(name: &str, bytes: &[u8]) -> Tally {
     }
     for (what, changed) in [
         ("itself", [bytes, bytes].concat()),
-        ("a gzip member", [bytes, &[0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat()),
+        (
+            "a gzip member",
+            [bytes, &[0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
+        ),
         ("a block before", [&[0; 512], bytes].concat()),
         ("another trailer", [bytes, &[0; 1024]].concat()),
     ] {
@@ -123,9 +127,8 @@ fn moved_members(name: &str, bytes: &[u8], site: &Site, tally: &mut Tally) {
     let their_good = vec![3, 4, 5];
     for length in 0..=4_usize {
         for code in 0..all.len().pow(length as u32) {
-            let order: Vec<usize> = (0..length as u32)
-                .map(|digit| code / all.len().pow(digit) % all.len())
-                .collect();
+            let order: Vec<usize> =
+                (0..length as u32).map(|digit| code / all.len().pow(digit) % all.len()).collect();
             if order == good || order == their_good {
                 continue;
             }

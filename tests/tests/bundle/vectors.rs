@@ -22,7 +22,7 @@ fn vectors() -> Vec<Vector> {
     for entry in fs::read_dir(vectors_dir()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name == "keys" || name == "README.md" {
+        if matches!(name.as_str(), "keys" | "README.md" | ".gitattributes") {
             continue;
         }
         let bytes = fs::read(&path).unwrap();
@@ -32,11 +32,7 @@ fn vectors() -> Vec<Vector> {
             let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{name}: {line}"));
             (key.to_owned(), value.to_owned())
         });
-        vectors.push(Vector {
-            fields: fields.collect(),
-            bundle: bytes[end + 5..].to_vec(),
-            name,
-        });
+        vectors.push(Vector { fields: fields.collect(), bundle: bytes[end + 5..].to_vec(), name });
     }
     vectors.sort_by(|one, other| one.name.cmp(&other.name));
     vectors
@@ -76,17 +72,28 @@ fn the_records_of_a_golden_bundle_are_those_that_were_written() {
         while let Some(record) = reader.next_record().unwrap() {
             count += 1;
             let subject = record.tls_subject.map(record::Token::decode);
-            let source =
-                SourceTag::new(&record.listener.decode(), &record.peer.decode(), subject.as_deref());
+            let source = SourceTag::new(
+                &record.listener.decode(),
+                &record.peer.decode(),
+                subject.as_deref(),
+            );
             let (sequence, received) = (record.sequence, record.received);
-            record::encode(&mut again, sequence, received, record.stream, &source, record.cut_from, record.raw);
+            record::encode(
+                &mut again,
+                sequence,
+                received,
+                record.stream,
+                &source,
+                record.cut_from,
+                record.raw,
+            );
         }
         assert_eq!(vector.fields["records"], count.to_string(), "{name}");
         assert_eq!(vector.fields["records-sha256"], hex(&Sha256::digest(&again)), "{name}");
         assert_eq!(verified.manifest().records, count, "{name}");
         assert_eq!(verified.file_bytes(), vector.bundle.len() as u64, "{name}");
-        let size = verified.header().encode().len();
-        assert_eq!(verified.digest(), BundleDigest::of(&vector.bundle[512..512 + size]), "{name}");
+        let end = 512 + verified.header().encode().len();
+        assert_eq!(verified.digest(), BundleDigest::of(&vector.bundle[512..end]), "{name}");
         opened += 1;
     }
     assert!(opened >= 10, "only {opened} valid bundles");

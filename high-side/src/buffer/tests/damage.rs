@@ -39,7 +39,8 @@ fn damaged_blocks_are_named_exactly_set_aside_and_declared() {
         let (buffer, recovery) = open(dir.path());
         assert_eq!(recovery.opened, Opened::Continued, "{change}");
         let mut store = buffer.store().unwrap();
-        let range = DamagedRange { lane: Lane::Routine, first: Sequence(first), last: Sequence(last) };
+        let range =
+            DamagedRange { lane: Lane::Routine, first: Sequence(first), last: Sequence(last) };
         assert_eq!(store.verify(|_| ()).unwrap(), [range], "{change}");
 
         let planned =
@@ -107,8 +108,7 @@ fn random_bit_flips_are_found_or_the_database_is_set_aside() {
     for round in 0..400 {
         let dir = tempfile::tempdir().unwrap();
         let mut flipped = bytes.clone();
-        let flips: Vec<_> =
-            (0..=round % 3).map(|_| (random(bytes.len()), random(8))).collect();
+        let flips: Vec<_> = (0..=round % 3).map(|_| (random(bytes.len()), random(8))).collect();
         for (at, bit) in &flips {
             flipped[*at] ^= 1 << bit;
         }
@@ -147,11 +147,19 @@ fn random_bit_flips_are_found_or_the_database_is_set_aside() {
         for (first, last) in &ranges {
             assert!((first.0 - 1) % 10 == 0 && last.0 % 10 == 0, "{flips:?}: {ranges:?}");
         }
-        if damaged.is_empty() { harmless += 1 } else { found += 1 }
+        if damaged.is_empty() {
+            harmless += 1;
+        } else {
+            found += 1;
+        }
         // Whatever else is broken shows when it is written to, and never as a panic.
         let _ = store.mark_sealed(planned, sealed_file(1));
         let (intake, writer) = buffer.start_writer().unwrap();
-        let _ = intake.submit_blocking(batch(Lane::Routine, shared::record::Stream::Other, &[raw(101)]));
+        let _ = intake.submit_blocking(batch(
+            Lane::Routine,
+            shared::record::Stream::Other,
+            &[raw(101)],
+        ));
         drop(intake);
         let _ = writer.join();
     }

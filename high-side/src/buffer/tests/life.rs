@@ -38,7 +38,10 @@ fn records_come_back_in_order_with_their_bytes_and_sums_add_up() {
     drop((store, buffer));
     let (buffer, recovery) = open(dir.path());
     assert_eq!(recovery.opened, Opened::Continued);
-    assert_eq!(recovery.last_sequences, [(Lane::Flash, Sequence(2)), (Lane::Routine, Sequence(700))]);
+    assert_eq!(
+        recovery.last_sequences,
+        [(Lane::Flash, Sequence(2)), (Lane::Routine, Sequence(700))]
+    );
     let mut store = buffer.store().unwrap();
     let planned = store.planned_bundles().unwrap().remove(0);
     assert_eq!(read(&store, &planned), expected);
@@ -118,7 +121,8 @@ fn losses_wait_for_a_bundle_and_those_of_one_listener_become_one() {
     let (intake, writer) = buffer.start_writer().unwrap();
     let losses = intake.loss_sink();
     for (listener, count) in [("udp", 3), ("udp", 4), ("other", 1)] {
-        let (lane, reason, listener) = (Lane::Routine, LossReason::UdpReceiveQueue, listener.into());
+        let (lane, reason, listener) =
+            (Lane::Routine, LossReason::UdpReceiveQueue, listener.into());
         let loss = LostBefore { lane, reason, listener, count, from: START, to: START };
         losses.declare_blocking(loss).unwrap();
     }
@@ -168,15 +172,23 @@ type Breakage = fn(&std::path::Path);
 #[test]
 fn a_broken_database_is_set_aside_and_a_new_epoch_begins() {
     let cases: [(&str, Breakage); 8] = [
-        ("foreign file", |db| fs::write(db, b"not a database, but long enough to be one").unwrap()),
+        ("foreign file", |db| {
+            fs::write(db, b"not a database, but long enough to be one").unwrap();
+        }),
         ("truncated", |db| {
             let bytes = fs::read(db).unwrap();
             fs::write(db, &bytes[..bytes.len() / 2]).unwrap();
         }),
         ("application id", |db| sql(db, "PRAGMA application_id = 1")),
-        ("version flipped", |db| sql(db, "PRAGMA user_version = 65537")),
-        ("tail missing", |db| sql(db, "DELETE FROM block WHERE id = (SELECT max(id) FROM block)")),
-        ("lane changed", |db| sql(db, "UPDATE lane SET next_bundle = 9")),
+        ("version flipped", |db| {
+            sql(db, "PRAGMA user_version = 65537");
+        }),
+        ("tail missing", |db| {
+            sql(db, "DELETE FROM block WHERE id = (SELECT max(id) FROM block)");
+        }),
+        ("lane changed", |db| {
+            sql(db, "UPDATE lane SET next_bundle = 9");
+        }),
         ("lane missing", |db| sql(db, "DELETE FROM lane")),
         ("table missing", |db| sql(db, "DROP TABLE damaged")),
     ];

@@ -5,6 +5,9 @@ use shared::record::{Lane, Stream};
 
 use super::*;
 
+/// Several times what the quota of the test holds.
+const RECORDS: u64 = 600;
+
 fn noisy(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     std::iter::repeat_with(|| {
@@ -20,15 +23,11 @@ fn noisy(number: u64) -> Vec<u8> {
 #[test]
 fn at_its_quota_the_buffer_waits_and_goes_on_when_a_bundle_was_sealed() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = BufferSettings {
-        quota_bytes: 1 << 20,
-        in_flight_bytes: 128 << 10,
-        ..settings(dir.path())
-    };
+    let settings =
+        BufferSettings { quota_bytes: 1 << 20, in_flight_bytes: 128 << 10, ..settings(dir.path()) };
     let (mut buffer, _) = Buffer::open(settings, &"plant-7".parse().unwrap(), clock()).unwrap();
     let (intake, writer) = buffer.start_writer().unwrap();
     let gauges = buffer.gauges();
-    const RECORDS: u64 = 600;
     let producer = {
         let intake = intake.clone();
         std::thread::spawn(move || {
@@ -43,8 +42,7 @@ fn at_its_quota_the_buffer_waits_and_goes_on_when_a_bundle_was_sealed() {
     let mut waits = 0;
     loop {
         until("the quota is reached or all is in", || {
-            gauges.state() == WriterState::QuotaReached
-                || gauges.committed_records() == RECORDS
+            gauges.state() == WriterState::QuotaReached || gauges.committed_records() == RECORDS
         });
         assert!(intake.in_flight_bytes() <= 128 << 10);
         let done = gauges.committed_records() == RECORDS;

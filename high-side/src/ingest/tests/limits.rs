@@ -7,10 +7,7 @@ use super::*;
 fn short(change: impl Fn(&mut Limits)) -> Options {
     let mut limits = Limits::default();
     change(&mut limits);
-    Options {
-        limits,
-        ..Options::default()
-    }
+    Options { limits, ..Options::default() }
 }
 
 fn closed_by_peer(stream: &mut TcpStream) -> bool {
@@ -21,26 +18,17 @@ fn closed_by_peer(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn a_full_buffer_stops_the_reading_and_nothing_is_lost() {
-    let options = Options {
-        in_flight_bytes: 16 << 10,
-        ..Options::default()
-    };
+    let options = Options { in_flight_bytes: 16 << 10, ..Options::default() };
     let mut rig = Rig::start(Protocol::Tcp, &options);
     let line = |at: usize| format!("<34>1 - - - - - - {at:0>700}");
     let count = 20_000;
-    let bytes = (0..count)
-        .flat_map(|at| format!("{}\n", line(at)).into_bytes())
-        .collect();
+    let bytes = (0..count).flat_map(|at| format!("{}\n", line(at)).into_bytes()).collect();
     let sender = rig.send(bytes);
     rig.wait_for(|now| now.waiting == 1);
     // Fourteen megabytes do not fit the sockets: the sender waits too.
     assert!(!sender.is_finished());
     let got = rig.take_raw(count);
-    assert!(
-        got.iter()
-            .enumerate()
-            .all(|(at, raw)| raw == line(at).as_bytes())
-    );
+    assert!(got.iter().enumerate().all(|(at, raw)| raw == line(at).as_bytes()));
     sender.join().unwrap();
     let end = rig.wait_for(|now| now.waiting == 0);
     assert!(end.waited_secs > 0.0);
@@ -48,10 +36,7 @@ fn a_full_buffer_stops_the_reading_and_nothing_is_lost() {
 
 #[test]
 fn long_messages_share_little_memory_and_stay_in_frame() {
-    let options = Options {
-        read_memory_bytes: 64 << 10,
-        ..Options::default()
-    };
+    let options = Options { read_memory_bytes: 64 << 10, ..Options::default() };
     let mut rig = Rig::start(Protocol::Tcp, &options);
     let max = Limits::default().message_bytes_max;
     let long = vec![b'x'; max + 12_345];
@@ -73,15 +58,9 @@ fn long_messages_share_little_memory_and_stay_in_frame() {
     let mut got = rig.take(16);
     got.sort_by(|a, b| a.source.cmp(&b.source));
     for four in got.chunks(4) {
-        let seen: Vec<_> = four
-            .iter()
-            .map(|got| (got.raw.len(), got.cut_from))
-            .collect();
+        let seen: Vec<_> = four.iter().map(|got| (got.raw.len(), got.cut_from)).collect();
         let cut = |length: usize| (max, Some(length as u64));
-        assert_eq!(
-            seen,
-            [cut(max + 12_348), (14, None), cut(max + 3), (11, None)]
-        );
+        assert_eq!(seen, [cut(max + 12_348), (14, None), cut(max + 3), (11, None)]);
     }
     assert_eq!(rig.listener.counters.snapshot().truncated, 8);
 }
@@ -92,10 +71,7 @@ fn a_message_that_does_not_end_is_kept_and_its_connection_closed() {
     let mut rig = Rig::start(Protocol::Tcp, &options);
     let mut stream = rig.connect();
     stream.write_all(b"<34>whole\n<34>half").unwrap();
-    assert_eq!(
-        rig.take_raw(2),
-        [b"<34>whole".to_vec(), b"<34>half".to_vec()]
-    );
+    assert_eq!(rig.take_raw(2), [b"<34>whole".to_vec(), b"<34>half".to_vec()]);
     assert!(closed_by_peer(&mut stream));
     rig.wait_for(|now| now.slow_closes == 1 && now.connections_open == 0);
 }
@@ -132,9 +108,7 @@ fn empty_lines_are_counted_and_not_stored() {
 fn a_stopping_listener_hands_over_all_that_had_come() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let rig = Rig::start(protocol.clone(), &Options::default());
-        let messages: Vec<_> = (0..100)
-            .map(|at| format!("<34>{at}").into_bytes())
-            .collect();
+        let messages: Vec<_> = (0..100).map(|at| format!("<34>{at}").into_bytes()).collect();
         let mut stream = None;
         if matches!(protocol, Protocol::Udp) {
             let client = rig.udp_client();
@@ -178,10 +152,7 @@ fn a_datagram_over_the_limit_is_cut_and_an_empty_one_counted() {
     client.send(b"").unwrap();
     client.send(b"0123456789abc\n").unwrap();
     let got = rig.take(1);
-    assert_eq!(
-        (&got[0].raw[..], got[0].cut_from),
-        (&b"0123456789"[..], Some(14))
-    );
+    assert_eq!((&got[0].raw[..], got[0].cut_from), (&b"0123456789"[..], Some(14)));
     let peer = client.local_addr().unwrap();
     assert_eq!(got[0].source, format!("test {peer}"));
     rig.wait_for(|now| now.empty_frames == 1 && now.truncated == 1);

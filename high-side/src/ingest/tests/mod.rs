@@ -42,11 +42,7 @@ struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            in_flight_bytes: 8 << 20,
-            read_memory_bytes: 16 << 20,
-        }
+        Self { limits: Limits::default(), in_flight_bytes: 8 << 20, read_memory_bytes: 16 << 20 }
     }
 }
 
@@ -76,13 +72,7 @@ impl Rig {
         let guard = runtime.enter();
         let listener = spawn(settings, &surroundings).unwrap();
         drop(guard);
-        Self {
-            runtime,
-            receiver,
-            listener,
-            stop,
-            lost: 0,
-        }
+        Self { runtime, receiver, listener, stop, lost: 0 }
     }
 
     fn address(&self) -> SocketAddr {
@@ -116,11 +106,7 @@ impl Rig {
     fn drain_while(&mut self, out: &mut Vec<Got>, mut go_on: impl FnMut(&[Got], u64) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while go_on(out, self.lost) {
-            assert!(
-                Instant::now() < deadline,
-                "got {} messages and no more",
-                out.len()
-            );
+            assert!(Instant::now() < deadline, "got {} messages and no more", out.len());
             let Ok(request) = self.receiver.recv(Some(Duration::from_millis(20))) else {
                 continue;
             };
@@ -139,10 +125,7 @@ impl Rig {
                     assert_eq!(start, batch.data.len());
                 }
                 RequestKind::Loss(loss) => self.lost += loss.count,
-                #[allow(
-                    unreachable_patterns,
-                    reason = "other kinds never come from a listener"
-                )]
+                #[allow(unreachable_patterns, reason = "other kinds never come from a listener")]
                 _ => {}
             }
         }
@@ -207,9 +190,6 @@ fn an_address_in_use_is_named_with_advice() {
     let _guard = rig.runtime.enter();
     let text = spawn(settings, &surroundings).unwrap_err().to_string();
     let address = rig.address().to_string();
-    assert!(
-        text.contains("\"second\"") && text.contains(&address),
-        "{text}"
-    );
+    assert!(text.contains("\"second\"") && text.contains(&address), "{text}");
     assert!(text.contains("ss -lnp"), "{text}");
 }

@@ -26,9 +26,7 @@ fn base64(text: &str) -> Vec<u8> {
     };
     let mut out = Vec::new();
     for group in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = group
-            .iter()
-            .fold(0_u32, |bits, &byte| bits << 6 | u32::from(value(byte)));
+        let bits = group.iter().fold(0_u32, |bits, &byte| bits << 6 | u32::from(value(byte)));
         let bits = bits << (6 * (4 - group.len()));
         out.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
     }
@@ -37,28 +35,15 @@ fn base64(text: &str) -> Vec<u8> {
 
 fn odd_lines(samples: &Path) -> Vec<Vec<u8>> {
     let text = std::fs::read_to_string(samples.join("odd-lines.jsonl")).unwrap();
-    let raw = |line| {
-        base64(
-            serde_json::from_str::<Value>(line).unwrap()["b64"]
-                .as_str()
-                .unwrap(),
-        )
-    };
-    text.lines()
-        .map(raw)
-        .filter(|raw| !raw.is_empty())
-        .collect()
+    let raw = |line| base64(serde_json::from_str::<Value>(line).unwrap()["b64"].as_str().unwrap());
+    text.lines().map(raw).filter(|raw| !raw.is_empty()).collect()
 }
 
 /// Every message with a neighbour on each side.
 fn between_sentinels(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let sentinel = |at, side| format!("<34>1 - sentinel - - - - {at} {side}").into_bytes();
     let around = |(at, message): (usize, &Vec<u8>)| {
-        [
-            sentinel(at, "before"),
-            message.clone(),
-            sentinel(at, "after"),
-        ]
+        [sentinel(at, "before"), message.clone(), sentinel(at, "after")]
     };
     messages.iter().enumerate().flat_map(around).collect()
 }
@@ -98,11 +83,7 @@ fn every_odd_message_of_one_line_arrives_whole_as_a_line() {
     let sent = between_sentinels(&lines);
     for terminator in [b"\n", b"\0"] {
         let mut rig = Rig::start(Protocol::Tcp, &Options::default());
-        rig.send(
-            sent.iter()
-                .flat_map(|raw| [raw, &terminator[..]].concat())
-                .collect(),
-        );
+        rig.send(sent.iter().flat_map(|raw| [raw, &terminator[..]].concat()).collect());
         assert_same(&rig.take_raw(sent.len()), &sent);
     }
 }
@@ -124,17 +105,11 @@ fn odd_bytes_without_any_care_for_framing_are_kept_and_harm_no_other_connection(
     let mut rig = Rig::start(Protocol::Tcp, &Options::default());
     for raw in odd_lines(&samples) {
         rig.send(raw.clone()).join().unwrap();
-        rig.send(b"<34>1 - sentinel - - - -\n".to_vec())
-            .join()
-            .unwrap();
+        rig.send(b"<34>1 - sentinel - - - -\n".to_vec()).join().unwrap();
         let mut out = Vec::new();
         let kept = |out: &[Got]| out.iter().map(|got| got.raw.len()).sum::<usize>();
         // Terminators and counts are no content; everything else has to come.
-        let least = raw
-            .iter()
-            .filter(|byte| !b"\n\0\r 0123456789".contains(byte))
-            .count()
-            + 20;
+        let least = raw.iter().filter(|byte| !b"\n\0\r 0123456789".contains(byte)).count() + 20;
         rig.drain_while(&mut out, |out, _| {
             !out.iter().any(|got| got.raw == b"<34>1 - sentinel - - - -") || kept(out) < least
         });
@@ -152,10 +127,7 @@ fn captures_of_real_senders_give_the_messages_that_were_sent() {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let space = rest.iter().position(|&byte| byte == b' ').unwrap();
-            let count: usize = std::str::from_utf8(&rest[..space])
-                .unwrap()
-                .parse()
-                .unwrap();
+            let count: usize = std::str::from_utf8(&rest[..space]).unwrap().parse().unwrap();
             let (message, after) = rest[space + 1..].split_at(count);
             sent.push(message.to_vec());
             rest = after;
@@ -169,17 +141,12 @@ fn captures_of_real_senders_give_the_messages_that_were_sent() {
         // Python's message ends with NUL and has a line feed inside.
         let (lines, python) = match bytes.strip_suffix(b"\0") {
             Some(rest) => {
-                let at = rest
-                    .windows(6)
-                    .rposition(|window| window == b"\n<163>")
-                    .unwrap();
+                let at = rest.windows(6).rposition(|window| window == b"\n<163>").unwrap();
                 (&rest[..at], Some(rest[at + 1..].to_vec()))
             }
             None => (&bytes[..], None),
         };
-        let lines = lines
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty());
+        let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let sent: Vec<_> = lines.map(<[u8]>::to_vec).chain(python).collect();
         let mut rig = Rig::start(Protocol::Tcp, &Options::default());
         rig.send(bytes);

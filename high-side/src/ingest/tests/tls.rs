@@ -21,27 +21,16 @@ impl Authority {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test authority");
+        params.distinguished_name.push(DnType::CommonName, "test authority");
         let key = KeyPair::generate().unwrap();
-        fs::write(
-            dir.path().join("ca.pem"),
-            params.self_signed(&key).unwrap().pem(),
-        )
-        .unwrap();
-        Self {
-            dir,
-            issuer: Issuer::new(params, key),
-        }
+        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { dir, issuer: Issuer::new(params, key) }
     }
 
     fn issue(&self, file: &str, name: &str) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "Pen, stock");
+        params.distinguished_name.push(DnType::OrganizationName, "Pen, stock");
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -97,9 +86,7 @@ fn certificate(path: &Path) -> CertificateDer<'static> {
 }
 
 fn server_certificate(client: &Client) -> CertificateDer<'static> {
-    client.conn.peer_certificates().unwrap()[0]
-        .clone()
-        .into_owned()
+    client.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
 #[test]
@@ -126,16 +113,10 @@ fn a_client_without_a_certificate_is_let_in_only_where_it_may() {
     let ca = authority.path("ca.pem");
     for client_auth in [ClientAuth::None, ClientAuth::Optional(ca.clone())] {
         let mut rig = Rig::start(authority.settings(client_auth), &Options::default());
-        authority
-            .client(rig.address(), None)
-            .write_all(b"<34>a\n")
-            .unwrap();
+        authority.client(rig.address(), None).write_all(b"<34>a\n").unwrap();
         assert!(!rig.take(1)[0].source.contains("tls="));
     }
-    let rig = Rig::start(
-        authority.settings(ClientAuth::Required(ca)),
-        &Options::default(),
-    );
+    let rig = Rig::start(authority.settings(ClientAuth::Required(ca)), &Options::default());
     // TLS 1.3 tells a client only after its first writes: they may seem to succeed.
     let _ = authority.client(rig.address(), None).write_all(b"<34>a\n");
     let seen = rig.wait_for(|now| now.handshake_failures == 1 && now.connections_open == 0);
@@ -182,9 +163,7 @@ fn a_slow_handshake_and_a_client_without_tls_are_counted() {
     let rig = Rig::start(authority.settings(ClientAuth::None), &options);
     let _silent = rig.connect();
     rig.wait_for(|now| now.handshake_failures == 1);
-    rig.connect()
-        .write_all(b"<34>1 - - - - - - no tls here\n")
-        .unwrap();
+    rig.connect().write_all(b"<34>1 - - - - - - no tls here\n").unwrap();
     rig.wait_for(|now| now.handshake_failures == 2 && now.connections_open == 0);
 }
 

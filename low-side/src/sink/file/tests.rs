@@ -27,13 +27,7 @@ impl Setup {
             rotate_bytes: 1 << 30,
             rotate_age: Duration::from_hours(1),
         };
-        Self {
-            dir,
-            ledger,
-            id,
-            clock: FakeClock::at(crate::testing::START),
-            config,
-        }
+        Self { dir, ledger, id, clock: FakeClock::at(crate::testing::START), config }
     }
 
     fn sink(&self) -> FileSink<FakeClock> {
@@ -63,12 +57,7 @@ impl Setup {
         let position = sink.confirm().unwrap();
         if note {
             let last = first + messages.len() as u64 - 1;
-            let delivery = Delivery {
-                chain: 1,
-                first,
-                last,
-                records: messages.len() as u64,
-            };
+            let delivery = Delivery { chain: 1, first, last, records: messages.len() as u64 };
             self.ledger.deliver(self.id, &[delivery], position).unwrap();
             sink.committed(&mut self.ledger).unwrap();
         }
@@ -76,35 +65,19 @@ impl Setup {
 }
 
 fn lines(bytes: &[u8]) -> usize {
-    bytes
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter(|line| line.ends_with(b"\n"))
-        .count()
+    bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count()
 }
 
 fn chain() -> ChainName {
-    ChainName {
-        origin: "plant-7".parse().unwrap(),
-        epoch: Epoch(1),
-        lane: Lane::Routine,
-    }
+    ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(1), lane: Lane::Routine }
 }
 
 fn write(sink: &mut FileSink<FakeClock>, sequence: u64, message: &str) {
     let source = SourceTag::new("l", "p", None);
     let mut bytes = Vec::new();
     let time = crate::testing::START;
-    encode(
-        &mut bytes,
-        Sequence(sequence),
-        time,
-        Stream::Other,
-        &source,
-        None,
-        message.as_bytes(),
-    );
-    sink.write(&chain(), &parse(&bytes, 1000).unwrap().0)
-        .unwrap();
+    encode(&mut bytes, Sequence(sequence), time, Stream::Other, &source, None, message.as_bytes());
+    sink.write(&chain(), &parse(&bytes, 1000).unwrap().0).unwrap();
 }
 
 #[test]
@@ -170,10 +143,7 @@ fn rotation_finishes_wherever_it_was_killed() {
         drop(sink);
         let noted = setup.ledger.file_position(setup.id).unwrap().unwrap();
         if killed == "noted" || killed == "renamed" {
-            let noted = FilePosition {
-                rotating_to: Some(1),
-                ..noted
-            };
+            let noted = FilePosition { rotating_to: Some(1), ..noted };
             setup.ledger.set_file_position(setup.id, &noted).unwrap();
         }
         let dir = setup.config.dir.clone();
@@ -208,14 +178,7 @@ fn a_full_file_is_rotated_and_numbers_go_on() {
     }
     let dir = setup.config.dir.clone();
     let names = crate::testing::names(&dir);
-    assert_eq!(
-        names,
-        [
-            "out-000001.ndjson",
-            "out-000002.ndjson",
-            "out-000003.ndjson"
-        ]
-    );
+    assert_eq!(names, ["out-000001.ndjson", "out-000002.ndjson", "out-000003.ndjson"]);
 }
 
 #[test]

@@ -61,13 +61,9 @@ pub(crate) fn add(cases: &mut Cases) {
         });
         cases.add(name, CODE, "3", comment, recipe);
     }
-    let recipe = cases.base().edit(layer, |header| {
-        edit_line(&header, "payload-bytes", |digits| digits.trim_start_matches('0').to_owned())
-    });
+    let recipe = cases.base().edit(layer, |header| edit_line(&header, "payload-bytes", |digits| digits.trim_start_matches('0').to_owned()));
     cases.add("header-payload-bytes-short", CODE, "3", "The length has no leading zeros.", recipe);
-    let recipe = cases.base().edit(layer, |header| {
-        edit_line(&header, "payload-bytes", |digits| format!("+{}", &digits[1..]))
-    });
+    let recipe = cases.base().edit(layer, |header| edit_line(&header, "payload-bytes", |digits| format!("+{}", &digits[1..])));
     cases.add("header-payload-bytes-sign", CODE, "3", "The length has a sign.", recipe);
     for (name, comment, field) in [
         ("header-previous-upper-case", "A digest has upper-case digits.", "previous"),
@@ -76,13 +72,10 @@ pub(crate) fn add(cases: &mut Cases) {
         let recipe = cases.base().edit(layer, move |header| edit_line(&header, field, str::to_uppercase));
         cases.add(name, CODE, "3", comment, recipe);
     }
-    for (name, comment, field) in [
-        ("header-previous-short", "A digest has 63 digits.", "previous"),
-        ("header-recipient-short", "A recipient has 15 digits.", "recipient"),
-    ] {
-        let recipe = cases.base().edit(layer, move |header| {
-            edit_line(&header, field, |value| value[..value.len() - 1].to_owned())
-        });
+    for (name, comment, field) in
+        [("header-previous-short", "A digest has 63 digits.", "previous"), ("header-recipient-short", "A recipient has 15 digits.", "recipient")]
+    {
+        let recipe = cases.base().edit(layer, move |header| edit_line(&header, field, |value| value[..value.len() - 1].to_owned()));
         cases.add(name, CODE, "3", comment, recipe);
     }
     let recipe = cases.base().edit(layer, |header| edit_line(&header, "recipient", |value| value.replace("x25519", "ssh-rsa")));
@@ -102,7 +95,13 @@ fn replaced(cases: &mut Cases) {
     for (name, expect, comment, from, to) in [
         ("version-2", "version-unknown", "A later version.", "penstock-bundle 1", "penstock-bundle 2"),
         ("version-0", "version-unknown", "No version.", "penstock-bundle 1", "penstock-bundle 0"),
-        ("version-2-with-other-lines", "version-unknown", "A later version is refused before its lines are looked at.", "penstock-bundle 1\norigin", "penstock-bundle 2\nfrom"),
+        (
+            "version-2-with-other-lines",
+            "version-unknown",
+            "A later version is refused before its lines are looked at.",
+            "penstock-bundle 1\norigin",
+            "penstock-bundle 2\nfrom",
+        ),
         ("version-leading-zero", CODE, "The version has a leading zero.", "penstock-bundle 1", "penstock-bundle 01"),
         ("version-too-large", CODE, "The version is 2^64.", "penstock-bundle 1", "penstock-bundle 18446744073709551616"),
         ("version-missing", CODE, "There is no version.", "penstock-bundle 1\n", ""),

@@ -3,12 +3,28 @@
 //! A file that is there stays as it is, so that a reader of tomorrow meets the bundles of today;
 //! `--force` replaces them all. The keys in `vectors/keys/` are never made here.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::format_push_string,
+    clippy::items_after_statements,
+    clippy::type_complexity,
+    reason = "tables of small cases, written for reading"
+)]
+
+// Tables with one long line for each case: split over eight lines nobody could read them.
+#[rustfmt::skip]
 mod container;
+#[rustfmt::skip]
 mod header;
+#[rustfmt::skip]
 mod manifest;
+#[rustfmt::skip]
 mod payload;
+#[rustfmt::skip]
 mod records;
+#[rustfmt::skip]
 mod signature;
+#[rustfmt::skip]
 mod valid;
 
 use std::path::Path;
@@ -50,23 +66,14 @@ impl Cases {
         comment: &'static str,
         recipe: Recipe,
     ) {
-        self.list.push(Case {
-            name,
-            expect,
-            section,
-            comment,
-            recipe,
-        });
+        self.list.push(Case { name, expect, section, comment, recipe });
     }
 }
 
 fn main() -> ExitCode {
     let force = std::env::args().any(|arg| arg == "--force");
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors");
-    let mut cases = Cases {
-        keys: Keys::at(&dir.join("keys")),
-        list: Vec::new(),
-    };
+    let mut cases = Cases { keys: Keys::at(&dir.join("keys")), list: Vec::new() };
     valid::add(&mut cases);
     container::add(&mut cases);
     header::add(&mut cases);
@@ -93,21 +100,12 @@ fn main() -> ExitCode {
 }
 
 fn vector(case: &Case) -> Vec<u8> {
-    let Case {
-        expect,
-        section,
-        comment,
-        recipe,
-        ..
-    } = case;
+    let Case { expect, section, comment, recipe, .. } = case;
     let mut text = format!("expect: {expect}\nsection: {section}\ncomment: {comment}\n");
     if *expect == "ok" {
         let records = recipe.records_section();
         text.push_str(&format!("records: {}\n", recipe.records.len()));
-        text.push_str(&format!(
-            "records-sha256: {}\n",
-            hex(&Sha256::digest(records))
-        ));
+        text.push_str(&format!("records-sha256: {}\n", hex(&Sha256::digest(records))));
     }
     text.push_str("---\n");
     [text.into_bytes(), recipe.forge()].concat()

@@ -14,7 +14,12 @@ pub(crate) fn add(cases: &mut Cases) {
         ("manifest-other-epoch", "The epoch is not the header's.", "epoch 1795468219", "epoch 1795468218"),
         ("manifest-other-lane", "The lane is not the header's.", "lane routine", "lane flash"),
         ("manifest-other-number", "The number is not the header's.", "number 2", "number 3"),
-        ("manifest-other-previous", "The predecessor is not the header's.", "previous ", "previous 0000000000000000000000000000000000000000000000000000000000000000\nprevious "),
+        (
+            "manifest-other-previous",
+            "The predecessor is not the header's.",
+            "previous ",
+            "previous 0000000000000000000000000000000000000000000000000000000000000000\nprevious ",
+        ),
     ] {
         let recipe = cases.base().replace(layer, from, to);
         let recipe = if name.ends_with("previous") {
@@ -33,9 +38,7 @@ pub(crate) fn add(cases: &mut Cases) {
     replaced(cases);
     losses(cases);
 
-    let recipe = cases.base().edit(layer, |text| {
-        String::from_utf8_lossy(&text).replace('\n', "\r\n").into_bytes()
-    });
+    let recipe = cases.base().edit(layer, |text| String::from_utf8_lossy(&text).replace('\n', "\r\n").into_bytes());
     cases.add("manifest-crlf", MALFORMED, "5", "Lines end with CR LF.", recipe);
     let recipe = cases.base().edit(layer, |text| [b"\xEF\xBB\xBF".to_vec(), text].concat());
     cases.add("manifest-byte-order-mark", MALFORMED, "5", "A byte order mark comes first.", recipe);
@@ -56,10 +59,9 @@ pub(crate) fn add(cases: &mut Cases) {
     recipe.losses = vec!["udp-receive-queue udp 12 1 2".to_owned(); 37_000];
     cases.add("manifest-longer-than-1-mib", "limit-exceeded", "5", "A well-formed manifest of a little more than 1 MiB.", recipe);
 
-    for (name, comment, more) in [
-        ("manifest-records-bytes-more", "One byte of records is missing.", 1_i64),
-        ("manifest-records-bytes-less", "There is one byte of records too many.", -1),
-    ] {
+    for (name, comment, more) in
+        [("manifest-records-bytes-more", "One byte of records is missing.", 1_i64), ("manifest-records-bytes-less", "There is one byte of records too many.", -1)]
+    {
         let bytes = cases.base().records_section().len() as i64;
         let recipe = cases.base().replace(layer, format!("records-bytes {bytes}"), format!("records-bytes {}", bytes + more));
         cases.add(name, MISMATCH, "5", comment, recipe);

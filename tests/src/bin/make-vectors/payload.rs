@@ -20,14 +20,12 @@ pub(crate) fn add(cases: &mut Cases) {
 
 fn age_headers(cases: &mut Cases) {
     let head = |recipe: Recipe, edit: fn(String) -> String| {
-        recipe.edit(Layer::AgeHeader, move |bytes| {
-            edit(String::from_utf8(bytes).expect("an age header is ASCII")).into_bytes()
-        })
+        recipe.edit(Layer::AgeHeader, move |bytes| edit(String::from_utf8(bytes).expect("an age header is ASCII")).into_bytes())
     };
     fn insert(text: &str, stanzas: &str) -> String {
         text.replacen("\n-> ", &format!("\n{stanzas}-> "), 1)
     }
-    let table: [(&str, &str, fn(String) -> String); 14] = [
+    let table: [(&str, &str, fn(String) -> String); 15] = [
         ("age-version-2", "Another version of age.", |text| text.replace("/v1", "/v2")),
         ("age-crlf", "The first line ends with CR LF.", |text| text.replacen('\n', "\r\n", 1)),
         ("age-extra-recipient", "There is a stanza for a recipient that the header does not name.", |text| insert(&text, &stanza("X25519"))),
@@ -41,7 +39,14 @@ fn age_headers(cases: &mut Cases) {
         ("age-hybrid-stanza", "There is a hybrid stanza that the header does not name.", |text| insert(&text, &stanza("mlkem768x25519"))),
         ("age-two-grease", "There are two grease stanzas.", |text| insert(&text, "-> x-grease\n\n")),
         ("age-seventeen-stanzas", "There are more than 16 stanzas.", |text| insert(&text, &"-> x-grease\n\n".repeat(15))),
-        ("age-stanza-without-body", "A stanza has no body.", |text| insert(&text, "-> x-grease\n").replacen("-> x-grease\n", "-> X25519 a\n", 1)),
+        ("age-stanza-without-body", "The stanza has no body.", |text| {
+            let lines: Vec<&str> = text.split('\n').collect();
+            [&lines[..2], &lines[3..]].concat().join("\n")
+        }),
+        ("age-share-of-zeros", "The stanza's share is a point that contributes nothing.", |text| {
+            let at = text.find("-> X25519 ").expect("there is a stanza") + 10;
+            format!("{}{}{}", &text[..at], "A".repeat(43), &text[at + 43..])
+        }),
         ("age-stanza-kind-case", "The stanza's kind is in lower case.", |text| text.replacen("-> X25519", "-> x25519", 1)),
         ("age-share-too-short", "The stanza's share is too short.", |text| {
             let at = text.find("-> X25519 ").expect("there is a stanza") + 10;
@@ -73,6 +78,20 @@ fn age_headers(cases: &mut Cases) {
     cases.add("age-recipient-missing", AGE, "5", "The header names a recipient that has no stanza.", recipe);
     let recipe = cases.base().replace(Layer::Header, "x25519:", "mlkem768x25519:");
     cases.add("age-recipient-of-another-kind", AGE, "5", "The header names a hybrid recipient, the stanza is X25519.", recipe);
+    for (name, comment, share) in [
+        ("age-hybrid-share-of-zeros", "The hybrid stanza's X25519 share contributes nothing.", "A".repeat(44)),
+        ("age-hybrid-share-too-short", "The hybrid stanza's share is too short.", "A".repeat(40)),
+    ] {
+        let mut recipe = cases.base();
+        recipe.recipients = vec![cases.keys.recipient("identity-hybrid")];
+        let recipe = recipe.edit(Layer::AgeHeader, move |bytes| {
+            let text = String::from_utf8(bytes).expect("an age header is ASCII");
+            let start = text.find("-> mlkem768x25519 ").expect("there is a stanza");
+            let end = text[start..].find('\n').expect("its line ends") + start;
+            format!("{}{share}{}", &text[..end - 44], &text[end..]).into_bytes()
+        });
+        cases.add(name, AGE, "5", comment, recipe);
+    }
     let mut recipe = cases.base();
     recipe.recipients.push(cases.keys.recipient("identity-hybrid"));
     cases.add("age-kinds-mixed", AGE, "5", "Recipients of both kinds; a classic one undoes the hybrid ones.", recipe);
@@ -156,16 +175,10 @@ fn frame_headers(cases: &mut Cases) {
             with(0xC3, &[&[7 << 3, 0, 0, 0, 0][..], &sized(plain)].concat(), plain)
         }),
         ("zstd-reserved-bit", ZSTD, "The reserved bit is set.", |plain| with(0xC8, &[&[7 << 3][..], &sized(plain)].concat(), plain)),
-        ("zstd-unused-bit", ZSTD, "The unused bit is set, which other readers pass over.", |plain| {
-            with(0xD0, &[&[7 << 3][..], &sized(plain)].concat(), plain)
-        }),
-        ("zstd-window-9-mib", "limit-exceeded", "The window is one step larger than 8 MiB.", |plain| {
-            with(0xC0, &[&[13 << 3 | 1][..], &sized(plain)].concat(), plain)
-        }),
+        ("zstd-unused-bit", ZSTD, "The unused bit is set, which other readers pass over.", |plain| with(0xD0, &[&[7 << 3][..], &sized(plain)].concat(), plain)),
+        ("zstd-window-9-mib", "limit-exceeded", "The window is one step larger than 8 MiB.", |plain| with(0xC0, &[&[13 << 3 | 1][..], &sized(plain)].concat(), plain)),
         ("zstd-window-2-gib", "limit-exceeded", "The window is 2 GiB.", |plain| with(0xC0, &[&[21 << 3][..], &sized(plain)].concat(), plain)),
-        ("zstd-window-largest", "limit-exceeded", "The window is the largest that can be said.", |plain| {
-            with(0xC0, &[&[0xFF][..], &sized(plain)].concat(), plain)
-        }),
+        ("zstd-window-largest", "limit-exceeded", "The window is the largest that can be said.", |plain| with(0xC0, &[&[0xFF][..], &sized(plain)].concat(), plain)),
         ("zstd-single-segment-too-large", "limit-exceeded", "A single segment of 8 MiB + 1, which is its window.", |plain| {
             with(0xA0, &((8 << 20) + 1_u32).to_le_bytes(), plain)
         }),

@@ -81,9 +81,7 @@ fn sums(cases: &mut Cases) {
         let recipe = cases.base().replace(layer, from, to);
         cases.add(name, MISMATCH, "6", comment, recipe);
     }
-    let recipe = cases.base().edit(layer, |records| {
-        [records, b"r 14 1795468000000000012 other 0 a b\n\n".to_vec()].concat()
-    });
+    let recipe = cases.base().edit(layer, |records| [records, b"r 14 1795468000000000012 other 0 a b\n\n".to_vec()].concat());
     cases.add("records-one-more", MISMATCH, "6", "There is a record that was not counted.", recipe);
     let recipe = cases.base().edit(layer, |mut records| {
         let last = memchr::memmem::find(&records, b"r 13 ").expect("there is a third record");

@@ -72,7 +72,7 @@ pub(crate) fn add(cases: &mut Cases) {
 
 fn signers(cases: &mut Cases) {
     let mut recipe = cases.base();
-    recipe.origin = "plant-9".to_owned();
+    recipe.origin = String::from("plant-9");
     cases.add("origin-unknown", "origin-unknown", "4", "Nobody is believed for this origin.", recipe);
     for (name, expect, comment, key) in [
         ("signer-unknown", "signer-unknown", "A key that nobody knows.", "stranger"),
@@ -97,9 +97,7 @@ fn armors(cases: &mut Cases) {
         ("armor-lines-of-64", "Lines have 64 characters.", |pem| armor(&unarmor(&pem), 64)),
         ("armor-lines-of-76", "Lines have 76 characters, as OpenSSH writes them for other things.", |pem| armor(&unarmor(&pem), 76)),
         ("armor-one-line", "Everything stands in one line.", |pem| armor(&unarmor(&pem), 1000)),
-        ("armor-crlf", "Lines end with CR LF.", |pem| {
-            String::from_utf8_lossy(&pem).replace('\n', "\r\n").into_bytes()
-        }),
+        ("armor-crlf", "Lines end with CR LF.", |pem| String::from_utf8_lossy(&pem).replace('\n', "\r\n").into_bytes()),
         ("armor-no-final-line-feed", "The last line does not end.", |mut pem| {
             pem.pop();
             pem
@@ -108,9 +106,7 @@ fn armors(cases: &mut Cases) {
         ("armor-empty-line-after", "An empty line follows.", |pem| [pem, b"\n".to_vec()].concat()),
         ("armor-text-before", "A line of text comes first.", |pem| [b"signed by me\n".to_vec(), pem].concat()),
         ("armor-text-after", "A line of text follows.", |pem| [pem, b"bye\n".to_vec()].concat()),
-        ("armor-other-label", "The label is another.", |pem| {
-            String::from_utf8_lossy(&pem).replace("SSH SIGNATURE", "PGP SIGNATURE").into_bytes()
-        }),
+        ("armor-other-label", "The label is another.", |pem| String::from_utf8_lossy(&pem).replace("SSH SIGNATURE", "PGP SIGNATURE").into_bytes()),
         ("armor-not-base64", "The armor holds something else than base64.", |mut pem| {
             pem[40] = b'!';
             pem
@@ -132,9 +128,7 @@ fn unarmor(pem: &[u8]) -> Vec<u8> {
 /// Adds the order of Ed25519's group to a little-endian number (RFC 8032 section 5.1).
 fn add_group_order(scalar: &mut [u8]) {
     let mut order = [0_u8; 32];
-    order[..16].copy_from_slice(&[
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
-    ]);
+    order[..16].copy_from_slice(&[0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14]);
     order[31] = 0x10;
     let mut carry = 0;
     for (digit, add) in scalar.iter_mut().zip(order) {

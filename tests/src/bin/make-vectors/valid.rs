@@ -26,7 +26,13 @@ pub(crate) fn add(cases: &mut Cases) {
     cases.add("valid-flash", "ok", "1", "The urgent lane.", flash);
 
     let many = many(cases.base());
-    cases.add("valid-losses-and-cuts", "ok", "5", "Every stream, cut records, certificates, and losses with and without numbers: at the start, inside and at the end.", many);
+    cases.add(
+        "valid-losses-and-cuts",
+        "ok",
+        "5",
+        "Every stream, cut records, certificates, and losses with and without numbers: at the start, inside and at the end.",
+        many,
+    );
 
     let mut lost = cases.base();
     (lost.records, lost.losses) = (Vec::new(), vec!["buffer-damaged - 3 5 5 11 13".to_owned()]);
@@ -40,7 +46,6 @@ pub(crate) fn add(cases: &mut Cases) {
     cases.add("valid-odd-bytes", "ok", "6", "An empty message, one that looks like a record, every byte, and odd tokens.", odd);
 
     let mut longest = cases.base();
-    longest.origin = "plant-7".to_owned();
     longest.epoch = u64::MAX;
     longest.number = u64::MAX;
     cases.add("valid-greatest-numbers", "ok", "3", "Epoch and number are the greatest there are.", longest);

@@ -1,0 +1,68 @@
+//! A buffer that is full: sources wait, nothing is dropped, and it goes on by itself.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::record::Lane;
+use tests::crossing::{Crossing, received};
+use tests::load::{Plan, Target, send};
+use tests::logs::assert_no_unlisted_errors;
+use tests::opened::open_chain;
+use tests::wait::{PATIENCE, wait_until};
+
+/// Several times what buffer and memory take, also when compressed.
+const RECORDS: u64 = 120_000;
+/// One bundle at a time crosses; all of it is much work for an unoptimised build.
+const LONG: Duration = Duration::from_mins(4);
+
+fn writer_state(status: &Value) -> &str {
+    status["live"]["writer"]["state"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn with_a_full_buffer_senders_wait_and_nothing_is_lost() {
+    let crossing = Crossing::new("quota");
+    let high = &crossing.pair.high;
+    let limits = "[buffer]\nquota = \"8MiB\"\nin-flight = \"1MiB\"\n\
+                  [outbox]\nwaiting-bytes-max = \"1B\"\n\
+                  [seal]\nflash-budget = \"100ms\"\nbundle-bytes-max = \"8MiB\"\nheartbeat = \"1d\"\n";
+    high.configure(&format!("{limits}{}", crossing.listener()));
+    let agent = high.start();
+    let medium = crossing.sandbox.dir("medium");
+    let plan = Plan { connections: 2, ..Plan::new(Target::Tcp(crossing.tcp), RECORDS) };
+    let report = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&plan).unwrap());
+        wait_until(PATIENCE, "a full buffer", || writer_state(&high.status()) == "quota-reached");
+        let status = high.status();
+        assert!(!sender.is_finished(), "the sender did not wait");
+        assert_eq!(status["adds-up"], true);
+        let counters = &status["live"]["listeners"][0]["counters"];
+        assert_eq!(counters["waiting"], 2, "both connections wait: {counters}");
+        let stalled = received(&status);
+        assert!(stalled < RECORDS, "{stalled} records fitted in");
+        assert_eq!(received(&high.status()), stalled, "it takes no more");
+
+        // Bundles are carried away, and it goes on by itself.
+        wait_until(LONG, "all records in bundles on the medium", || {
+            high.run(["export", medium.to_str().unwrap()]).success();
+            let status = high.status();
+            let lane = &status["lanes"][0];
+            received(&status) == RECORDS
+                && lane["buffered"] == 0
+                && status["bundles"]["ready"]["count"] == 0
+        });
+        sender.join().unwrap()
+    });
+    assert_eq!(report.sent, RECORDS);
+    assert!(report.segments.iter().all(|segment| segment.broken.is_none()), "{report:?}");
+    wait_until(PATIENCE, "a flowing buffer", || writer_state(&high.status()) == "flowing");
+    let status = high.status();
+    assert_eq!(status["adds-up"], true);
+    assert_eq!(status["lanes"][0]["lost"], 0);
+    assert!(agent.stop(PATIENCE).success());
+    assert_no_unlisted_errors(&high.log_path(), &[]);
+
+    let mut ids = open_chain(&medium, &crossing.pair.low, Lane::Flash).ids;
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(1..=RECORDS), "each message once");
+}
