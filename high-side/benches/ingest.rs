@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use high_side::buffer::{
-    Buffer, BufferError, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits,
+    Buffer, BufferError, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits, SealedFile,
+    Store,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use shared::bundle::SealReason;
+use shared::bundle::{BundleDigest, SealReason};
 use shared::clock::{Clock, SystemClock};
 use shared::record::{Lane, SourceTag, Stream};
 
@@ -31,20 +32,28 @@ fn main() -> Result<(), Failure> {
         "run", "records/s", "CPU s/M", "of this", "B/rec", "p50 ms", "p99 ms", "max ms", "RSS MiB"
     );
     println!("{:<22} {:>10} {:>9} {:>9}", "", "", "all", "buffer");
-    for (name, records, rate) in [
-        ("5,000/s", 25_000, Some(5_000)),
-        ("200,000/s", 1_000_000, Some(200_000)),
-        ("flood", 3_000_000, None),
+    for (name, records, rate, sealing) in [
+        ("5,000/s", 25_000, Some(5_000), false),
+        ("200,000/s", 1_000_000, Some(200_000), false),
+        ("200,000/s, draining", 1_000_000, Some(200_000), true),
+        ("flood", 3_000_000, None, false),
+        ("flood, draining", 3_000_000, None, true),
     ] {
         let folder = Path::new(&dir).join(format!("penstock-bench-{}", std::process::id()));
-        let result = run(&folder, name, records, rate);
+        let result = run(&folder, name, records, rate, sealing);
         std::fs::remove_dir_all(&folder)?;
         result?;
     }
     Ok(())
 }
 
-fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Failure> {
+fn run(
+    dir: &Path,
+    name: &str,
+    records: u64,
+    rate: Option<u64>,
+    draining: bool,
+) -> Result<(), Failure> {
     let settings = BufferSettings::new(dir);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (mut buffer, _) = Buffer::open(settings, &"bench".parse()?, Arc::clone(&clock))?;
@@ -58,6 +67,10 @@ fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Fa
         })
         .collect();
     drop(intake);
+    let mut drained = 0;
+    if draining {
+        drained = drain(&mut buffer.store()?, || writer.is_finished())?;
+    }
     let mut producing = Duration::ZERO;
     for producer in producers {
         producing += producer.join().map_err(|_| "a producer panicked")??;
@@ -80,7 +93,28 @@ fn run(dir: &Path, name: &str, records: u64, rate: Option<u64>) -> Result<(), Fa
         millis(0.99),
         millis(1.0),
     );
-    read_back(&buffer, stats.records, clock.as_ref())
+    read_back(&buffer, stats.records - drained, clock.as_ref())
+}
+
+/// Plans, reads and seals bundles of 64 MiB until the writer has ended, as the sealer does.
+/// Returns the records that went.
+fn drain(store: &mut Store, ended: impl Fn() -> bool) -> Result<u64, Failure> {
+    let limits = PlanLimits { records_max: u64::MAX, plain_bytes_max: 64 << 20 };
+    let mut records = 0;
+    while !ended() {
+        if store.waiting(Lane::Routine)?.plain_bytes < limits.plain_bytes_max {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        let reason = SealReason::Size;
+        let planned = store.plan_bundle(Lane::Routine, limits, reason, SystemClock.now())?;
+        let planned = planned.ok_or("nothing to plan")?;
+        store.read_blocks::<BufferError>(&planned, |_| Ok(()))?;
+        records += planned.bundle().records;
+        let (digest, sha256) = (BundleDigest::ZERO, [0; 32]);
+        store.mark_sealed(planned, SealedFile { digest, name: String::new(), bytes: 0, sha256 })?;
+    }
+    Ok(records)
 }
 
 /// Plans one bundle of everything and reads it, as the sealer does.

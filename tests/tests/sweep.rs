@@ -42,6 +42,7 @@ const KILLS: &[&str] = &[
 ];
 /// Calls that fail, and how.
 const FAILURES: &[(&str, &str)] = &[
+    ("pread64", "EIO"),
     ("write", "EIO"),
     ("write", "ENOSPC"),
     ("pwrite64", "EIO"),

@@ -34,9 +34,8 @@ pub(super) fn salvage(conn: &Connection, lane: Lane, damaged: &[(u64, u64)]) -> 
         // Rows behind one that can't be read are not worth a second failure here.
         Ok(rows.map_while(Result::ok).collect())
     };
-    let nothing = |range: &(u64, u64)| {
-        vec![Salvaged { range: *range, values: [const { Value::Null }; 5] }]
-    };
+    let nothing =
+        |range: &(u64, u64)| vec![Salvaged { range: *range, values: [const { Value::Null }; 5] }];
     damaged
         .iter()
         .flat_map(|range| {

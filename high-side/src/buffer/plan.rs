@@ -42,8 +42,8 @@ impl PlanLimits {
 /// A bundle whose content is frozen, and the losses it declares. Only a plan makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedBundle {
-    bundle: Bundle,
-    losses: Vec<Loss>,
+    pub(super) bundle: Bundle,
+    pub(super) losses: Vec<Loss>,
 }
 
 impl PlannedBundle {

@@ -4,21 +4,20 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use shared::bundle::{BundleDigest, Loss, SealReason};
+use shared::bundle::Loss;
 use shared::clock::Nanos;
 use shared::record::{Epoch, Lane, OriginId, Sequence};
 
 use super::alarms::{self, Alarm, AlarmKind};
-use super::block::{Block, Life, Unpacker};
+use super::block::Life;
 use super::bundles::{Bundle, BundleState, SealedFile};
-use super::checked::number;
-use super::counts::StreamCounts;
 use super::error::{BufferError, Fault};
 use super::lane::LaneState;
 use super::losses;
 use super::open;
-use super::schema::{self, key, lane_code};
-use super::walk::{Route, Walked, walk};
+use super::plan::PlannedBundle;
+use super::schema::{self, key};
+use super::walk::{Route, walk};
 
 /// What waits in a lane to be planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use shared::clock::{Clock, SystemClock};
 use tests::agents::{Site, bundles_in};
 use tests::crossing::{Crossing, assert_sound, assert_unaltered, pending};
 use tests::process::run;
@@ -248,6 +249,9 @@ fn an_older_epoch_is_a_rollback() {
     fs::remove_dir_all(&state).unwrap();
     fs::remove_file(&first).unwrap();
     way.next = 1;
+    // An epoch is named by the second in which it begins, where nothing is left to tell the last.
+    let epoch = SystemClock.now().0 / 1_000_000_000;
+    wait_until(PATIENCE, "the next second", || SystemClock.now().0 / 1_000_000_000 > epoch);
     let new_epoch = way.bundle(10);
     back_up(&old, &state);
     way.next = 101;

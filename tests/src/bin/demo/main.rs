@@ -35,11 +35,12 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    let demo = Demo::start();
     if cli.live {
-        // Taken by `wait` below, so that the agents are stopped with us. Children begin unblocked.
+        // Taken by `wait` below, so that the agents are stopped with us. Not before they were started:
+        // a child inherits what is blocked.
         ends.thread_block().expect("signals can be blocked");
     }
-    let demo = Demo::start();
     let sent = demo.send();
     let complete = demo.account(&sent);
     if cli.live {
@@ -229,7 +230,7 @@ impl Demo {
             bundles_in(&self.pair.high.outbox()).len(),
             high_sum("sealed")
         );
-        println!("  admitted, low side         {:>7}", low["records"]);
+        println!("  admitted, low side         {:>7}", low["records"].to_string());
         println!("  in the archive file        {:>7}", archive.len());
         println!("  in rsyslog's file          {:>7}", siem.len());
         println!("  lost, or changed by a byte {lost:>7}");
