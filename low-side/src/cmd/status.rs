@@ -15,10 +15,10 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let live = live(&Folders::of(&config.state_dir));
     let status = Status::gather(&mut ledger, SystemClock.now(), live)?;
-    if as_json { put_json(&status) } else { put(&text(&status)) }
+    if as_json { put_json(&status) } else { put(&text(&status, config)) }
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, config: &Config) -> String {
     let mut out = String::new();
     let sums = &status.sums;
     let agent = status.agent.as_ref();
@@ -52,7 +52,12 @@ fn text(status: &Status) -> String {
     }
     for sink in &sums.sinks {
         let health = agent.map(|agent| &agent["sinks"][&sink.name]);
-        let state = health.and_then(|health| health["state"].as_str()).unwrap_or("not running");
+        let configured = config.sinks.iter().any(|known| known.name == sink.name);
+        let state = match health.and_then(|health| health["state"].as_str()) {
+            Some(state) => state,
+            None if configured => "not running",
+            None => "not in the configuration",
+        };
         let _ = writeln!(
             out,
             "sink         {}: {} = {} delivered + {} pending, {state}",

@@ -19,7 +19,7 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use shared::record::{Epoch, Lane, OriginId};
@@ -35,6 +35,8 @@ pub const FILE_NAME: &str = "ledger.db";
 
 /// How long a connection waits for another one's write to end. Writes take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two tries where `SQLite` itself does not wait.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What went wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,7 @@ impl Ledger {
             | create;
         let mut conn = Connection::open_with_flags(path, flags)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
-        conn.pragma_update(None, "journal_mode", "WAL")?;
+        enter_wal(&conn)?;
         // NORMAL loses commits on a power cut; what was acknowledged must stay.
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -140,6 +142,23 @@ impl Ledger {
 
     fn begin(&mut self) -> Result<rusqlite::Transaction<'_>, LedgerError> {
         Ok(self.conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
+    }
+}
+
+/// Switches a new ledger to WAL. Where two processes do so at once, or one begins while the last
+/// one's log is being recovered, `SQLite` reports a lock without waiting for it: so we wait.
+fn enter_wal(conn: &Connection) -> Result<(), LedgerError> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match conn.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            other => return Ok(other?),
+        }
     }
 }
 

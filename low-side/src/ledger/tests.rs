@@ -224,3 +224,16 @@ fn an_epoch_that_begins_is_told() {
     let codes: Vec<String> = ledger.alarms().unwrap().into_iter().map(|alarm| alarm.code).collect();
     assert_eq!(codes, ["epoch-began"]);
 }
+
+#[test]
+fn many_may_open_a_new_ledger_at_once() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| Ledger::open(path).unwrap().sums().unwrap());
+            }
+        });
+    }
+}

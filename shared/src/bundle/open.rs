@@ -65,7 +65,7 @@ pub fn open(
     verify_signature(&header, &container.header_bytes, &container.signature, trust, now)?;
     verify_digest(file, container.layout, &header)?;
     let mut records = RecordReader::start(file, container.layout, &header, identities, limits)?;
-    while records.next_record()?.is_some() {}
+    records.verify()?;
     Ok(VerifiedBundle {
         digest: BundleDigest::of(&container.header_bytes),
         file_bytes: container.layout.file_bytes(),

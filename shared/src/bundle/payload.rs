@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! second thread:  file ──> age ──chunks──┐ bounded queue
-//! reader's thread:                       └──> zstd ──> manifest, records
+//! third thread:                          └──> zstd ──pieces──┐ bounded queue
+//! reader's thread:                                           └──> manifest, records
 //! ```
 
 use std::fs::File;
@@ -89,7 +90,7 @@ impl RecordReader {
         }
         let mut decoder = zstd::Decoder::with_buffer(chunks).map_err(refuse_plain)?.single_frame();
         decoder.window_log_max(WINDOW_LOG_MAX).map_err(refuse_plain)?;
-        let mut plain = Plain { decoder, left: plain_bytes, buffer: Vec::new(), start: 0 };
+        let mut plain = Plain::start(decoder, plain_bytes)?;
         // FORMAT.md 8.9
         let manifest = read_manifest(&mut plain)?;
         check_manifest(&manifest, header)?;
@@ -125,34 +126,45 @@ impl RecordReader {
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>, Refusal> {
         // FORMAT.md 8.10
         let raw_max = self.limits.record_bytes_max;
-        loop {
-            // Parsed twice on success: the borrow checker cannot see that the early return ends the
-            // first borrow, and a head line is cheap.
-            match record::parse(self.plain.buffered(), raw_max) {
-                Ok(_) => break,
-                Err(RecordError::Incomplete) if self.plain.buffered().is_empty() => {
-                    if self.plain.fill()? == 0 {
-                        return self.finish().map(|()| None);
-                    }
-                }
-                Err(RecordError::Incomplete) => {
-                    if self.plain.fill()? == 0 {
-                        return Err(Refusal::Records(RecordError::Incomplete));
-                    }
-                }
-                Err(err) => return Err(Refusal::Records(err)),
+        // Parsed twice: the borrow checker can't see that an early return would end the first
+        // borrow, and a head line is cheap beside what is done with its record.
+        while record::parse(self.plain.buffered(), raw_max) == Err(RecordError::Incomplete) {
+            if self.plain.fill()? == 0 {
+                return self.finish().map(|()| None);
             }
         }
         let start = self.plain.start;
-        let (record, length) = record::parse(&self.plain.buffer[start..], raw_max)?;
+        let (record, length) = record::parse(&self.plain.buffer[start..self.plain.end], raw_max)?;
         self.plain.start += length;
         self.seen.note(&record, &self.manifest)?;
         Ok(Some(record))
     }
 
+    /// Reads all records that are left, each of them once, and forgets them.
+    pub(super) fn verify(&mut self) -> Result<(), Refusal> {
+        let raw_max = self.limits.record_bytes_max;
+        loop {
+            match record::parse(self.plain.buffered(), raw_max) {
+                Ok((record, length)) => {
+                    self.seen.note(&record, &self.manifest)?;
+                    self.plain.start += length;
+                }
+                Err(RecordError::Incomplete) => {
+                    if self.plain.fill()? == 0 {
+                        return self.finish();
+                    }
+                }
+                Err(err) => return Err(err.into()),
+            }
+        }
+    }
+
     fn finish(&mut self) -> Result<(), Refusal> {
         if self.seen.ended {
             return Ok(());
+        }
+        if !self.plain.buffered().is_empty() {
+            return Err(RecordError::Incomplete.into());
         }
         self.seen.pass_losses(&self.manifest);
         self.plain.expect_end()?;
@@ -422,58 +434,132 @@ fn frame_content_size(chunks: &mut ChunkReader) -> Result<u64, Refusal> {
 
 /// Inflated bytes, never more than the frame announced.
 struct Plain {
-    decoder: zstd::Decoder<'static, ChunkReader>,
-    /// Announced and not yet inflated, in bytes.
+    pieces: Option<Receiver<Result<Piece, Refusal>>>,
+    /// Buffers go back to the inflating thread, which then need not clear new ones.
+    used: SyncSender<Vec<u8>>,
+    thread: Option<JoinHandle<()>>,
+    /// Announced and not yet in the buffer, in bytes.
     left: u64,
+    /// `start..end` is inflated and not used yet.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
+}
+
+/// What the inflating thread hands over.
+enum Piece {
+    /// The first bytes of a buffer.
+    Bytes(Vec<u8>, usize),
+    /// The frame and the payload ended where they should.
+    End,
 }
 
 impl Plain {
+    fn start(
+        mut decoder: zstd::Decoder<'static, ChunkReader>,
+        announced: u64,
+    ) -> Result<Self, Refusal> {
+        let (sender, pieces) = sync_channel(QUEUE_PIECES);
+        let (used, buffers) = sync_channel::<Vec<u8>>(QUEUE_PIECES);
+        let thread = std::thread::Builder::new().name("bundle-inflate".to_owned()).spawn(move || {
+            let mut left = announced;
+            loop {
+                let buffer = buffers.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
+                let piece = inflate(&mut decoder, buffer, &mut left);
+                let last = !matches!(piece, Ok(Piece::Bytes(..)));
+                // A closed queue means that the reader has seen enough.
+                if sender.send(piece).is_err() || last {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            pieces: Some(pieces),
+            used,
+            thread: Some(thread),
+            left: announced,
+            buffer: vec![0; 2 * CHUNK_BYTES],
+            start: 0,
+            end: 0,
+        })
+    }
+
     fn buffered(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     fn unread(&self) -> u64 {
         self.left + self.buffered().len() as u64
     }
 
-    /// Inflates some more; zero at the announced end.
+    fn receive(&self) -> Result<Piece, Refusal> {
+        let piece = self.pieces.as_ref().and_then(|pieces| pieces.recv().ok());
+        piece.unwrap_or(Err(Refusal::Compression("ends early")))
+    }
+
+    /// Takes some more; zero at the announced end.
     fn fill(&mut self) -> Result<usize, Refusal> {
-        let want = CHUNK_BYTES.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if want == 0 {
+        if self.left == 0 {
             return Ok(0);
         }
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let old = self.buffer.len();
-        self.buffer.resize(old + want, 0);
-        let result = self.decoder.read(&mut self.buffer[old..]);
-        let got = match &result {
-            Ok(got) => *got,
-            Err(_) => 0,
-        };
-        self.buffer.truncate(old + got);
-        result.map_err(refuse_plain)?;
-        if got == 0 {
+        let Piece::Bytes(piece, length) = self.receive()? else {
             return Err(Refusal::Compression("ends early"));
+        };
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        // Only a record longer than the buffer makes it grow, up to the limit of one record.
+        if self.buffer.len() - self.end < length {
+            self.buffer.resize(2 * self.buffer.len(), 0);
         }
-        self.left -= got as u64;
-        Ok(got)
+        self.buffer[self.end..self.end + length].copy_from_slice(&piece[..length]);
+        self.end += length;
+        self.left -= length as u64;
+        // Full only if the thread has all it needs.
+        let _ = self.used.try_send(piece);
+        Ok(length)
     }
 
     /// The frame and the payload end here, both.
     fn expect_end(&mut self) -> Result<(), Refusal> {
-        let mut one = [0];
-        if self.left != 0 || self.decoder.read(&mut one).map_err(refuse_plain)? != 0 {
-            return Err(Refusal::Compression("is longer than announced"));
+        match self.receive()? {
+            Piece::End if self.left == 0 => Ok(()),
+            _ => Err(Refusal::Compression("is longer than announced")),
         }
-        let rest = self.decoder.get_mut();
-        if !rest.fill_buf().map_err(refuse_plain)?.is_empty() {
-            return Err(Refusal::Compression("is followed by something"));
-        }
-        Ok(())
     }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // Closing the queue ends the thread, and that ends the one before it.
+        self.pieces = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Inflates the next piece, or finds that everything ends where it was announced.
+fn inflate(
+    decoder: &mut zstd::Decoder<'static, ChunkReader>,
+    mut buffer: Vec<u8>,
+    left: &mut u64,
+) -> Result<Piece, Refusal> {
+    if *left > 0 {
+        let room = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        let got = decoder.read(&mut buffer[..room]).map_err(refuse_plain)?;
+        *left -= got as u64;
+        return match got {
+            0 => Err(Refusal::Compression("ends early")),
+            got => Ok(Piece::Bytes(buffer, got)),
+        };
+    }
+    if decoder.read(&mut [0]).map_err(refuse_plain)? != 0 {
+        return Err(Refusal::Compression("is longer than announced"));
+    }
+    if !decoder.get_mut().fill_buf().map_err(refuse_plain)?.is_empty() {
+        return Err(Refusal::Compression("is followed by something"));
+    }
+    Ok(Piece::End)
 }
 
 /// Reads up to the empty line that ends the manifest.
@@ -513,3 +599,5 @@ fn check_manifest(manifest: &Manifest, header: &Header) -> Result<(), Refusal> {
 const CHUNK_BYTES: usize = 128 * 1024;
 /// How many pieces may wait between the threads: 1 MiB.
 const QUEUE_CHUNKS: usize = 8;
+/// How many inflated pieces may wait: 512 KiB, so much is inflated before the manifest was read.
+const QUEUE_PIECES: usize = 4;
