@@ -19,6 +19,7 @@ mod alarms;
 mod block;
 mod bundles;
 mod checked;
+mod checkpoint;
 mod counts;
 mod damage;
 mod error;
@@ -72,7 +73,7 @@ pub struct BufferSettings {
     /// The folder of the database.
     pub dir: PathBuf,
     /// The most that records may take in the database; beyond it the buffer takes no more. The
-    /// database's log comes on top, up to twice `checkpoint_bytes`.
+    /// database's log comes on top, up to four times `checkpoint_bytes`.
     pub quota_bytes: u64,
     /// The buffer does not grow while the file system has less free space than this.
     pub free_disk_floor_bytes: u64,

@@ -70,10 +70,22 @@ pub(super) fn open(
     let lock = lock(&dir.join(LOCK))?;
     let path = dir.join(DATABASE);
     let now = clock.now();
-    let (opened, conn) = match open_existing(settings, origin, &path) {
+    let is_broken = |err: &BufferError| err.fault() == Fault::Corrupt || is_refused_by_sqlite(err);
+    let found = match open_existing(settings, origin, &path) {
+        Err(err) if is_broken(&err) => {
+            // A page that could not be read looks broken too. Whether the files can be read is found
+            // out by hand, and only a second verdict counts.
+            for file in [path.clone(), beside(&path, "-wal")] {
+                durable::read_through(&file).map_err(BufferError::io(&file))?;
+            }
+            open_existing(settings, origin, &path)
+        }
+        found => found,
+    };
+    let (opened, conn) = match found {
         Ok(Some(conn)) => (Opened::Continued, conn),
         Ok(None) => (Opened::Created, create(settings, origin, &path, None, now)?),
-        Err(err) if err.fault() == Fault::Corrupt || is_refused_by_sqlite(&err) => {
+        Err(err) if is_broken(&err) => {
             let why = err.to_string();
             let to = set_aside(dir, now)?;
             tracing::error!(folder = %to.display(), %why,

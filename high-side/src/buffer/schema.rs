@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use shared::record::Lane;
 
-use super::BufferSettings;
+use super::{BufferSettings, checkpoint};
 use super::error::BufferError;
 
 /// Marks our databases in their header: "PSTB".
@@ -129,9 +129,10 @@ pub(super) fn set_durable(conn: &Connection, settings: &BufferSettings) -> Resul
     // NORMAL was measured to lose acknowledged records on a power cut; FULL lost none.
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", true)?;
-    let pages = (settings.checkpoint_bytes.cast_signed() / page_bytes.max(512)).max(1);
+    let log_bytes = checkpoint::LOG_FACTOR * settings.checkpoint_bytes;
+    let pages = (log_bytes.cast_signed() / page_bytes.max(512)).max(1);
     conn.pragma_update(None, "wal_autocheckpoint", pages)?;
-    conn.pragma_update(None, "journal_size_limit", 2 * settings.checkpoint_bytes.cast_signed())?;
+    conn.pragma_update(None, "journal_size_limit", log_bytes.cast_signed())?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())
 }

@@ -94,7 +94,7 @@ fn read_chunk(
 ) -> Result<bool, BufferError> {
     let mut from = from;
     loop {
-        match read_rows(conn, route.lane, from, route.last, chunk, CHUNK_ROWS) {
+        match read_rows_surely(conn, route.lane, from, route.last, chunk, CHUNK_ROWS) {
             Ok(more) => return Ok(more),
             Err(err) if err.fault() == Fault::Corrupt => {
                 if !chunk.is_empty() {
@@ -108,6 +108,26 @@ fn read_chunk(
             Err(err) => return Err(err),
         }
     }
+}
+
+/// `SQLite` calls a page that the disk did not give a damaged one. What is believed to be damaged is
+/// declared lost, so that one verdict is not enough.
+fn read_rows_surely(
+    conn: &Connection,
+    lane: Lane,
+    from: u64,
+    last: u64,
+    chunk: &mut Vec<Block>,
+    rows_max: i64,
+) -> Result<bool, BufferError> {
+    let begin = chunk.len();
+    for _ in 1..VERDICTS {
+        match read_rows(conn, lane, from, last, chunk, rows_max) {
+            Err(err) if err.fault() == Fault::Corrupt => chunk.truncate(begin),
+            result => return result,
+        }
+    }
+    read_rows(conn, lane, from, last, chunk, rows_max)
 }
 
 fn read_rows(
@@ -155,7 +175,7 @@ fn next_readable(
     from: u64,
     last: u64,
 ) -> Result<Option<u64>, BufferError> {
-    let readable = |at: u64| match read_rows(conn, lane, at, last, &mut Vec::new(), 1) {
+    let readable = |at: u64| match read_rows_surely(conn, lane, at, last, &mut Vec::new(), 1) {
         Ok(_) => Ok(true),
         Err(err) if err.fault() == Fault::Corrupt => Ok(false),
         Err(err) => Err(err),
@@ -219,6 +239,9 @@ fn unreadable(lane: Lane) -> Block {
         body: Vec::new(),
     }
 }
+
+/// How often a row must turn out damaged before that is believed.
+const VERDICTS: u32 = 3;
 
 /// Rows read by one statement.
 const CHUNK_ROWS: i64 = 32;

@@ -16,6 +16,7 @@ use shared::record::Lane;
 
 use super::block::{Life, Packer};
 use super::checked::number;
+use super::checkpoint::Checkpointer;
 use super::error::{BufferError, Fault};
 use super::gauges::{BufferGauges, WriterState};
 use super::group::{Group, GroupLimits, Grouper};
@@ -67,6 +68,8 @@ impl Writer {
         let packers = [packer(&states[0])?, packer(&states[1])?];
         let grouper = Grouper::new(limits, packers, states[0].last_group);
         let give_up = Arc::new(AtomicBool::new(false));
+        let checkpointer =
+            Checkpointer::start(settings.dir.join(open::DATABASE), settings.checkpoint_bytes)?;
         let committer = Committer {
             settings: settings.clone(),
             conn: Some(conn),
@@ -74,6 +77,7 @@ impl Writer {
             clock,
             give_up: Arc::clone(&give_up),
             intake: intake.closer(),
+            checkpointer: Some(checkpointer),
             reclaim: Reclaim::Idle,
             reclaim_broken: false,
         };
@@ -117,6 +121,8 @@ struct Committer {
     clock: Arc<dyn Clock>,
     give_up: Arc<AtomicBool>,
     intake: IntakeCloser,
+    /// Gone once the writer ends.
+    checkpointer: Option<Checkpointer>,
     reclaim: Reclaim,
     /// Deleting hit a broken page: it is left alone, appending goes on elsewhere in the file.
     reclaim_broken: bool,
@@ -160,6 +166,7 @@ impl Committer {
             }
         };
         self.intake.close();
+        self.checkpointer = None;
         self.gauges.enter(WriterState::Stopped, self.clock.now());
         if let Err(err) = &result {
             tracing::error!(%err, "the buffer's writer stops");
@@ -172,7 +179,11 @@ impl Committer {
         result
     }
 
-    fn acknowledge(&self, group: Group) {
+    fn acknowledge(&mut self, group: Group) {
+        let stored: u64 = group.blocks.iter().map(|block| block.body.len() as u64).sum();
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.committed(stored + GROUP_OVERHEAD_BYTES);
+        }
         let took = group.since.map(|since| since.elapsed()).unwrap_or_default();
         self.gauges.committed(group.records, group.raw_bytes, took);
         for block in &group.blocks {
