@@ -24,9 +24,10 @@ pub struct Cli {
 pub enum Verb {
     /// Make the signing key and, where there is none, a configuration; print the public half.
     Init {
-        /// The name of this installation: 1 to 32 of a-z, 0-9 and '-'.
+        /// The name of this installation: 1 to 32 of a-z, 0-9 and '-'. Not needed where a
+        /// configuration has it.
         #[arg(long)]
-        origin: String,
+        origin: Option<String>,
         /// Keep everything under this folder: configuration, keys and state.
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,

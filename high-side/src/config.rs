@@ -110,6 +110,7 @@ struct RawListener {
     stream: Option<String>,
     message_bytes_max: Option<ByteSize>,
     connections_max: Option<usize>,
+    connections_per_peer_max: Option<usize>,
     idle_timeout: Option<Span>,
     message_timeout: Option<Span>,
     handshake_timeout: Option<Span>,
@@ -273,6 +274,14 @@ impl Config {
                 listeners.push(listener);
             }
         }
+        check_addresses(&listeners, &mut problems);
+        for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
+            problems.check(
+                path.is_absolute(),
+                key,
+                "is an absolute path: a service has its own folder",
+            );
+        }
         check_buffer(&raw.buffer, &mut problems);
         check_seal(&raw.seal, &mut problems);
         let outbox_path = if raw.outbox.path.as_os_str().is_empty() {
@@ -384,6 +393,10 @@ fn check_limits(
         limits.connections_max = count;
         problems.check(count > 0, &key("connections-max"), "must not be 0");
     }
+    if let Some(count) = raw.connections_per_peer_max {
+        limits.connections_per_peer_max = count;
+        problems.check(count > 0, &key("connections-per-peer-max"), "must not be 0");
+    }
     if let Some(ByteSize(bytes)) = raw.receive_buffer {
         limits.receive_buffer_bytes = bytes as usize;
         problems.check(bytes <= 1 << 30, &key("receive-buffer"), "is at most 1GiB");
@@ -430,8 +443,30 @@ fn check_tls(
     Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
 }
 
+/// UDP listeners and those of TCP and TLS share one space of ports each.
+fn check_addresses(listeners: &[ListenerSettings], problems: &mut Problems) {
+    let is_udp = |listener: &ListenerSettings| matches!(listener.protocol, Protocol::Udp);
+    for (at, listener) in listeners.iter().enumerate() {
+        let clash = listeners[..at].iter().find(|other| {
+            other.bind == listener.bind
+                && listener.bind.port() != 0
+                && is_udp(other) == is_udp(listener)
+        });
+        if let Some(other) = clash {
+            problems.add(
+                &format!("listener.{}.bind", listener.name),
+                format!("{} is taken by listener {}", listener.bind, other.name),
+            );
+        }
+    }
+}
+
 fn check_buffer(raw: &RawBuffer, problems: &mut Problems) {
-    problems.check(raw.quota >= ByteSize::mib(8), "buffer.quota", "is at least 8MiB");
+    problems.check(
+        raw.quota >= ByteSize::mib(8) && raw.quota.0 >= 2 * raw.commit_bytes.0,
+        "buffer.quota",
+        "is at least 8MiB, and twice commit-bytes: a group that can never fit waits for ever",
+    );
     problems.check(raw.commit_records > 0, "buffer.commit-records", "must not be 0");
     problems.check(raw.commit_bytes.0 > 0, "buffer.commit-bytes", "must not be 0");
     problems.check(
@@ -456,9 +491,9 @@ fn check_seal(raw: &RawSeal, problems: &mut Problems) {
     );
     problems.check(raw.transfer_share <= 95, "seal.transfer-share", "is 0 to 95 percent");
     problems.check(
-        raw.bundle_bytes_max >= ByteSize::mib(1) && raw.bundle_bytes_max <= ByteSize::gib(16),
+        raw.bundle_bytes_max >= ByteSize::mib(1) && raw.bundle_bytes_max <= ByteSize::gib(3),
         "seal.bundle-bytes-max",
-        "is from 1MiB to 16GiB",
+        "is from 1MiB to 3GiB: a low side takes files up to 4GiB",
     );
     problems.check(raw.bundle_records_max > 0, "seal.bundle-records-max", "must not be 0");
     problems.check(raw.heartbeat >= Span::secs(1), "seal.heartbeat", "is at least 1s");

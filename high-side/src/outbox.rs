@@ -1,19 +1,23 @@
 //! The outbox: where sealed bundles appear, complete, synced and with a sidecar, and wait to be
 //! handed over. What was not handed over is never deleted.
+//!
+//! A file that is gone was taken by somebody, and that is how some sites carry bundles away. An
+//! outbox that is gone is a disk that is not mounted: a mark in the folder tells the two apart.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest, Sha256};
 use shared::bundle::{BundleDigest, FILE_EXTENSION};
 use shared::clock::Nanos;
 use shared::durable;
-use shared::record::Lane;
+use shared::record::{Epoch, Lane, OriginId};
 
-use crate::buffer::{BufferError, Bundle, BundleState, Store};
+use crate::buffer::{AlarmKind, BufferError, Bundle, BundleState, Store};
 use crate::config;
 use crate::sealer::SealerError;
 
@@ -24,6 +28,8 @@ pub struct Outbox {
     retain: Duration,
     retain_bytes: u64,
     waiting_bytes_max: u64,
+    /// What the mark in the folder says.
+    mark: String,
 }
 
 /// A bundle's file that can be handed over.
@@ -40,15 +46,41 @@ pub struct Waiting {
 }
 
 impl Outbox {
-    /// Opens the folder, or makes it.
-    pub fn open(config: &config::Outbox) -> Result<Self, SealerError> {
-        durable::create_dir(&config.path).map_err(SealerError::io(&config.path))?;
-        Ok(Self {
+    /// Opens the folder. It is made, and marked, only once in the life of a state folder.
+    pub fn open(config: &config::Outbox, state_dir: &Path) -> Result<Self, SealerError> {
+        let remembered = state_dir.join(MARK_MEMORY);
+        let mut outbox = Self {
             dir: config.path.clone(),
             retain: config.retain,
             retain_bytes: config.retain_bytes,
             waiting_bytes_max: config.waiting_bytes_max,
-        })
+            mark: outbox_mark(&config.path),
+        };
+        match fs::read_to_string(&remembered) {
+            Ok(mark) if mark == outbox.mark => outbox.expect_mark()?,
+            // The configuration names another folder than before.
+            Ok(_) => outbox.set_up(&remembered)?,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => outbox.set_up(&remembered)?,
+            Err(err) => return Err(SealerError::io(&remembered)(err)),
+        }
+        Ok(outbox)
+    }
+
+    fn set_up(&mut self, remembered: &Path) -> Result<(), SealerError> {
+        durable::create_dir(&self.dir).map_err(SealerError::io(&self.dir))?;
+        let mark = self.dir.join(MARK_FILE);
+        durable::write(&mark, self.mark.as_bytes(), 0o644).map_err(SealerError::io(&mark))?;
+        durable::write(remembered, self.mark.as_bytes(), 0o600).map_err(SealerError::io(remembered))
+    }
+
+    /// The folder that stands there is the one that bundles were put into.
+    fn expect_mark(&self) -> Result<(), SealerError> {
+        let mark = self.dir.join(MARK_FILE);
+        if present(&mark)? {
+            Ok(())
+        } else {
+            Err(SealerError::OutboxGone { dir: self.dir.clone() })
+        }
     }
 
     /// The folder.
@@ -57,62 +89,84 @@ impl Outbox {
     }
 
     /// The file in which a bundle is written before it has a name.
-    pub fn partial(&self, lane: Lane, number: u64) -> PathBuf {
-        self.dir.join(format!(".{lane}-{number:010}{}", durable::PARTIAL_SUFFIX))
+    pub fn partial(&self, epoch: Epoch, lane: Lane, number: u64) -> PathBuf {
+        self.dir.join(format!(".{epoch}-{lane}-{number:010}{}", durable::PARTIAL_SUFFIX))
     }
 
-    /// Gives a sealed bundle's file its name, after its sidecar. May be repeated. False if the file
-    /// is neither there under its name nor complete under its temporary one.
-    pub fn publish(&self, bundle: &Bundle) -> Result<bool, SealerError> {
+    /// Gives a sealed bundle's file its name, after its sidecar. May be repeated. False only if
+    /// the file is surely gone, or surely another.
+    pub fn publish(&self, epoch: Epoch, bundle: &Bundle) -> Result<bool, SealerError> {
         let Some(file) = &bundle.file else {
             return Ok(false);
         };
         let path = self.dir.join(&file.name);
-        let partial = self.partial(bundle.lane, bundle.number);
-        let sha256 = BundleDigest::from_bytes(file.sha256);
-        if !path.exists() {
-            let whole = File::open(&partial).and_then(|file| sha256_of(file, &mut |_| {}));
-            if !whole.is_ok_and(|found| found == sha256) {
-                return Ok(false);
-            }
-            write_sidecar(&path, &sha256).map_err(SealerError::io(&path))?;
-            durable::rename(&partial, &path).map_err(SealerError::io(&path))?;
+        if present(&path)? {
+            return Ok(true);
         }
+        let partial = self.partial(epoch, bundle.lane, bundle.number);
+        if !present(&partial)? {
+            self.expect_mark()?;
+            return Ok(false);
+        }
+        let sha256 = BundleDigest::from_bytes(file.sha256);
+        let source = open_regular(&partial).map_err(SealerError::io(&partial))?;
+        if sha256_of(source, &mut |_| {}).map_err(SealerError::io(&partial))? != sha256 {
+            return Ok(false);
+        }
+        write_sidecar(&path, &sha256).map_err(SealerError::io(&path))?;
+        durable::rename(&partial, &path).map_err(SealerError::io(&path))?;
         Ok(true)
     }
 
-    /// Whether what waits to be handed over takes all the room it may take.
-    pub fn is_full(&self, store: &Store) -> Result<bool, BufferError> {
-        let waiting = store.bundles(Some(BundleState::Ready))?;
-        Ok(file_bytes(&waiting) >= self.waiting_bytes_max)
+    /// Fails while what waits to be handed over takes all the room it may take.
+    pub fn expect_room(&self, store: &Store) -> Result<(), SealerError> {
+        let (_, bytes) = store.bundles_sum(BundleState::Ready)?;
+        if bytes < self.waiting_bytes_max {
+            return Ok(());
+        }
+        Err(SealerError::OutboxFull { dir: self.dir.clone(), bytes })
     }
 
-    /// What can be handed over, urgent lanes first, each lane in order: cheap, it may be asked many
-    /// times a second. What something else took away counts as handed over.
-    pub fn ready(&self, store: &mut Store, now: Nanos) -> Result<Vec<Waiting>, SealerError> {
-        let bundles = store.bundles(Some(BundleState::Ready))?;
+    /// The first bundles that can be handed over, urgent lanes first, each lane in order. What
+    /// something else took away counts as handed over.
+    pub fn ready(
+        &self,
+        store: &mut Store,
+        count: u32,
+        now: Nanos,
+    ) -> Result<Vec<Waiting>, SealerError> {
+        let bundles = store.first_bundles(BundleState::Ready, count)?;
         self.present(store, bundles, now)
     }
 
-    /// What was handed over before and is still here.
-    pub fn kept(&self, store: &mut Store, now: Nanos) -> Result<Vec<Waiting>, SealerError> {
-        let bundles = store.bundles(Some(BundleState::HandedOver))?;
-        self.present(store, bundles, now)
+    /// Everything that can be handed over; with `all`, also what was handed over before and is
+    /// still here.
+    pub fn all(
+        &self,
+        store: &mut Store,
+        all: bool,
+        now: Nanos,
+    ) -> Result<Vec<Waiting>, SealerError> {
+        let mut bundles = store.bundles(Some(BundleState::Ready))?;
+        if all {
+            bundles.extend(store.bundles(Some(BundleState::HandedOver))?);
+            bundles.sort_by_key(|bundle| (bundle.lane, bundle.number));
+        }
+        let mut found = self.strays(store)?;
+        found.extend(self.present(store, bundles, now)?);
+        Ok(found)
     }
 
     fn present(
         &self,
         store: &mut Store,
-        mut bundles: Vec<Bundle>,
+        bundles: Vec<Bundle>,
         now: Nanos,
     ) -> Result<Vec<Waiting>, SealerError> {
         let mut found = Vec::new();
-        bundles.sort_by_key(|bundle| (bundle.lane, bundle.number));
         for bundle in bundles {
-            let Some(file) = bundle.file.clone() else {
-                continue;
-            };
-            if self.dir.join(&file.name).exists() {
+            let Some(file) = bundle.file.clone() else { continue };
+            if present(&self.dir.join(&file.name))? {
                 found.push(Waiting {
                     name: file.name,
                     bytes: file.bytes,
@@ -120,6 +174,7 @@ impl Outbox {
                     bundle: Some(bundle),
                 });
             } else if bundle.state == BundleState::Ready {
+                self.expect_mark()?;
                 // Something else carries bundles away: a diode appliance that empties the folder.
                 tracing::info!(lane = %bundle.lane, number = bundle.number, "bundle was taken from the outbox");
                 mark_handed_over(store, &bundle, "taken from the outbox", now)?;
@@ -128,40 +183,35 @@ impl Outbox {
         Ok(found)
     }
 
-    /// Files of an earlier life of the buffer: nobody remembers whether they were handed over.
-    /// Reads the folder and each such file.
+    /// Our own bundles of an earlier life of the buffer: nobody remembers whether they were handed
+    /// over. Reads the folder, and each such file. Whatever else lies there is not for carrying.
     pub fn strays(&self, store: &Store) -> Result<Vec<Waiting>, SealerError> {
         let mut strays = Vec::new();
-        let entries = fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))?;
-        let mut names: Vec<String> = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(SealerError::io(&self.dir))?;
-            let name = entry.file_name();
-            if let Some(name) = name.to_str().filter(|name| is_bundle_name(name)) {
-                names.push(name.to_owned());
+        let mut known = None;
+        for entry in fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))? {
+            let name = entry.map_err(SealerError::io(&self.dir))?.file_name();
+            let Some(name) = name.to_str().filter(|name| is_bundle_name(name)) else { continue };
+            let known = match &mut known {
+                Some(known) => known,
+                none => none.insert(known_names(store)?),
+            };
+            if known.contains(name) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            match stray(&path, name, store.origin()) {
+                Ok(Some((bytes, sha256))) => {
+                    strays.push(Waiting { name: name.to_owned(), bytes, sha256, bundle: None });
+                }
+                Ok(None) => {
+                    tracing::warn!(file = %path.display(), "a file in the outbox is no bundle of ours; it stays");
+                }
+                Err(err) => {
+                    tracing::warn!(file = %path.display(), %err, "a file in the outbox can't be read; it stays");
+                }
             }
         }
-        if names.is_empty() {
-            return Ok(strays);
-        }
-        let known: std::collections::HashSet<String> =
-            [BundleState::Sealed, BundleState::Ready, BundleState::HandedOver]
-                .into_iter()
-                .map(|state| store.bundles(Some(state)))
-                .collect::<Result<Vec<_>, _>>()?
-                .into_iter()
-                .flatten()
-                .filter_map(|bundle| bundle.file.map(|file| file.name))
-                .collect();
-        names.retain(|name| !known.contains(name));
-        names.sort();
-        for name in names {
-            let path = self.dir.join(&name);
-            let file = File::open(&path).map_err(SealerError::io(&path))?;
-            let bytes = file.metadata().map_err(SealerError::io(&path))?.len();
-            let sha256 = sha256_of(file, &mut |_| {}).map_err(SealerError::io(&path))?;
-            strays.push(Waiting { name, bytes, sha256, bundle: None });
-        }
+        strays.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(strays)
     }
 
@@ -185,7 +235,7 @@ impl Outbox {
                 let (from, to) = (self.dir.join(&waiting.name), aside.join(&waiting.name));
                 durable::rename(&from, &to).map_err(SealerError::io(&to))?;
                 let sidecar = sidecar_path(&from);
-                if sidecar.exists() {
+                if present(&sidecar)? {
                     let to = sidecar_path(&to);
                     durable::rename(&sidecar, &to).map_err(SealerError::io(&to))?;
                 }
@@ -194,29 +244,67 @@ impl Outbox {
         Ok(())
     }
 
-    /// Deletes what was handed over long ago, or what is the oldest of too much.
-    pub fn retain(&self, store: &mut Store, now: Nanos) -> Result<u64, SealerError> {
-        let mut kept = store.bundles(Some(BundleState::HandedOver))?;
-        kept.sort_by_key(|bundle| bundle.handed_over.as_ref().map(|(time, _)| *time));
-        let mut bytes = file_bytes(&kept);
+    /// Raises an alarm for a file that was changed on the disk. It keeps its state and its place:
+    /// the low side will miss it, and a person must know.
+    pub fn damaged(&self, store: &Store, waiting: &Waiting, now: Nanos) -> Result<(), SealerError> {
+        let message = format!(
+            "{} was changed on the disk since it was sealed; the records in it can't cross",
+            self.dir.join(&waiting.name).display()
+        );
+        tracing::error!(bundle = %waiting.name, "a sealed bundle's file was changed on the disk");
+        Ok(store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?)
+    }
+
+    /// Deletes what was handed over long ago, or what is the oldest of too much; and, while the
+    /// disk has less free space than `floor`, the oldest of what is kept.
+    pub fn retain(&self, store: &mut Store, floor: u64, now: Nanos) -> Result<u64, SealerError> {
         let mut deleted = 0;
-        for bundle in &kept {
-            let handed_over = bundle.handed_over.as_ref().map_or(now, |(time, _)| *time);
-            let old = now.since(handed_over) >= self.retain;
-            if !old && bytes <= self.retain_bytes {
-                break;
+        let (_, mut bytes) = store.bundles_sum(BundleState::HandedOver)?;
+        loop {
+            let mut kept = store.first_bundles(BundleState::HandedOver, RETAIN_BATCH)?;
+            kept.sort_by_key(|bundle| bundle.handed_over.as_ref().map(|(time, _)| *time));
+            let before = deleted;
+            for bundle in &kept {
+                let handed_over = bundle.handed_over.as_ref().map_or(now, |(time, _)| *time);
+                let old = now.since(handed_over) >= self.retain;
+                let free = durable::free_bytes(&self.dir).map_err(SealerError::io(&self.dir))?;
+                if !old && bytes <= self.retain_bytes && free >= floor {
+                    break;
+                }
+                if let Some(file) = &bundle.file {
+                    let path = self.dir.join(&file.name);
+                    durable::remove(&path).map_err(SealerError::io(&path))?;
+                    let sidecar = sidecar_path(&path);
+                    durable::remove(&sidecar).map_err(SealerError::io(&sidecar))?;
+                    bytes = bytes.saturating_sub(file.bytes);
+                }
+                store.mark_deleted(bundle, now)?;
+                deleted += 1;
             }
-            if let Some(file) = &bundle.file {
-                let path = self.dir.join(&file.name);
-                durable::remove(&path).map_err(SealerError::io(&path))?;
-                let sidecar = sidecar_path(&path);
-                durable::remove(&sidecar).map_err(SealerError::io(&sidecar))?;
-                bytes = bytes.saturating_sub(file.bytes);
+            if deleted == before {
+                store.prune_deleted()?;
+                return Ok(deleted);
             }
-            store.mark_deleted(bundle, now)?;
-            deleted += 1;
         }
-        Ok(deleted)
+    }
+
+    /// Deletes what a crash left of bundles that were being written in this epoch.
+    pub fn remove_partials(&self, store: &Store) -> Result<(), SealerError> {
+        let mut needed: Vec<PathBuf> = Vec::new();
+        for state in [BundleState::Planned, BundleState::Sealed] {
+            let bundles = store.bundles(Some(state))?;
+            needed.extend(bundles.iter().map(|b| self.partial(store.epoch(), b.lane, b.number)));
+        }
+        let ours = format!(".{}-", store.epoch());
+        for entry in fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))? {
+            let path = entry.map_err(SealerError::io(&self.dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let partial = name.starts_with(&ours) && name.ends_with(durable::PARTIAL_SUFFIX);
+            if partial && !needed.contains(&path) {
+                durable::remove(&path).map_err(SealerError::io(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Copies one bundle into a folder: temporary name, sync, read back and compare, sidecar,
@@ -229,22 +317,23 @@ impl Outbox {
     ) -> Result<(), SealerError> {
         let from = self.dir.join(&waiting.name);
         let to = dest.join(&waiting.name);
-        if to.exists() {
-            let same = File::open(&to).and_then(|file| sha256_of(file, progress));
+        if present(&to)? {
+            let same = open_regular(&to).and_then(|file| sha256_of(file, progress));
             if same.map_err(SealerError::io(&to))? == waiting.sha256 {
                 progress(waiting.bytes);
                 return Ok(());
             }
         }
         let partial = durable::partial_path(&to);
-        let result = copy_synced(&from, &partial, waiting, progress);
-        if let Err(source) = result {
+        let copied = copy_synced(&from, &partial, waiting, progress).and_then(|()| {
+            write_sidecar(&to, &waiting.sha256).map_err(SealerError::io(&to))?;
+            durable::rename(&partial, &to).map_err(SealerError::io(&to))
+        });
+        if copied.is_err() {
             // A medium that was pulled out can't be cleaned; the name says that it is no bundle.
             let _ = fs::remove_file(&partial);
-            return Err(SealerError::Io { path: partial, source });
         }
-        write_sidecar(&to, &waiting.sha256).map_err(SealerError::io(&to))?;
-        durable::rename(&partial, &to).map_err(SealerError::io(&to))
+        copied
     }
 }
 
@@ -261,34 +350,91 @@ fn mark_handed_over(
     }
 }
 
+/// The names of all files that the database knows and that may be here.
+fn known_names(store: &Store) -> Result<std::collections::HashSet<String>, BufferError> {
+    let mut names = std::collections::HashSet::new();
+    for state in [BundleState::Sealed, BundleState::Ready, BundleState::HandedOver] {
+        let bundles = store.bundles(Some(state))?;
+        names.extend(bundles.into_iter().filter_map(|bundle| bundle.file.map(|file| file.name)));
+    }
+    Ok(names)
+}
+
+/// Length and SHA-256 of a file that is a bundle of ours: a regular file whose header names this
+/// origin and has the digest that the file's name says.
+fn stray(path: &Path, name: &str, origin: &OriginId) -> io::Result<Option<(u64, BundleDigest)>> {
+    let file = open_regular(path)?;
+    let mut start = vec![0; STRAY_HEAD_BYTES];
+    let got = file.read_at(&mut start, 0)?;
+    start.truncate(got);
+    // The header's length stands in its tar block as eleven octal digits (FORMAT.md section 2).
+    let digits = start.get(124..135).and_then(|digits| std::str::from_utf8(digits).ok());
+    let length = digits.and_then(|digits| usize::from_str_radix(digits, 8).ok());
+    let header = length.and_then(|length| start.get(512..512_usize.checked_add(length)?));
+    let Some(header) = header else { return Ok(None) };
+    let begins = format!("penstock-bundle 1\norigin {origin}\n");
+    let digest = BundleDigest::of(header).to_string();
+    let named = name.rsplit('-').next().and_then(|rest| rest.split('.').next());
+    if !header.starts_with(begins.as_bytes()) || named != Some(&digest[..16]) {
+        return Ok(None);
+    }
+    let bytes = file.metadata()?.len();
+    Ok(Some((bytes, sha256_of(file, &mut |_| {})?)))
+}
+
 fn copy_synced(
     from: &Path,
     to: &Path,
     waiting: &Waiting,
     progress: &mut dyn FnMut(u64),
-) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    let mut copy = durable::create(to, 0o644)?;
+) -> Result<(), SealerError> {
+    let mut source = open_regular(from).map_err(SealerError::io(from))?;
+    let mut copy = durable::create(to, 0o644).map_err(SealerError::io(to))?;
+    let mut hash = Sha256::new();
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     loop {
-        let got = source.read(&mut buffer)?;
+        let got = source.read(&mut buffer).map_err(SealerError::io(from))?;
         if got == 0 {
             break;
         }
-        copy.write_all(&buffer[..got])?;
+        hash.update(&buffer[..got]);
+        copy.write_all(&buffer[..got]).map_err(SealerError::io(to))?;
         progress(got as u64);
     }
-    copy.sync_all()?;
-    // What is read back must come from the medium and not from memory.
-    posix_fadvise(&copy, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-    drop(copy);
-    if sha256_of(File::open(to)?, progress)? == waiting.sha256 {
+    if BundleDigest::from_bytes(hash.finalize().into()) != waiting.sha256 {
+        return Err(SealerError::Damaged { path: from.to_owned() });
+    }
+    let synced = copy.sync_all().and_then(|()| {
+        // What is read back must come from the medium and not from memory.
+        posix_fadvise(&copy, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         Ok(())
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "what was read back differs from what was written\n  try: another medium",
-        ))
+    });
+    synced.map_err(SealerError::io(to))?;
+    drop(copy);
+    let read_back = open_regular(to).and_then(|file| sha256_of(file, progress));
+    if read_back.map_err(SealerError::io(to))? == waiting.sha256 {
+        return Ok(());
+    }
+    let problem = "what was read back differs from what was written\n  try: another medium";
+    Err(SealerError::io(to)(io::Error::new(io::ErrorKind::InvalidData, problem)))
+}
+
+/// Opens a regular file, never through a link and never waiting.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file"))
+}
+
+/// Whether something stands under a name; an error that is no clear no is an error.
+fn present(path: &Path) -> Result<bool, SealerError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(SealerError::io(path)(err)),
     }
 }
 
@@ -322,11 +468,18 @@ fn is_bundle_name(name: &str) -> bool {
         && Path::new(name).extension().is_some_and(|extension| extension == FILE_EXTENSION)
 }
 
-fn file_bytes(bundles: &[Bundle]) -> u64 {
-    bundles.iter().filter_map(|bundle| bundle.file.as_ref()).map(|file| file.bytes).sum()
+fn outbox_mark(dir: &Path) -> String {
+    format!("the outbox of a Penstock high side; keep this file\n{}\n", dir.display())
 }
 
+/// Stands in the outbox, so that an empty folder is not taken for it.
+const MARK_FILE: &str = ".penstock-outbox";
+/// Stands in the state folder: the outbox was set up, and where.
+const MARK_MEMORY: &str = "outbox-mark";
 /// Where files of an earlier epoch go once they were handed over.
 const EARLIER_DIR: &str = "earlier-epochs";
-
+/// As much of a file as holds a bundle's header.
+const STRAY_HEAD_BYTES: usize = 512 + 4096;
+/// How many bundles are looked at together for deletion.
+const RETAIN_BATCH: u32 = 256;
 const COPY_BUFFER_BYTES: usize = 256 * 1024;

@@ -9,7 +9,8 @@
 //! A crash after it leaves a complete file whose digest is known, which is given its name: a second
 //! sealing would give other bytes for the same number, and the low side would see a fork.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +44,20 @@ pub enum SealerError {
     /// The buffer.
     #[error(transparent)]
     Buffer(#[from] BufferError),
+    /// Another process seals; it is tried again.
+    #[error(
+        "another process holds {path}\n  try: see whether a penstock-high command hangs or was suspended"
+    )]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A sealed bundle's file is not what was sealed.
+    #[error("{path} was changed on the disk since it was sealed")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file or folder.
     #[error("{path}: {source}")]
     Io {
@@ -54,6 +69,34 @@ pub enum SealerError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Too little free space to begin a bundle.
+    #[error(
+        "{dir} has {free} bytes free, too little to seal a bundle and keep the floor\n  try: carry bundles away, or make room"
+    )]
+    NoRoom {
+        /// The outbox.
+        dir: PathBuf,
+        /// Free bytes.
+        free: u64,
+    },
+    /// What waits to be handed over takes all the room it may take.
+    #[error(
+        "{bytes} bytes wait in {dir} to be handed over; sealing waits, too\n  try: carry them across, or raise outbox.waiting-bytes-max"
+    )]
+    OutboxFull {
+        /// The outbox.
+        dir: PathBuf,
+        /// What waits there.
+        bytes: u64,
+    },
+    /// The outbox is not the folder that bundles were put into.
+    #[error(
+        "{dir} is not the outbox that bundles were put into: its mark is missing\n  try: mount its file system; if it was emptied on purpose, remove outbox-mark from the state folder"
+    )]
+    OutboxGone {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// Compression, encryption, signing or writing.
     #[error("{path}: {source}")]
     Seal {
@@ -95,35 +138,126 @@ impl SealKeys {
 
 /// Cuts bundles from the buffer.
 pub struct Sealer {
-    store: Store,
+    publisher: Publisher,
     keys: SealKeys,
-    outbox: Outbox,
-    lock: File,
     config: Config,
-    clock: Arc<dyn Clock>,
     watches: [Watch; Lane::ALL.len()],
 }
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealer").field("outbox", &self.outbox).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("outbox", &self.publisher.outbox).finish_non_exhaustive()
+    }
+}
+
+/// Whether to wait for another process that seals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A command waits.
+    Wait,
+    /// The agent has other things to do, and tries again.
+    Try,
+}
+
+/// The part of sealing that needs no key: sealed files get their names.
+pub struct Publisher {
+    store: Store,
+    outbox: Outbox,
+    lock: File,
+    lock_path: PathBuf,
+    patience: Patience,
+    clock: Arc<dyn Clock>,
+    /// Bundles whose file is gone, as was told.
+    told_gone: HashSet<(Lane, u64)>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("outbox", &self.outbox).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Opens the buffer's database and the outbox.
+    pub fn open(
+        config: &Config,
+        patience: Patience,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SealerError> {
+        let lock_path = config.state_dir.join(LOCK_FILE);
+        let store = Store::open(&config.state_dir)?;
+        let lock = durable::create(&lock_path, 0o600).map_err(SealerError::io(&lock_path))?;
+        let outbox = Outbox::open(&config.outbox, &config.state_dir)?;
+        let told_gone = HashSet::new();
+        Ok(Self { store, outbox, lock, lock_path, patience, clock, told_gone })
+    }
+
+    /// The outbox, with the database that knows its bundles.
+    pub fn outbox(&mut self) -> (&Outbox, &mut Store) {
+        (&self.outbox, &mut self.store)
+    }
+
+    /// Names what is sealed and has no name yet.
+    pub fn publish_sealed(&mut self) -> Result<(), SealerError> {
+        let _held = self.hold()?;
+        for bundle in self.store.bundles(Some(BundleState::Sealed))? {
+            self.publish(&bundle)?;
+        }
+        Ok(())
+    }
+
+    fn hold(&self) -> Result<Held, SealerError> {
+        let file = self.lock.try_clone().map_err(SealerError::io(&self.lock_path))?;
+        let locked = match self.patience {
+            Patience::Wait => file.lock(),
+            Patience::Try => file.try_lock().map_err(|err| match err {
+                TryLockError::Error(err) => err,
+                TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+            }),
+        };
+        match locked {
+            Ok(()) => Ok(Held(file)),
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                Err(SealerError::Busy { path: self.lock_path.clone() })
+            }
+            Err(err) => Err(SealerError::io(&self.lock_path)(err)),
+        }
+    }
+
+    /// Gives a sealed bundle's file its name and marks it ready. A bundle whose file is gone stays
+    /// sealed: it was not handed over, and must not look so.
+    fn publish(&mut self, bundle: &Bundle) -> Result<Option<Bundle>, SealerError> {
+        let now = self.clock.now();
+        if self.outbox.publish(self.store.epoch(), bundle)? {
+            return Ok(Some(self.store.mark_ready(bundle, now)?));
+        }
+        if self.told_gone.insert((bundle.lane, bundle.number)) {
+            let message = format!(
+                "the file of bundle {} of lane {} is gone from {} or was changed there; the records in it can't cross",
+                bundle.number,
+                bundle.lane,
+                self.outbox.dir().display()
+            );
+            tracing::error!(lane = %bundle.lane, number = bundle.number, "a sealed bundle's file is gone");
+            self.store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?;
+        }
+        Ok(None)
     }
 }
 
 impl Sealer {
     /// Opens the buffer's database, the keys and the outbox.
-    pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, SealerError> {
-        let lock_path = config.state_dir.join(LOCK_FILE);
-        let lock = durable::create(&lock_path, 0o600).map_err(SealerError::io(&lock_path))?;
+    pub fn open(
+        config: &Config,
+        patience: Patience,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SealerError> {
         let now = clock.now();
         Ok(Self {
-            store: Store::open(&config.state_dir)?,
+            publisher: Publisher::open(config, patience, clock)?,
             keys: SealKeys::load(&config.keys_dir)?,
-            outbox: Outbox::open(&config.outbox)?,
-            lock,
             config: config.clone(),
             watches: Lane::ALL.map(|_| Watch::new(now)),
-            clock,
         })
     }
 
@@ -132,88 +266,95 @@ impl Sealer {
         self.keys = keys;
     }
 
-    /// The outbox, with the database that knows its bundles.
-    pub fn outbox(&mut self) -> (&Outbox, &mut Store) {
-        (&self.outbox, &mut self.store)
+    /// The part that needs no key.
+    pub fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
     }
 
-    /// Completes whatever a crash interrupted. Gives the bundles that became ready.
-    pub fn recover(&mut self) -> Result<Vec<Bundle>, SealerError> {
-        let _held = self.hold()?;
-        self.complete_interrupted()
+    /// Completes what a crash interrupted in a lane. Gives the bundles that became ready.
+    pub fn recover(&mut self, lane: Lane) -> Result<Vec<Bundle>, SealerError> {
+        let _held = self.publisher.hold()?;
+        self.complete_interrupted(lane)
     }
 
-    /// Looks at each lane and seals what the policy says is due. Gives what became ready.
-    pub fn seal_due(&mut self) -> Result<Vec<Bundle>, SealerError> {
-        let mut ready = Vec::new();
-        for lane in Lane::ALL {
-            // Bounded by what the lane holds: each turn takes some of it.
-            while let Some(reason) = self.due(lane)? {
-                match self.seal(lane, reason)? {
-                    Some(bundle) => ready.push(bundle),
-                    None => break,
-                }
-                if reason == SealReason::Heartbeat {
-                    break;
-                }
-            }
+    /// Seals one bundle of a lane, if the policy says that one is due.
+    pub fn seal_due(&mut self, lane: Lane) -> Result<Option<Bundle>, SealerError> {
+        match self.due(lane)? {
+            Some(reason) => self.seal(lane, reason),
+            None => Ok(None),
         }
-        Ok(ready)
     }
 
     fn due(&mut self, lane: Lane) -> Result<Option<SealReason>, SealerError> {
-        let waiting = self.store.waiting(lane)?;
-        let last_sealed = self.store.last_sealed(lane)?;
-        let now = self.clock.now();
+        let Publisher { store, outbox, clock, .. } = &self.publisher;
+        let waiting = store.waiting(lane)?;
+        let last_sealed = store.last_sealed(lane)?;
+        let now = clock.now();
         let watch = &mut self.watches[lane as usize];
-        watch.look(waiting.last_sequence - waiting.records, waiting.records > 0, last_sealed);
+        let any = waiting.records > 0 || waiting.oldest_loss.is_some();
+        watch.look(waiting.last_sequence - waiting.records, any, last_sealed);
+        let by_watch = before(now, watch.waiting);
         let view = Waiting {
             records: waiting.records,
             plain_bytes: waiting.plain_bytes,
-            oldest: waiting.oldest.map(|time| time.min(before(now, watch.waiting))),
-            oldest_loss: waiting.oldest_loss,
+            oldest: waiting.oldest.map(|time| time.min(by_watch)),
+            oldest_loss: waiting.oldest_loss.map(|time| time.min(by_watch)),
             last_sealed: last_sealed.unwrap_or(watch.began).min(before(now, watch.sealed)),
         };
         let reason = self.config.seal_policy(lane).decide(&view, now);
-        if reason.is_some() && self.outbox.is_full(&self.store)? {
-            return Ok(None);
+        if reason.is_some() {
+            outbox.expect_room(store)?;
         }
         Ok(reason)
     }
 
+    /// The last sequence number that is durable in a lane.
+    pub fn last_sequence(&self, lane: Lane) -> Result<u64, SealerError> {
+        Ok(self.publisher.store.waiting(lane)?.last_sequence)
+    }
+
     /// Seals one bundle of a lane now; `None` if nothing waits and it is no heartbeat.
     pub fn seal(&mut self, lane: Lane, reason: SealReason) -> Result<Option<Bundle>, SealerError> {
-        let _held = self.hold()?;
-        self.complete_interrupted()?;
+        let _held = self.publisher.hold()?;
+        self.complete_interrupted(lane)?;
         let policy = self.config.seal_policy(lane);
         let limits =
             PlanLimits { records_max: policy.records_max, plain_bytes_max: policy.plain_bytes_max };
-        let now = self.clock.now();
-        match self.store.plan_bundle(lane, limits, reason, now)? {
+        let now = self.publisher.clock.now();
+        match self.publisher.store.plan_bundle(lane, limits, reason, now)? {
             Some(planned) => self.write_and_publish(planned).map(Some),
             None => Ok(None),
         }
     }
 
-    fn hold(&self) -> Result<Held, SealerError> {
-        let path = self.config.state_dir.join(LOCK_FILE);
-        let file = self.lock.try_clone().map_err(SealerError::io(&path))?;
-        file.lock().map_err(SealerError::io(&path))?;
-        Ok(Held(file))
-    }
-
-    fn complete_interrupted(&mut self) -> Result<Vec<Bundle>, SealerError> {
+    fn complete_interrupted(&mut self, lane: Lane) -> Result<Vec<Bundle>, SealerError> {
         let mut ready = Vec::new();
-        for bundle in self.store.bundles(Some(BundleState::Sealed))? {
-            ready.extend(self.publish(&bundle)?);
+        for bundle in self.publisher.store.bundles(Some(BundleState::Sealed))? {
+            if bundle.lane == lane {
+                ready.extend(self.publisher.publish(&bundle)?);
+            }
         }
-        for planned in self.store.planned_bundles()? {
-            ready.push(self.write_and_publish(planned)?);
+        for planned in self.publisher.store.planned_bundles()? {
+            if planned.bundle().lane == lane {
+                ready.push(self.write_and_publish(planned)?);
+            }
         }
         Ok(ready)
     }
 
+    /// A bundle that can't be finished must not fill the disk to the last byte, again and again.
+    fn expect_free(&self, bundle: &Bundle) -> Result<(), SealerError> {
+        let dir = self.publisher.outbox.dir();
+        let free = durable::free_bytes(dir).map_err(SealerError::io(dir))?;
+        let needed = self.config.buffer.free_disk_floor.0 / 2 + bundle.plain_bytes / 4;
+        if free >= needed {
+            return Ok(());
+        }
+        Err(SealerError::NoRoom { dir: dir.to_owned(), free })
+    }
+
     fn write_and_publish(&mut self, mut planned: PlannedBundle) -> Result<Bundle, SealerError> {
+        self.expect_free(planned.bundle())?;
         let mut refreezes = 0;
         let file = loop {
             match self.write(&planned) {
@@ -222,26 +363,30 @@ impl Sealer {
                     if refreezes < REFREEZES_MAX =>
                 {
                     refreezes += 1;
-                    planned = self.store.refreeze(&planned, self.clock.now())?;
+                    let now = self.publisher.clock.now();
+                    planned = self.publisher.store.refreeze(&planned, now)?;
                 }
                 Err(err) => {
-                    let bundle = planned.bundle();
-                    let partial = self.outbox.partial(bundle.lane, bundle.number);
                     // What was written is worthless, and may be what filled the disk.
-                    let _ = durable::remove(&partial);
+                    let _ = durable::remove(&self.partial(planned.bundle()));
                     return Err(err);
                 }
             }
         };
-        let bundle = self.store.mark_sealed(planned, file)?;
-        let published = self.publish(&bundle)?;
+        let bundle = self.publisher.store.mark_sealed(planned, file)?;
+        let published = self.publisher.publish(&bundle)?;
         Ok(published.unwrap_or(bundle))
+    }
+
+    fn partial(&self, bundle: &Bundle) -> PathBuf {
+        let Publisher { store, outbox, .. } = &self.publisher;
+        outbox.partial(store.epoch(), bundle.lane, bundle.number)
     }
 
     /// Writes a planned bundle's file under its temporary name, complete and synced.
     fn write(&mut self, planned: &PlannedBundle) -> Result<SealedFile, SealerError> {
         let bundle = planned.bundle();
-        let path = self.outbox.partial(bundle.lane, bundle.number);
+        let path = self.partial(bundle);
         let manifest = self.manifest(planned);
         let file = durable::create(&path, 0o640).map_err(SealerError::io(&path))?;
         let mut fault = None;
@@ -256,12 +401,17 @@ impl Sealer {
         match (sealed, fault) {
             (_, Some(fault)) => Err(fault.into()),
             (Err(source), None) => Err(SealerError::Seal { path, source }),
-            (Ok(sealed), None) => Ok(SealedFile {
-                name: file_name(&manifest.origin, bundle.lane, bundle.number, &sealed.digest),
-                digest: sealed.digest,
-                bytes: sealed.file_bytes,
-                sha256: *sealed.file_sha256.as_bytes(),
-            }),
+            (Ok(sealed), None) => {
+                // The name must be as durable as the content before the blocks may go.
+                let dir = self.publisher.outbox.dir();
+                durable::sync_dir(dir).map_err(SealerError::io(dir))?;
+                Ok(SealedFile {
+                    name: file_name(&manifest.origin, bundle.lane, bundle.number, &sealed.digest),
+                    digest: sealed.digest,
+                    bytes: sealed.file_bytes,
+                    sha256: *sealed.file_sha256.as_bytes(),
+                })
+            }
         }
     }
 
@@ -280,7 +430,11 @@ impl Sealer {
                 Self::Buffer(err)
             }
         }
-        match self.store.read_blocks(planned, |plain| out.write_all(plain).map_err(Stop::Out)) {
+        match self
+            .publisher
+            .store
+            .read_blocks(planned, |plain| out.write_all(plain).map_err(Stop::Out))
+        {
             Ok(()) => Ok(()),
             Err(Stop::Out(err)) => Err(err),
             Err(Stop::Buffer(err)) => {
@@ -293,8 +447,8 @@ impl Sealer {
     fn manifest(&self, planned: &PlannedBundle) -> Manifest {
         let bundle = planned.bundle();
         Manifest {
-            origin: self.store.origin().clone(),
-            epoch: self.store.epoch(),
+            origin: self.publisher.store.origin().clone(),
+            epoch: self.publisher.store.epoch(),
             lane: bundle.lane,
             number: bundle.number,
             previous: bundle.previous_digest,
@@ -312,25 +466,6 @@ impl Sealer {
             streams: bundle.stream_counts(),
             losses: planned.losses().to_vec(),
         }
-    }
-
-    /// Gives a sealed bundle's file its name and marks it ready.
-    fn publish(&mut self, bundle: &Bundle) -> Result<Option<Bundle>, SealerError> {
-        let now = self.clock.now();
-        if self.outbox.publish(bundle)? {
-            return Ok(Some(self.store.mark_ready(bundle, now)?));
-        }
-        let message = format!(
-            "the file of bundle {} of lane {} is gone from {} or was changed there; the records in it can't cross",
-            bundle.number,
-            bundle.lane,
-            self.outbox.dir().display()
-        );
-        tracing::error!(lane = %bundle.lane, number = bundle.number, "a sealed bundle's file is gone");
-        self.store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?;
-        let ready = self.store.mark_ready(bundle, now)?;
-        self.store.mark_handed_over(&ready, "nobody: its file is gone", now)?;
-        Ok(None)
     }
 }
 

@@ -87,18 +87,18 @@ pub fn create(path: &Path, mode: u32) -> io::Result<File> {
             set?;
         }
     }
-    give_to_owner_of_folder(path);
+    if let Some((uid, gid)) = owner_to_be(path) {
+        // Where this fails the file is as usable as it was.
+        let _ = std::os::unix::fs::fchown(&file, Some(uid), Some(gid));
+    }
     Ok(file)
 }
 
-/// Only root can and need do this; where it fails the file is as usable as it was.
-fn give_to_owner_of_folder(path: &Path) {
-    if nix::unistd::geteuid().is_root()
-        && let Ok(folder) = fs::metadata(parent(path))
-        && folder.uid() != 0
-    {
-        let _ = std::os::unix::fs::lchown(path, Some(folder.uid()), Some(folder.gid()));
-    }
+/// Whose a file made by root should be: the folder's owner, where that is another user.
+fn owner_to_be(path: &Path) -> Option<(u32, u32)> {
+    let folder = fs::metadata(parent(path)).ok()?;
+    let give = nix::unistd::geteuid().is_root() && folder.uid() != 0;
+    give.then(|| (folder.uid(), folder.gid()))
 }
 
 fn is_unsupported(err: &io::Error) -> bool {
@@ -120,7 +120,9 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         Ok(()) => {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-            give_to_owner_of_folder(dir);
+            if let Some((uid, gid)) = owner_to_be(dir) {
+                let _ = std::os::unix::fs::lchown(dir, Some(uid), Some(gid));
+            }
             sync_dir(above)
         }
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -143,6 +145,17 @@ pub fn remove_partials(dir: &Path) -> io::Result<Vec<PathBuf>> {
         sync_dir(dir)?;
     }
     Ok(removed)
+}
+
+/// Reads a file to its end, if it is there, for the sake of the error where the disk can't.
+///
+/// `SQLite` calls a page that could not be read a damaged one; this tells the two apart.
+pub fn read_through(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(mut file) => io::copy(&mut file, &mut io::sink()).map(|_| ()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(err),
+    }
 }
 
 /// The free bytes an unprivileged process may still use on the file system of `path`.

@@ -28,10 +28,11 @@ const CUTS: u64 = 20;
 const RATE: u64 = 5_000;
 /// The load runs at least this long before a cut, and at most twice as long.
 const LOAD: Duration = Duration::from_millis(400);
-/// What may be lost of what was read: 10 ms of it, and the group whose commit the cut interrupts.
-const LOST_MAX: u64 = RATE / 100 + GROUP;
-/// As much as may come while the disk syncs the group before: 10 ms here.
-const GROUP: u64 = RATE / 100;
+/// What is lost of what was read, as a rule: at most 10 ms of it.
+const LOST_USUAL: u64 = RATE / 100;
+/// What is lost when others hold up the disk's sync at that moment: a group waits for the sync of
+/// the one before it.
+const LOST_MAX: u64 = RATE / 10;
 
 /// An ext4 file system in a file.
 struct Disk {
@@ -205,6 +206,9 @@ fn a_power_cut_loses_nothing_committed_and_next_to_nothing_that_was_read() {
         assert!(lost <= LOST_MAX, "seed {seed}: {lost} records were read and lost: {cut:?}");
         cuts.push(lost);
     }
+    println!("read and lost at each of {} cuts in {:?}: {cuts:?}", cuts.len(), begun.elapsed());
+    cuts.sort_unstable();
+    assert!(cuts[cuts.len() / 2] <= LOST_USUAL, "{cuts:?}");
     let agent = high.start();
     assert!(agent.stop(PATIENCE).success());
     high.run(["check-buffer"]).success();
@@ -215,12 +219,7 @@ fn a_power_cut_loses_nothing_committed_and_next_to_nothing_that_was_read() {
     assert_eq!(chain.ids.len() as u64, last_durable(&status));
     assert_eq!(status["adds-up"], true, "{status}");
     assert_no_unlisted_errors(&high.log_path(), LOST_DISK);
-    println!(
-        "{} cuts in {:?}, {} records: 0 committed ones lost; read and lost at each: {cuts:?}",
-        cuts.len(),
-        begun.elapsed(),
-        chain.ids.len()
-    );
+    println!("{} records, none committed was lost", chain.ids.len());
     disk.unmount();
 }
 

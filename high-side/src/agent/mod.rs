@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use shared::clock::{Clock, SystemClock};
 use shared::keys::Recipients;
-use shared::{process, telemetry};
+use shared::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -79,8 +79,6 @@ pub fn check(config: &Config) -> Vec<String> {
 /// Runs until told to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init(config.log_level, config.log_format);
-    process::forbid_core_dumps()
-        .map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
     let keys = SealKeys::load(&config.keys_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)

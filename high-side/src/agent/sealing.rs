@@ -1,16 +1,20 @@
 //! The thread that seals what is due, hands it over, and deletes what was handed over long ago.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shared::clock::Clock;
+use shared::record::Lane;
 
+use crate::buffer::mark_broken;
 use crate::cmd::Failure;
 use crate::config::Config;
-use crate::sealer::{SealKeys, Sealer, SealerError};
+use crate::outbox::Waiting;
+use crate::sealer::{Patience, SealKeys, Sealer, SealerError};
 
 /// How often the policy is asked: a small part of the shortest budget (100 ms at least).
 const TICK: Duration = Duration::from_millis(50);
@@ -40,14 +44,22 @@ pub(super) fn start(
     keys: SealKeys,
     clock: Arc<dyn Clock>,
 ) -> Result<Sealing, Failure> {
-    let mut sealer = Sealer::open(config, Arc::clone(&clock))?;
+    let mut sealer = Sealer::open(config, Patience::Try, Arc::clone(&clock))?;
     sealer.set_keys(keys);
     let (orders, inbox) = sync_channel(ORDERS_MAX);
     let trouble = Arc::new(Mutex::new(String::new()));
-    let told = Arc::clone(&trouble);
-    let handoff = config.handoff.clone();
+    let mut rounds = Rounds {
+        sealer,
+        handoff: config.handoff.clone(),
+        floor: config.buffer.free_disk_floor.0,
+        state_dir: config.state_dir.clone(),
+        clock,
+        recovered: false,
+        slow: None,
+        told_damaged: HashSet::new(),
+        trouble: Arc::clone(&trouble),
+    };
     let body = move || {
-        let mut rounds = Rounds { sealer, handoff, clock, recovered: false, slow: None };
         let mut wait = Duration::ZERO;
         loop {
             match inbox.recv_timeout(wait) {
@@ -55,9 +67,12 @@ pub(super) fn start(
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let result = rounds.once();
-            wait = if result.is_ok() { TICK } else { RETRY_INTERVAL };
-            tell(&told, &result);
+            wait = match rounds.once() {
+                Progress::Idle => TICK,
+                Progress::Some => Duration::ZERO,
+                Progress::Trouble => RETRY_INTERVAL,
+                Progress::Broken => return,
+            };
         }
     };
     let thread = std::thread::Builder::new()
@@ -93,67 +108,146 @@ impl Sealing {
     }
 }
 
-/// Logs a trouble when it begins or changes, and its end.
-fn tell(told: &Mutex<String>, result: &Result<(), SealerError>) {
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = match result {
-        Ok(()) => String::new(),
-        Err(err) => err.to_string(),
-    };
-    if now != *told {
-        if now.is_empty() {
-            tracing::info!("sealing goes on");
-        } else {
-            tracing::warn!(trouble = %now, "sealing or handing over failed; it is tried again, nothing is lost");
-        }
-        *told = now;
-    }
-}
-
 struct Rounds {
     sealer: Sealer,
-    handoff: Option<std::path::PathBuf>,
+    handoff: Option<PathBuf>,
+    floor: u64,
+    state_dir: PathBuf,
     clock: Arc<dyn Clock>,
     recovered: bool,
     slow: Option<Instant>,
+    /// Files that were changed on the disk, as was told.
+    told_damaged: HashSet<String>,
+    trouble: Arc<Mutex<String>>,
+}
+
+/// How a round went.
+enum Progress {
+    /// The buffer's database is broken: the agent must end, and sets it aside when it starts again.
+    Broken,
+    /// Nothing was to be done.
+    Idle,
+    /// Something was done, and there may be more.
+    Some,
+    /// Something failed and is tried again.
+    Trouble,
 }
 
 impl Rounds {
-    fn once(&mut self) -> Result<(), SealerError> {
+    /// One bundle of each lane at most, one hand-over at most: a backlog of one kind of work must
+    /// not keep the others waiting, nor a step that fails the steps that could mend it.
+    fn once(&mut self) -> Progress {
+        let mut failed: Vec<SealerError> = Vec::new();
+        let mut done = false;
         if !self.recovered {
-            self.sealer.recover()?;
-            self.recovered = true;
+            let results = Lane::ALL.map(|lane| self.sealer.recover(lane).map(|_| ()));
+            let (outbox, store) = self.sealer.publisher().outbox();
+            let cleaned = outbox.remove_partials(store);
+            let errors = results.into_iter().chain([cleaned]).filter_map(Result::err);
+            failed.extend(errors);
+            self.recovered = failed.is_empty();
         }
-        for bundle in self.sealer.seal_due()? {
-            tracing::info!(
-                lane = %bundle.lane, number = bundle.number, records = bundle.records,
-                reason = %bundle.reason, "bundle sealed"
-            );
+        for lane in Lane::ALL {
+            match self.sealer.seal_due(lane) {
+                Ok(Some(bundle)) => {
+                    tracing::info!(
+                        lane = %bundle.lane, number = bundle.number, records = bundle.records,
+                        reason = %bundle.reason, "bundle sealed"
+                    );
+                    done = true;
+                }
+                Ok(None) => {}
+                Err(err) => failed.push(err),
+            }
+            if let Some(folder) = self.handoff.clone() {
+                match self.hand_off(&folder) {
+                    Ok(some) => done |= some,
+                    Err(err) => failed.push(err),
+                }
+            }
         }
-        let slow_round = self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL);
-        if let Some(folder) = self.handoff.clone() {
-            self.hand_off(&folder, slow_round)?;
-        }
-        if slow_round {
-            let now = self.clock.now();
-            let (outbox, store) = self.sealer.outbox();
-            outbox.ready(store, now)?;
-            outbox.retain(store, now)?;
+        if self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL) || !failed.is_empty() {
+            failed.extend(self.slow_round().err());
             self.slow = Some(Instant::now());
+        }
+        self.tell(&failed);
+        if let Some(err) = failed.iter().find(|err| is_broken(err)) {
+            tracing::error!(%err, "the buffer's database is broken; the agent ends and sets it aside");
+            if let Err(err) = mark_broken(&self.state_dir, &err.to_string()) {
+                tracing::error!(%err, "can't note that the database is broken");
+            }
+            return Progress::Broken;
+        }
+        match (failed.is_empty(), done) {
+            (false, _) => Progress::Trouble,
+            (true, true) => Progress::Some,
+            (true, false) => Progress::Idle,
+        }
+    }
+
+    /// What reads folders and long lists.
+    fn slow_round(&mut self) -> Result<(), SealerError> {
+        let now = self.clock.now();
+        let floor = self.floor;
+        let (outbox, store) = self.sealer.publisher().outbox();
+        outbox.retain(store, floor, now)?;
+        let strays = outbox.strays(store)?;
+        outbox.all(store, false, now)?;
+        let Some(folder) = self.handoff.clone() else { return Ok(()) };
+        for stray in strays {
+            self.hand_one(&folder, &stray)?;
         }
         Ok(())
     }
 
-    fn hand_off(&mut self, folder: &Path, with_strays: bool) -> Result<(), SealerError> {
+    /// Hands over the first bundle that can be; says whether there was one.
+    fn hand_off(&mut self, folder: &Path) -> Result<bool, SealerError> {
         let now = self.clock.now();
-        let (outbox, store) = self.sealer.outbox();
-        let mut waiting = if with_strays { outbox.strays(store)? } else { Vec::new() };
-        waiting.extend(outbox.ready(store, now)?);
-        for waiting in waiting {
-            outbox.copy(&waiting, folder, &mut |_| {})?;
-            outbox.handed_over(store, &waiting, "hand-off folder", now)?;
-            tracing::info!(bundle = %waiting.name, "bundle handed over");
+        let (outbox, store) = self.sealer.publisher().outbox();
+        // Damaged ones keep their place; look past as many as there are.
+        let count = u32::try_from(self.told_damaged.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let ready = outbox.ready(store, count, now)?;
+        match ready.into_iter().find(|waiting| !self.told_damaged.contains(&waiting.name)) {
+            Some(waiting) => self.hand_one(folder, &waiting).map(|()| true),
+            None => Ok(false),
         }
-        Ok(())
     }
+
+    fn hand_one(&mut self, folder: &Path, waiting: &Waiting) -> Result<(), SealerError> {
+        let now = self.clock.now();
+        let (outbox, store) = self.sealer.publisher().outbox();
+        match outbox.copy(waiting, folder, &mut |_| {}) {
+            Ok(()) => {
+                outbox.handed_over(store, waiting, "hand-off folder", now)?;
+                tracing::info!(bundle = %waiting.name, "bundle handed over");
+                Ok(())
+            }
+            Err(SealerError::Damaged { .. }) => {
+                outbox.damaged(store, waiting, now)?;
+                self.told_damaged.insert(waiting.name.clone());
+                Ok(())
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Logs troubles when they begin or change, and their end.
+    fn tell(&self, failed: &[SealerError]) {
+        let mut told = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages: Vec<String> = failed.iter().map(ToString::to_string).collect();
+        messages.dedup();
+        let now = messages.join("; ");
+        if now != *told {
+            if now.is_empty() {
+                tracing::info!("sealing and handing over go on");
+            } else {
+                tracing::warn!(trouble = %now, "sealing or handing over failed; it is tried again, nothing is lost");
+            }
+            *told = now;
+        }
+    }
+}
+
+fn is_broken(err: &SealerError) -> bool {
+    matches!(err, SealerError::Buffer(err) if err.is_broken())
 }

@@ -154,6 +154,53 @@ impl Bundle {
         Ok(bundles)
     }
 
+    /// The first bundles of a state: urgent lanes first, each lane in order.
+    pub(super) fn first(
+        conn: &Connection,
+        state: BundleState,
+        count: u32,
+    ) -> Result<Vec<Self>, BufferError> {
+        let sql = format!("{SELECT} WHERE state = ?1 ORDER BY id LIMIT ?2");
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(rusqlite::params![state.as_str(), count])?;
+        let mut bundles = Vec::new();
+        while let Some(row) = rows.next()? {
+            bundles.push(Self::from_row(row)?);
+        }
+        Ok(bundles)
+    }
+
+    /// How many bundles are in a state, and the length of their files together.
+    pub(super) fn sum(conn: &Connection, state: BundleState) -> Result<(u64, u64), BufferError> {
+        let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM bundle WHERE state = ?1";
+        let (count, bytes): (i64, i64) = conn
+            .prepare_cached(sql)?
+            .query_row([state.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((count.cast_unsigned(), bytes.cast_unsigned()))
+    }
+
+    /// When the oldest record of all bundles in a state was received.
+    pub(super) fn oldest(
+        conn: &Connection,
+        lane: Lane,
+        state: BundleState,
+    ) -> Result<Option<Nanos>, BufferError> {
+        let sql = "SELECT min(oldest_ns) FROM bundle
+                   WHERE state = ?1 AND id BETWEEN ?2 AND ?3";
+        let range = rusqlite::params![state.as_str(), key(lane, 0), key(lane, u64::MAX)];
+        let oldest: Option<i64> = conn.prepare_cached(sql)?.query_row(range, |row| row.get(0))?;
+        Ok(oldest.map(Nanos))
+    }
+
+    /// Forgets deleted bundles of a lane that lie far behind its newest one.
+    pub(super) fn prune(conn: &Connection, lane: Lane, newest: u64) -> Result<usize, BufferError> {
+        let last = newest.saturating_sub(DELETED_KEPT);
+        Ok(conn.execute(
+            "DELETE FROM bundle WHERE state = 'deleted' AND id BETWEEN ?1 AND ?2",
+            rusqlite::params![key(lane, 0), key(lane, last)],
+        )?)
+    }
+
     pub(super) fn store(&self, conn: &Connection) -> Result<(), BufferError> {
         let chain = |digest: &BundleDigest| hash(digest.as_bytes());
         let file = self.file.as_ref();
@@ -237,6 +284,9 @@ impl Bundle {
 }
 
 const TABLE: &str = "bundle";
+
+/// So many deleted bundles of a lane are remembered; more would only make the database grow.
+const DELETED_KEPT: u64 = 10_000;
 
 const SELECT: &str = "SELECT id, state, reason, planned_ns, first_sequence, last_sequence, records,
     plain_bytes, oldest_ns, newest_ns, streams, chain_before, chain_head, previous_digest, digest,

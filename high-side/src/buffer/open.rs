@@ -121,6 +121,13 @@ pub(super) fn reopen(settings: &BufferSettings) -> Result<Connection, BufferErro
     Ok(conn)
 }
 
+/// Whether an agent holds the buffer in this folder.
+pub fn is_agent_running(dir: &Path) -> bool {
+    // A shared lock is taken for a moment; an agent that starts just then is started once more.
+    File::open(dir.join(LOCK))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
 /// Notes, for the next start, that the database of a buffer's folder must be set aside.
 pub fn mark_broken(dir: &Path, why: &str) -> Result<(), BufferError> {
     let path = dir.join(BROKEN);

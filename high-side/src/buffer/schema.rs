@@ -10,8 +10,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use shared::record::Lane;
 
-use super::{BufferSettings, checkpoint};
 use super::error::BufferError;
+use super::{BufferSettings, checkpoint};
 
 /// Marks our databases in their header: "PSTB".
 pub(super) const APPLICATION_ID: i64 = 0x5053_5442;

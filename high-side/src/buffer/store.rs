@@ -179,6 +179,34 @@ impl Store {
         Ok(Bundle::load(&self.conn, lane, next - 1)?.map(|bundle| bundle.planned))
     }
 
+    /// The first bundles in a state: urgent lanes first, each lane in order.
+    pub fn first_bundles(
+        &self,
+        state: BundleState,
+        count: u32,
+    ) -> Result<Vec<Bundle>, BufferError> {
+        Bundle::first(&self.conn, state, count)
+    }
+
+    /// How many bundles are in a state, and the length of their files together.
+    pub fn bundles_sum(&self, state: BundleState) -> Result<(u64, u64), BufferError> {
+        Bundle::sum(&self.conn, state)
+    }
+
+    /// When the oldest record in a lane's bundles of a state was received.
+    pub fn oldest_in(&self, lane: Lane, state: BundleState) -> Result<Option<Nanos>, BufferError> {
+        Bundle::oldest(&self.conn, lane, state)
+    }
+
+    /// Forgets what was deleted long ago.
+    pub fn prune_deleted(&self) -> Result<(), BufferError> {
+        for lane in Lane::ALL {
+            let next = LaneState::load(&self.conn, lane)?.next_bundle;
+            Bundle::prune(&self.conn, lane, next - 1)?;
+        }
+        Ok(())
+    }
+
     /// One bundle.
     pub fn bundle(&self, lane: Lane, number: u64) -> Result<Option<Bundle>, BufferError> {
         Bundle::load(&self.conn, lane, number)

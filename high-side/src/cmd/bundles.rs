@@ -11,7 +11,7 @@ pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
     let bundles = Store::open(&config.state_dir)?.bundles(None)?;
     if as_json {
         let list: Vec<Value> = bundles.iter().map(to_json).collect();
-        println!("{}", json!({ "bundles": list }));
+        say!("{}", json!({ "bundles": list }));
     } else {
         print(&bundles);
     }
@@ -20,9 +20,14 @@ pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
 
 /// Prints one line for each bundle.
 pub(super) fn print(bundles: &[Bundle]) {
-    println!(
+    say!(
         "{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} file",
-        "lane", "number", "state", "records", "sequences", "bytes"
+        "lane",
+        "number",
+        "state",
+        "records",
+        "sequences",
+        "bytes"
     );
     for bundle in bundles {
         let range = if bundle.records == 0 && bundle.last_sequence < bundle.first_sequence {
@@ -34,7 +39,7 @@ pub(super) fn print(bundles: &[Bundle]) {
             Some(file) => (file.bytes.to_string(), file.name.as_str()),
             None => ("-".to_owned(), "-"),
         };
-        println!(
+        say!(
             "{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} {}",
             bundle.lane.as_str(),
             bundle.number,
@@ -77,11 +82,11 @@ pub(super) fn check_buffer(config: &Config, as_json: bool) -> Result<(), Failure
             .iter()
             .map(|range| json!({ "lane": range.lane, "first": range.first, "last": range.last }))
             .collect();
-        println!("{}", json!({ "verified-records": verified, "damaged": list }));
+        say!("{}", json!({ "verified-records": verified, "damaged": list }));
     } else {
-        println!("{verified} records verified");
+        say!("{verified} records verified");
         for range in &damaged {
-            println!("damaged: lane {}, sequences {} to {}", range.lane, range.first, range.last);
+            say!("damaged: lane {}, sequences {} to {}", range.lane, range.first, range.last);
         }
     }
     if damaged.is_empty() {
@@ -97,6 +102,6 @@ pub(super) fn acknowledge(config: &Config, alarm: Option<u64>) -> Result<(), Fai
     let store = Store::open(&config.state_dir)?;
     let alarm = alarm.map(|id| i64::try_from(id).unwrap_or(i64::MAX));
     let count = store.acknowledge(alarm, SystemClock.now())?;
-    println!("{count} alarm(s) acknowledged");
+    say!("{count} alarm(s) acknowledged");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `export`: copy what waits to a mounted medium, with proof.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use shared::durable;
 use super::Failure;
 use crate::config::Config;
 use crate::outbox::Waiting;
-use crate::sealer::Sealer;
+use crate::sealer::{Patience, Publisher, SealerError};
 
 /// Names of transfer records begin so, on the medium and in the state folder.
 const RECORD_PREFIX: &str = "penstock-transfer-";
@@ -30,15 +31,12 @@ pub(super) fn export(
             dest.display()
         )));
     }
+    expect_mounted(dest)?;
     let clock = SystemClock;
-    let mut sealer = Sealer::open(config, Arc::new(clock))?;
-    sealer.recover()?;
-    let (outbox, store) = sealer.outbox();
-    let mut waiting = outbox.strays(store)?;
-    waiting.extend(outbox.ready(store, clock.now())?);
-    if all {
-        waiting.extend(outbox.kept(store, clock.now())?);
-    }
+    let mut publisher = Publisher::open(config, Patience::Wait, Arc::new(clock))?;
+    publisher.publish_sealed()?;
+    let (outbox, store) = publisher.outbox();
+    let waiting = outbox.all(store, all, clock.now())?;
     let total: u64 = waiting.iter().map(|bundle| bundle.bytes).sum();
     check_room(dest, total)?;
     let bar = progress_bar(2 * total);
@@ -46,18 +44,25 @@ pub(super) fn export(
     let mut result = Ok(());
     for bundle in &waiting {
         bar.set_message(bundle.name.clone());
-        result = outbox.copy(bundle, dest, &mut |bytes| bar.inc(bytes));
-        if result.is_err() {
-            break;
+        match outbox.copy(bundle, dest, &mut |bytes| bar.inc(bytes)) {
+            Ok(()) => copied.push(bundle),
+            // One that rotted on our own disk must not keep the others here.
+            Err(err @ SealerError::Damaged { .. }) => {
+                outbox.damaged(store, bundle, clock.now())?;
+                result = Err(err);
+            }
+            Err(err) => {
+                result = Err(err);
+                break;
+            }
         }
-        copied.push(bundle);
     }
     bar.finish_and_clear();
     // What was copied and verified counts, even if the medium failed later.
     let now = clock.now();
     let record = TransferRecord { config, dest, now, bundles: &copied };
     if !copied.is_empty() {
-        let stem = record.write()?;
+        let stem = record.keep()?;
         let by = format!("export to {}", dest.display());
         for bundle in &copied {
             outbox.handed_over(store, bundle, &by, now)?;
@@ -65,19 +70,39 @@ pub(super) fn export(
         eprintln!("transfer record: {}.txt", stem.display());
     }
     if as_json {
-        println!("{}", record.to_json());
+        say!("{}", record.to_json());
     } else {
-        println!(
+        say!(
             "{} bundle(s), {} bytes copied to {}, read back and verified",
             copied.len(),
             copied.iter().map(|bundle| bundle.bytes).sum::<u64>(),
             dest.display()
         );
     }
-    result.map_err(|err| Failure::io(format!(
-        "{}\n  {} of {} bundles are on the medium; nothing is lost: mend the medium and export again",
-        super::chain(&err), copied.len(), waiting.len()
-    )))
+    result.map_err(|err| {
+        Failure::io(format!(
+            "{}\n  {} of {} bundles are on the medium; nothing is lost: mend the cause and export again",
+            super::chain(&err),
+            copied.len(),
+            waiting.len()
+        ))
+    })
+}
+
+/// A folder where media are mounted, with nothing mounted there, is on the system's own disk.
+fn expect_mounted(dest: &Path) -> Result<(), Failure> {
+    let real = dest.canonicalize().with_context(|| dest.display().to_string())?;
+    let for_media = ["/media", "/mnt", "/run/media"].iter().any(|place| real.starts_with(place));
+    let device = |path: &Path| {
+        std::fs::metadata(path).map(|meta| meta.dev()).with_context(|| path.display().to_string())
+    };
+    if for_media && device(&real)? == device(Path::new("/"))? {
+        return Err(Failure::io(format!(
+            "nothing is mounted at {}\n  try: mount the medium first",
+            dest.display()
+        )));
+    }
+    Ok(())
 }
 
 fn check_room(dest: &Path, total: u64) -> Result<(), Failure> {
@@ -110,23 +135,31 @@ struct TransferRecord<'a> {
 }
 
 impl TransferRecord<'_> {
-    /// Writes text and JSON to the medium and to the state folder; gives the path without extension.
-    fn write(&self) -> Result<PathBuf, Failure> {
+    /// Writes text and JSON into the state folder and onto the medium; gives the latter's path
+    /// without extension. The medium may have failed by now; our own copy is what counts.
+    fn keep(&self) -> Result<PathBuf, Failure> {
         let time: String =
             self.now.to_string().chars().filter(char::is_ascii_digit).take(17).collect();
         let stem = format!("{RECORD_PREFIX}{}-{time}", self.config.origin);
         let archive = self.config.state_dir.join("transfers");
         durable::create_dir(&archive).with_context(|| archive.display().to_string())?;
-        for dir in [archive.as_path(), self.dest] {
-            for (extension, content) in
-                [("txt", self.to_text()), ("json", format!("{}\n", self.to_json()))]
-            {
-                let path = dir.join(format!("{stem}.{extension}"));
-                durable::write(&path, content.as_bytes(), 0o644)
-                    .with_context(|| path.display().to_string())?;
-            }
+        self.write(&archive.join(&stem))?;
+        let stem = self.dest.join(stem);
+        if let Err(failure) = self.write(&stem) {
+            eprintln!("warning: the transfer record is not on the medium: {failure}");
         }
-        Ok(self.dest.join(stem))
+        Ok(stem)
+    }
+
+    fn write(&self, stem: &Path) -> Result<(), Failure> {
+        for (extension, content) in
+            [("txt", self.to_text()), ("json", format!("{}\n", self.to_json()))]
+        {
+            let path = stem.with_extension(extension);
+            durable::write(&path, content.as_bytes(), 0o644)
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(())
     }
 
     fn to_text(&self) -> String {

@@ -13,42 +13,30 @@ use super::Failure;
 use crate::config::{Config, SAMPLE};
 
 /// Makes key and configuration, without replacing either, and prints the public half.
-pub(super) fn init(config: &Path, origin: &str, dir: Option<&Path>) -> Result<(), Failure> {
-    let origin: OriginId = origin.parse().map_err(|err| Failure::usage(&err))?;
-    let config = match dir {
-        Some(dir) => dir.join("high.toml"),
-        None => config.to_owned(),
-    };
-    let (state_dir, keys_dir) = match dir {
-        Some(dir) => {
-            shared::durable::create_dir(dir)
-                .with_context(|| format!("can't make {}", dir.display()))?;
-            let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
-            (dir.join("state"), dir.join("keys"))
+pub(super) fn init(config: &Path, origin: Option<&str>, dir: Option<&Path>) -> Result<(), Failure> {
+    let origin =
+        origin.map(str::parse::<OriginId>).transpose().map_err(|err| Failure::usage(&err))?;
+    let path = dir.map_or_else(|| config.to_owned(), |dir| dir.join("high.toml"));
+    let (origin, state_dir, keys_dir) = if path.exists() {
+        let config = Config::load(&path)?;
+        if let Some(origin) = origin.filter(|origin| *origin != config.origin) {
+            return Err(Failure::config(format!(
+                "{} says origin {}, not {origin}\n  try: without --origin, or with another --dir",
+                path.display(),
+                config.origin
+            )));
         }
-        None if config.exists() => {
-            let config = Config::load(&config)?;
-            (config.state_dir, config.keys_dir)
-        }
-        None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
+        (config.origin, config.state_dir, config.keys_dir)
+    } else {
+        let Some(origin) = origin else {
+            return Err(Failure::usage(&"a new installation needs a name\n  try: --origin NAME"));
+        };
+        let (state_dir, keys_dir) = write_config(&path, &origin, dir)?;
+        (origin, state_dir, keys_dir)
     };
     for dir in [&state_dir, &keys_dir] {
         shared::durable::create_dir(dir)
             .with_context(|| format!("can't make {}", dir.display()))?;
-    }
-    if !config.exists() {
-        let text = sample_for(&origin, &state_dir, &keys_dir);
-        let above = config.parent().unwrap_or(Path::new("/"));
-        if !above.is_dir() {
-            shared::durable::create_dir(above)
-                .with_context(|| format!("can't make {}", above.display()))?;
-            // The agent's own user reads the configuration; nothing in it is secret.
-            std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))
-                .with_context(|| above.display().to_string())?;
-        }
-        shared::durable::write(&config, text.as_bytes(), 0o644)
-            .with_context(|| format!("can't write {}", config.display()))?;
-        eprintln!("wrote {}", config.display());
     }
     let key = keys_dir.join(SIGNING_KEY_FILE);
     let half = match generate_signing_key(&key) {
@@ -62,6 +50,35 @@ pub(super) fn init(config: &Path, origin: &str, dir: Option<&Path>) -> Result<()
     print_half(&half);
     eprintln!("next: take this text to the low side: penstock-low pair FILE");
     Ok(())
+}
+
+/// Writes the sample with this installation's name and folders; gives the latter.
+fn write_config(
+    path: &Path,
+    origin: &OriginId,
+    dir: Option<&Path>,
+) -> Result<(PathBuf, PathBuf), Failure> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    if !above.is_dir() {
+        shared::durable::create_dir(above)
+            .with_context(|| format!("can't make {}", above.display()))?;
+        // The agent's own user reads the configuration; nothing in it is secret.
+        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))
+            .with_context(|| above.display().to_string())?;
+    }
+    let (state_dir, keys_dir) = match dir {
+        Some(dir) => {
+            let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
+            (dir.join("state"), dir.join("keys"))
+        }
+        None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
+    };
+    let text = sample_for(origin, &state_dir, &keys_dir);
+    shared::durable::write(path, text.as_bytes(), 0o644)
+        .with_context(|| format!("can't write {}", path.display()))?;
+    eprintln!("wrote {}", path.display());
+    Ok((state_dir, keys_dir))
 }
 
 /// Prints the public half again.

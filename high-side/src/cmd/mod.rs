@@ -1,5 +1,13 @@
 //! The verbs: each turns arguments into work and a result into words and an exit code.
 
+/// Prints a line of data. A reader that closed its end has seen enough, which is no fault of ours.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($part)*);
+    }};
+}
+
 mod bundles;
 mod export;
 mod init;
@@ -43,6 +51,12 @@ impl Failure {
 
     fn io(message: impl Display) -> Self {
         Self { message: message.to_string(), code: exit::IO }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -105,9 +119,11 @@ pub fn run(cli: &Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    shared::process::forbid_core_dumps()
+        .map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
     let load = || Config::load(&cli.config);
     match &cli.verb {
-        Verb::Init { origin, dir } => init::init(&cli.config, origin, dir.as_deref()),
+        Verb::Init { origin, dir } => init::init(&cli.config, origin.as_deref(), dir.as_deref()),
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
@@ -119,8 +135,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::CheckBuffer { json } => bundles::check_buffer(&load()?, *json),
         Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
         Verb::Completions { shell } => {
-            let name = "penstock-high";
-            clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "penstock-high", &mut script);
+            say!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
     }

@@ -9,7 +9,7 @@ use shared::record::Lane;
 
 use super::Failure;
 use crate::config::Config;
-use crate::sealer::Sealer;
+use crate::sealer::{Patience, Sealer};
 
 pub(super) fn seal(config: &Config, lane: Option<&str>, as_json: bool) -> Result<(), Failure> {
     let lanes = match lane {
@@ -18,18 +18,25 @@ pub(super) fn seal(config: &Config, lane: Option<&str>, as_json: bool) -> Result
             vec![name.parse().map_err(|_| Failure::usage(&"a lane is flash or routine"))?]
         }
     };
-    let mut sealer = Sealer::open(config, Arc::new(SystemClock))?;
-    let mut ready = sealer.recover()?;
+    let mut sealer = Sealer::open(config, Patience::Wait, Arc::new(SystemClock))?;
+    let mut ready = Vec::new();
     for lane in lanes {
+        ready.extend(sealer.recover(lane)?);
+        // What comes in while this runs is for the next time; else it might never end.
+        let last = sealer.last_sequence(lane)?;
         while let Some(bundle) = sealer.seal(lane, SealReason::Requested)? {
+            let enough = bundle.last_sequence.0 >= last;
             ready.push(bundle);
+            if enough {
+                break;
+            }
         }
     }
     if as_json {
         let list: Vec<_> = ready.iter().map(super::bundles::to_json).collect();
-        println!("{}", json!({ "sealed": list }));
+        say!("{}", json!({ "sealed": list }));
     } else if ready.is_empty() {
-        println!("nothing waits to be sealed");
+        say!("nothing waits to be sealed");
     } else {
         super::bundles::print(&ready);
     }

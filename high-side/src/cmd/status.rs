@@ -6,7 +6,7 @@ use shared::record::Lane;
 
 use super::Failure;
 use crate::agent::{Live, read_live};
-use crate::buffer::{Bundle, BundleState, LaneTotals, Store};
+use crate::buffer::{BundleState, LaneTotals, Store, is_agent_running};
 use crate::config::Config;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
@@ -15,7 +15,7 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let live = read_live(&config.state_dir, now);
     let status = gather(config, &store, live.as_ref(), now)?;
     if as_json {
-        println!("{status}");
+        say!("{status}");
     } else {
         print(&status);
     }
@@ -37,15 +37,8 @@ fn gather(
         [BundleState::Planned, BundleState::Sealed, BundleState::Ready, BundleState::HandedOver];
     let mut bundles = serde_json::Map::new();
     for state in states {
-        let list = store.bundles(Some(state))?;
-        bundles.insert(
-            state.as_str().to_owned(),
-            json!({
-                "count": list.len(),
-                "bytes": list.iter().filter_map(|b| b.file.as_ref()).map(|f| f.bytes).sum::<u64>(),
-                "oldest-record-age-secs": oldest(&list).map(|time| now.since(time).as_secs()),
-            }),
-        );
+        let (count, bytes) = store.bundles_sum(state)?;
+        bundles.insert(state.as_str().to_owned(), json!({ "count": count, "bytes": bytes }));
     }
     let alarms: Vec<Value> = store
         .alarms(false)?
@@ -62,7 +55,7 @@ fn gather(
     Ok(json!({
         "origin": store.origin(),
         "epoch": store.epoch(),
-        "agent": if live.is_some() { "running" } else { "stopped" },
+        "agent": if is_agent_running(&config.state_dir) { "running" } else { "stopped" },
         "lanes": lanes,
         "adds-up": adds_up,
         "bundles": bundles,
@@ -76,10 +69,11 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
     let lane: Lane = totals.lane;
     let waiting = store.waiting(lane)?;
     let policy = config.seal_policy(lane);
-    // The oldest record that has not been handed over, sealed or not.
-    let ready = store.bundles(Some(BundleState::Ready))?;
-    let of_lane: Vec<Bundle> = ready.into_iter().filter(|bundle| bundle.lane == lane).collect();
-    let oldest = oldest(&of_lane).into_iter().chain(waiting.oldest).min();
+    // The oldest record that has not been handed over, wherever it is.
+    let mut oldest = waiting.oldest;
+    for state in [BundleState::Planned, BundleState::Sealed, BundleState::Ready] {
+        oldest = oldest.into_iter().chain(store.oldest_in(lane, state)?).min();
+    }
     let streams: serde_json::Map<String, Value> = totals
         .received
         .iter()
@@ -113,20 +107,16 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
     }))
 }
 
-fn oldest(bundles: &[Bundle]) -> Option<Nanos> {
-    bundles.iter().filter_map(|bundle| bundle.oldest).min()
-}
-
 fn print(status: &Value) {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    println!(
+    say!(
         "origin {}, epoch {}, agent {}",
         text(&status["origin"]),
         status["epoch"],
         text(&status["agent"])
     );
     if let Some(writer) = status["live"].get("writer") {
-        println!(
+        say!(
             "buffer {}, {} records committed since the start, commit p99 {:.1} ms, waited {:.0} s",
             text(&writer["state"]),
             writer["committed-records"],
@@ -134,18 +124,28 @@ fn print(status: &Value) {
             writer["waited-secs"].as_f64().unwrap_or_default()
         );
     }
+    if status["agent"] == "running" && status["live"].is_null() {
+        say!("the agent has not written its report for a while: is the disk full?");
+    }
     if let Some(trouble) = status["live"]["sealer-trouble"].as_str().filter(|text| !text.is_empty())
     {
-        println!("TROUBLE {trouble}");
+        say!("TROUBLE {trouble}");
     }
-    println!();
-    println!(
+    say!();
+    say!(
         "{:<8} {:>12} = {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
-        "lane", "received", "buffered", "sealed", "lost", "last seq", "oldest", "budget left"
+        "lane",
+        "received",
+        "buffered",
+        "sealed",
+        "lost",
+        "last seq",
+        "oldest",
+        "budget left"
     );
     for lane in status["lanes"].as_array().into_iter().flatten() {
         let secs = |value: &Value| value.as_f64().map_or("-".to_owned(), humantime_secs);
-        println!(
+        say!(
             "{:<8} {:>12} {} {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
             text(&lane["lane"]),
             text(&lane["received"]),
@@ -158,15 +158,15 @@ fn print(status: &Value) {
             secs(&lane["budget-left-secs"]),
         );
         if lane["lost-before-receipt"] != 0 {
-            println!(
+            say!(
                 "         {} lost before they could be received, declared",
                 lane["lost-before-receipt"]
             );
         }
     }
-    println!();
+    say!();
     for (state, bundles) in status["bundles"].as_object().into_iter().flatten() {
-        println!(
+        say!(
             "bundles {:<12} {:>8}  {:>14} bytes",
             state,
             text(&bundles["count"]),
@@ -175,18 +175,19 @@ fn print(status: &Value) {
     }
     for listener in status["live"]["listeners"].as_array().into_iter().flatten() {
         let counters = &listener["counters"];
-        println!(
-            "listener {} on {}: {} messages, {} connections open, {} cut, {} datagrams lost",
+        say!(
+            "listener {} on {}: {} messages, {} connections open, {} refused, {} cut, {} datagrams lost",
             text(&listener["name"]),
             text(&listener["address"]),
             counters["messages"],
             counters["connections-open"],
+            counters["connections-refused"],
             counters["truncated"],
             counters["datagrams-lost"]
         );
     }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
-        println!(
+        say!(
             "ALARM {} {} {}: {}",
             alarm["id"],
             text(&alarm["raised"]),
@@ -195,7 +196,7 @@ fn print(status: &Value) {
         );
     }
     if status["adds-up"] != true {
-        println!("the sums do NOT add up: run penstock-high check-buffer");
+        say!("the sums do NOT add up: run penstock-high check-buffer");
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// How many connections may be open; one more is closed at once, and counted.
     pub connections_max: usize,
+    /// How many of them one address may hold: one host must not lock out all others.
+    pub connections_per_peer_max: usize,
     /// A connection that gave no byte for so long is closed. Many clients lose the first message
     /// after that, since their write to a closed connection succeeds once: keep it long.
     pub idle_timeout: Duration,
@@ -95,6 +97,7 @@ impl Default for Limits {
         Self {
             message_bytes_max: 1 << 20,
             connections_max: 1024,
+            connections_per_peer_max: 256,
             idle_timeout: Duration::from_hours(24),
             message_timeout: Duration::from_mins(1),
             handshake_timeout: Duration::from_secs(10),

@@ -1,8 +1,9 @@
 //! TCP and TLS listeners: one task accepts, one task for each connection reads.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -31,6 +32,7 @@ pub(super) async fn run(
     tls: Option<TlsAcceptorHandle>,
 ) -> Result<(), ListenError> {
     let mut connections = JoinSet::new();
+    let peers = Peers::default();
     let mut shutdown = listener.surroundings.shutdown.clone();
     let name = &listener.settings.name;
     let mut full = false;
@@ -44,15 +46,23 @@ pub(super) async fn run(
             _ = shutdown.changed() => break,
         };
         match accepted {
-            Ok((stream, peer)) if connections.len() < listener.settings.limits.connections_max => {
+            Ok((stream, peer))
+                if connections.len() < listener.settings.limits.connections_max
+                    && let Some(place) = peers
+                        .place(peer.ip(), listener.settings.limits.connections_per_peer_max) =>
+            {
                 full = false;
                 add(&listener.counters.connections_total, 1);
-                connections.spawn(connection(Arc::clone(&listener), stream, peer, tls.clone()));
+                let work = connection(Arc::clone(&listener), stream, peer, tls.clone());
+                connections.spawn(async move {
+                    work.await;
+                    drop(place);
+                });
             }
             Ok(_) => {
                 add(&listener.counters.connections_refused, 1);
                 if !full {
-                    tracing::warn!(listener = %name, "connections-max is reached; refusing more");
+                    tracing::warn!(listener = %name, "connections-max or connections-per-peer-max is reached; refusing more");
                 }
                 full = true;
             }
@@ -77,6 +87,37 @@ pub(super) async fn run(
         told_of_panic(name, ended);
     }
     Ok(())
+}
+
+/// How many connections each address holds; as many entries as there are connections, at most.
+#[derive(Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A place of one address, given back when dropped.
+struct Place(Peers, IpAddr);
+
+impl Peers {
+    fn place(&self, address: IpAddr, max: usize) -> Option<Place> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(address).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.1);
+            }
+        }
+    }
 }
 
 fn told_of_panic(listener: &str, ended: Result<(), tokio::task::JoinError>) {

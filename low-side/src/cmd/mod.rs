@@ -54,7 +54,7 @@ impl From<KeyError> for Failure {
 
 impl From<LedgerError> for Failure {
     fn from(err: LedgerError) -> Self {
-        let io = matches!(err, LedgerError::Place(_));
+        let io = matches!(err, LedgerError::Place(_) | LedgerError::Unreadable(_));
         Self::new(if io { exit::IO } else { exit::FAILED }, chain_text(&err))
     }
 }

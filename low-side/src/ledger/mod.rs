@@ -64,6 +64,9 @@ pub enum LedgerError {
     /// A file could not be put in its place.
     #[error("a file could not be put in its place")]
     Place(#[source] io::Error),
+    /// The disk does not give it.
+    #[error("the ledger can't be read from the disk")]
+    Unreadable(#[source] io::Error),
     /// The database refused.
     #[error("the ledger could not be read or written")]
     Sqlite(#[source] rusqlite::Error),

@@ -26,7 +26,20 @@ pub struct Opened {
 pub fn open_or_set_aside(state_dir: &Path, now: Nanos) -> Result<Opened, LedgerError> {
     let path = state_dir.join(FILE_NAME);
     let found = path.exists();
-    let damage = match Ledger::open(state_dir).and_then(check) {
+    let look = || Ledger::open(state_dir).and_then(check);
+    let verdict = match look() {
+        Err(LedgerError::Damaged(_)) => {
+            // A page that could not be read looks damaged too. Whether the files can be read is
+            // found out by hand, and only a second verdict counts.
+            for suffix in ["-wal", ""] {
+                let file = state_dir.join(format!("{FILE_NAME}{suffix}"));
+                durable::read_through(&file).map_err(LedgerError::Unreadable)?;
+            }
+            look()
+        }
+        found => found,
+    };
+    let damage = match verdict {
         Ok(ledger) => {
             return Ok(Opened { ledger, set_aside: None, created: !found });
         }

@@ -461,18 +461,19 @@ impl Plain {
     ) -> Result<Self, Refusal> {
         let (sender, pieces) = sync_channel(QUEUE_PIECES);
         let (used, buffers) = sync_channel::<Vec<u8>>(QUEUE_PIECES);
-        let thread = std::thread::Builder::new().name("bundle-inflate".to_owned()).spawn(move || {
-            let mut left = announced;
-            loop {
-                let buffer = buffers.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
-                let piece = inflate(&mut decoder, buffer, &mut left);
-                let last = !matches!(piece, Ok(Piece::Bytes(..)));
-                // A closed queue means that the reader has seen enough.
-                if sender.send(piece).is_err() || last {
-                    return;
+        let thread =
+            std::thread::Builder::new().name("bundle-inflate".to_owned()).spawn(move || {
+                let mut left = announced;
+                loop {
+                    let buffer = buffers.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
+                    let piece = inflate(&mut decoder, buffer, &mut left);
+                    let last = !matches!(piece, Ok(Piece::Bytes(..)));
+                    // A closed queue means that the reader has seen enough.
+                    if sender.send(piece).is_err() || last {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self {
             pieces: Some(pieces),
             used,
