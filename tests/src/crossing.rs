@@ -53,7 +53,7 @@ impl Crossing {
     /// The high side puts bundles straight into the low side's inbox.
     pub fn handoff(&self) -> String {
         std::fs::create_dir_all(self.pair.low.inbox()).expect("the inbox can be made");
-        format!("[handoff]\nfolder = {:?}\n", self.pair.low.inbox())
+        format!("[handoff]\nfolder = \"{}\"\n", self.pair.low.inbox().display())
     }
 
     /// The folder of the file sink.
@@ -64,8 +64,8 @@ impl Crossing {
     /// The file sink.
     pub fn file_sink(&self) -> String {
         format!(
-            "[[sink]]\nname = \"file\"\ntype = \"file\"\npath = {:?}\nretry-min = \"50ms\"\nretry-max = \"200ms\"\n",
-            self.sink_dir()
+            "[[sink]]\nname = \"file\"\ntype = \"file\"\npath = \"{}\"\nretry-min = \"50ms\"\nretry-max = \"200ms\"\n",
+            self.sink_dir().display()
         )
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// SplitMix64: every seed gives its own, repeatable row of choices.
+/// `SplitMix64`: every seed gives its own, repeatable row of choices.
 #[derive(Clone, Debug)]
 pub struct Seed(u64);
 

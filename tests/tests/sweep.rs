@@ -92,7 +92,7 @@ fn sweep(step: &str, mut try_one: impl FnMut(&Fault) -> bool) {
     let failures = failures.map(|(call, error)| (*call, format!("error={error}")));
     let (mut points, mut rows) = (0_u64, Vec::new());
     for (call, what) in kills.chain(failures) {
-        let (mut at, mut in_row) = (1, 0);
+        let (mut at, mut in_row, row_begun) = (1, 0, Instant::now());
         while at < ROW_MAX {
             let fault = Fault { call, what: what.clone(), at };
             if !try_one(&fault) {
@@ -103,7 +103,7 @@ fn sweep(step: &str, mut try_one: impl FnMut(&Fault) -> bool) {
             at += if full || in_row < SAMPLED / 2 { 1 } else { 1 + at / 2 };
         }
         points += in_row;
-        rows.push(format!("{call} {what}: {in_row}"));
+        rows.push(format!("{call} {what}: {in_row} in {:.0?}", row_begun.elapsed()));
     }
     println!("{step}: {points} points in {:?} ({})", begun.elapsed(), rows.join(", "));
     assert!(points > 10, "{step}: strace injects nothing: {rows:?}");

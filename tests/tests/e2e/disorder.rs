@@ -186,7 +186,9 @@ fn a_command_imports_beside_the_running_agent() {
     let bundles: Vec<PathBuf> = (0..6).map(|_| way.bundle(10)).collect();
     let agent = way.low().start();
     // Both get all of them at the same time: each is admitted by one and a duplicate for the other.
-    bundles.iter().for_each(|bundle| way.bring(bundle));
+    for bundle in &bundles {
+        way.bring(bundle);
+    }
     let done = way.low().json(["import", "--json", way.medium.to_str().unwrap()]);
     assert_eq!(done["failed"], 0, "{done}");
     way.wait_low("all of both", |low| low["received"] == 12 && pending(low) == 0);

@@ -1,6 +1,7 @@
 //! Real senders: rsyslog, logger, openssl.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -15,8 +16,7 @@ use tests::sandbox::free_address;
 use tests::wait::{PATIENCE, wait_until};
 
 /// A listener of any kind, in the quick lane.
-fn listener(name: &str, protocol: &str, bind: impl ToString, more: &str) -> String {
-    let bind = bind.to_string();
+pub(crate) fn listener(name: &str, protocol: &str, bind: SocketAddr, more: &str) -> String {
     format!(
         "[[listener]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nbind = \"{bind}\"\nlane = \"flash\"\n{more}"
     )
@@ -25,10 +25,10 @@ fn listener(name: &str, protocol: &str, bind: impl ToString, more: &str) -> Stri
 /// The TLS keys of a listener that asks for client certificates.
 fn tls_keys(server: &Certificate, authority: &Authority) -> String {
     format!(
-        "certificate = {:?}\nkey = {:?}\nclient-auth = \"required\"\nclient-ca = {:?}\n",
-        server.cert,
-        server.key,
-        authority.ca()
+        "certificate = \"{}\"\nkey = \"{}\"\nclient-auth = \"required\"\nclient-ca = \"{}\"\n",
+        server.cert.display(),
+        server.key.display(),
+        authority.ca().display()
     )
 }
 

@@ -1,6 +1,7 @@
 //! Real receivers: rsyslog over TCP and TLS, beside the file.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use tests::crossing::{Crossing, assert_sound, pending};
@@ -13,8 +14,7 @@ use tests::wait::{PATIENCE, wait_until};
 
 const RECORDS: u64 = 400;
 
-fn syslog_sink(name: &str, address: impl ToString, more: &str) -> String {
-    let address = address.to_string();
+fn syslog_sink(name: &str, address: SocketAddr, more: &str) -> String {
     format!(
         "[[sink]]\nname = \"{name}\"\ntype = \"syslog\"\naddress = \"{address}\"\nretry-min = \"50ms\"\nretry-max = \"200ms\"\n{more}"
     )
@@ -46,10 +46,10 @@ fn rsyslog_gets_every_record_once_over_tcp_and_tls_as_json_and_as_it_was() {
         receiver("lf").listen_tcp(lf).write_raw(&out("lf")).start(),
     ];
     let tls_keys = format!(
-        "transport = \"tls\"\nca-file = {:?}\ncert-file = {:?}\nkey-file = {:?}\nserver-name = \"localhost\"\nbody = \"original\"\n",
-        authority.ca(),
-        client.cert,
-        client.key
+        "transport = \"tls\"\nca-file = \"{}\"\ncert-file = \"{}\"\nkey-file = \"{}\"\nserver-name = \"localhost\"\nbody = \"original\"\n",
+        authority.ca().display(),
+        client.cert.display(),
+        client.key.display()
     );
     let sinks = [
         syslog_sink("json", tcp, "transport = \"tcp\"\nbody = \"json\"\n"),
