@@ -79,7 +79,8 @@ impl Writer {
             intake: intake.closer(),
             checkpointer: Some(checkpointer),
             reclaim: Reclaim::Idle,
-            reclaim_broken: false,
+            reclaim_failures: 0,
+            suspicion: None,
         };
         let (sender, groups) = mpsc::sync_channel(GROUPS_AHEAD);
         let committing = thread::Builder::new()
@@ -124,8 +125,11 @@ struct Committer {
     /// Gone once the writer ends.
     checkpointer: Option<Checkpointer>,
     reclaim: Reclaim,
-    /// Deleting hit a broken page: it is left alone, appending goes on elsewhere in the file.
-    reclaim_broken: bool,
+    /// How often deleting hit a page that looked broken: after [`REOPENS_MAX`] times it is left
+    /// alone, and appending goes on elsewhere in the file. (SQLite calls a failed read corrupt.)
+    reclaim_failures: u32,
+    /// What made the database look broken, until a commit succeeds.
+    suspicion: Option<BufferError>,
 }
 
 /// Whether sealed blocks wait to be deleted.
@@ -202,6 +206,7 @@ impl Committer {
             let wait = match self.pressure(group) {
                 Ok(None) => match self.try_commit(group) {
                     Ok(()) => {
+                        self.suspicion = None;
                         self.gauges.enter(WriterState::Flowing, self.clock.now());
                         return Ok(());
                     }
@@ -225,15 +230,15 @@ impl Committer {
                         tracing::warn!("the buffer's database was opened again");
                         self.conn = Some(conn);
                     }
-                    Err(err) if failures < REOPENS_MAX && err.fault() != Fault::Corrupt => {
+                    Err(err) if failures < REOPENS_MAX => {
                         tracing::warn!(%err, "could not open the buffer's database again");
                     }
                     Err(err) => return Err(err),
                 }
                 if failures >= REOPENS_MAX {
-                    let error =
-                        std::io::Error::other("writing to the database fails again and again");
-                    return Err(BufferError::io(&self.settings.dir)(error));
+                    let again = "writing to the database fails again and again";
+                    let error = BufferError::io(&self.settings.dir)(std::io::Error::other(again));
+                    return Err(self.suspicion.take().unwrap_or(error));
                 }
             } else {
                 self.reclaim_while_waiting();
@@ -253,11 +258,18 @@ impl Committer {
                 Ok(WriterState::Reopening)
             }
             Fault::Corrupt if reclaiming => {
-                tracing::error!(%err, "deleting sealed records met a broken page and is given up");
-                self.reclaim_broken = true;
+                self.reclaim_failures += 1;
+                tracing::error!(%err, "deleting sealed records met a broken page");
                 Ok(self.gauges.state())
             }
-            Fault::Corrupt | Fault::Other => Err(err),
+            // SQLite calls a page corrupt that could not be read, too: only what still looks so
+            // after the database was opened again is believed.
+            Fault::Corrupt => {
+                tracing::error!(%err, "the buffer's database looks broken; it is opened again");
+                self.suspicion = Some(err);
+                Ok(WriterState::Reopening)
+            }
+            Fault::Other => Err(err),
         }
     }
 
@@ -287,7 +299,7 @@ impl Committer {
     }
 
     fn try_commit(&mut self, group: &Group) -> Result<(), BufferError> {
-        let reclaim = !self.reclaim_broken;
+        let reclaim = self.reclaim_failures < REOPENS_MAX;
         let conn = self.conn()?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut states = load_states(&tx)?;
@@ -325,7 +337,7 @@ impl Committer {
 
     /// Deletes some sealed blocks in a transaction of its own.
     fn reclaim_alone(&mut self) -> Result<(), BufferError> {
-        if self.reclaim_broken {
+        if self.reclaim_failures >= REOPENS_MAX {
             return Ok(());
         }
         let conn = self.conn()?;

@@ -67,7 +67,7 @@ pub(super) fn export(
         for bundle in &copied {
             outbox.handed_over(store, bundle, &by, now)?;
         }
-        eprintln!("transfer record: {}.txt", stem.display());
+        tell!("transfer record: {}.txt", stem.display());
     }
     if as_json {
         say!("{}", record.to_json());
@@ -110,7 +110,7 @@ fn check_room(dest: &Path, total: u64) -> Result<(), Failure> {
     if free >= total {
         return Ok(());
     }
-    eprintln!(
+    tell!(
         "warning: {} bytes wait and {} has {free} free; what fits is copied, the rest goes on waiting",
         total,
         dest.display()
@@ -146,7 +146,7 @@ impl TransferRecord<'_> {
         self.write(&archive.join(&stem))?;
         let stem = self.dest.join(stem);
         if let Err(failure) = self.write(&stem) {
-            eprintln!("warning: the transfer record is not on the medium: {failure}");
+            tell!("warning: the transfer record is not on the medium: {failure}");
         }
         Ok(stem)
     }

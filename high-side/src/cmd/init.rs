@@ -42,13 +42,13 @@ pub(super) fn init(config: &Path, origin: Option<&str>, dir: Option<&Path>) -> R
     let half = match generate_signing_key(&key) {
         Ok(key) => key.public_half(origin.as_str()),
         Err(KeyError::Exists { .. }) => {
-            eprintln!("{} exists already and stays as it is", key.display());
+            tell!("{} exists already and stays as it is", key.display());
             SigningKey::load(&key)?.public_half(origin.as_str())
         }
         Err(err) => return Err(err.into()),
     };
     print_half(&half);
-    eprintln!("next: take this text to the low side: penstock-low pair FILE");
+    tell!("next: take this text to the low side: penstock-low pair FILE");
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn write_config(
     let text = sample_for(origin, &state_dir, &keys_dir);
     shared::durable::write(path, text.as_bytes(), 0o644)
         .with_context(|| format!("can't write {}", path.display()))?;
-    eprintln!("wrote {}", path.display());
+    tell!("wrote {}", path.display());
     Ok((state_dir, keys_dir))
 }
 
@@ -109,16 +109,16 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
     }
     let new = Recipients::add(&config.keys_dir, &half)?;
     let what = if new { "bundles are encrypted to" } else { "was paired already:" };
-    eprintln!("{what} {}", half.name);
-    eprintln!("fingerprint {}", half.fingerprint());
-    eprintln!("next: read it aloud to the low side; they see theirs with: penstock-low public");
-    eprintln!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");
+    tell!("{what} {}", half.name);
+    tell!("fingerprint {}", half.fingerprint());
+    tell!("next: read it aloud to the low side; they see theirs with: penstock-low public");
+    tell!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");
     Ok(())
 }
 
 fn print_half(half: &PublicHalf) {
-    print!("{half}");
-    eprintln!("fingerprint {}", half.fingerprint());
+    say!("{}", half.to_string().trim_end());
+    tell!("fingerprint {}", half.fingerprint());
 }
 
 fn sample_for(origin: &OriginId, state_dir: &Path, keys_dir: &Path) -> String {

@@ -8,6 +8,14 @@ macro_rules! say {
     }};
 }
 
+/// Prints a line for the person at the terminal, who may have closed it.
+macro_rules! tell {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 mod bundles;
 mod export;
 mod init;
@@ -112,7 +120,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
-            eprintln!("penstock-high: {}", failure.message);
+            tell!("penstock-high: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }
@@ -146,7 +154,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 fn check_config(config: &Config) -> Result<(), Failure> {
     let problems = agent::check(config);
     if problems.is_empty() {
-        eprintln!("{} is in order", config.path.display());
+        tell!("{} is in order", config.path.display());
         return Ok(());
     }
     let list = problems.join("\n  ");

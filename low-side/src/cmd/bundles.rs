@@ -65,9 +65,9 @@ pub(super) fn inspect(config: &Path, path: &Path, as_json: bool) -> Result<(), F
                 }
             }
         }
-        Some(Err(error)) => eprintln!("note: only the header is shown, unverified: {error}"),
+        Some(Err(error)) => tell!("note: only the header is shown, unverified: {error}"),
         None => {
-            eprintln!("note: only the header is shown, unverified: there is no configuration here");
+            tell!("note: only the header is shown, unverified: there is no configuration here");
         }
     }
     show(&value, as_json)

@@ -121,7 +121,7 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
     // By file name over all folders: in the order of their numbers, the urgent lane first.
     files.sort_by_cached_key(|(path, _)| path.file_name().map(ToOwned::to_owned));
     if files.is_empty() {
-        eprintln!("note: no file named *.{FILE_EXTENSION} was found");
+        tell!("note: no file named *.{FILE_EXTENSION} was found");
     }
     let bar = bar(files.iter().map(|(_, bytes)| bytes).sum());
     let mut summary = Summary::default();
@@ -135,13 +135,13 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
                 if let Outcome::Quarantined { code, message, .. }
                 | Outcome::Ignored { code, message } = &outcome
                 {
-                    bar.suspend(|| eprintln!("{name}: {code}: {message}"));
+                    bar.suspend(|| tell!("{name}: {code}: {message}"));
                 }
                 summary.add(&name, &outcome);
             }
             Err(error) => {
                 summary.failed += 1;
-                bar.suspend(|| eprintln!("{name}: {}", chain_text(&error)));
+                bar.suspend(|| tell!("{name}: {}", chain_text(&error)));
             }
         }
     }

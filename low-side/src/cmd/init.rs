@@ -47,7 +47,7 @@ pub(super) fn init(
     if !config.exists() {
         let text = sample_for(&state_dir, &keys_dir, &inbox);
         durable::write(&config, text.as_bytes(), 0o644).map_err(|err| io(&config, &err))?;
-        eprintln!("wrote {}", config.display());
+        tell!("wrote {}", config.display());
     }
     let key = keys_dir.join(IDENTITY_FILE);
     match generate_identity(&key, name, hybrid) {
@@ -56,12 +56,12 @@ pub(super) fn init(
             durable::write(&file, name.as_bytes(), 0o644).map_err(|err| io(&file, &err))?;
         }
         Err(KeyError::Exists { .. }) => {
-            eprintln!("{} exists already and stays as it is", key.display());
+            tell!("{} exists already and stays as it is", key.display());
         }
         Err(err) => return Err(err.into()),
     }
     print_halves(&keys_dir)?;
-    eprintln!("next: take this text to the high side: penstock-high pair FILE");
+    tell!("next: take this text to the high side: penstock-high pair FILE");
     Ok(())
 }
 
@@ -82,10 +82,10 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
     }
     let new = Trust::add(&config.keys_dir, &half, Validity::default())?;
     let what = if new { "bundles are believed from" } else { "was paired already:" };
-    eprintln!("{what} {}", half.name);
-    eprintln!("fingerprint {}", half.fingerprint());
-    eprintln!("next: read it aloud to the high side; they see theirs with: penstock-high public");
-    eprintln!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");
+    tell!("{what} {}", half.name);
+    tell!("fingerprint {}", half.fingerprint());
+    tell!("next: read it aloud to the high side; they see theirs with: penstock-high public");
+    tell!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");
     Ok(())
 }
 
@@ -95,11 +95,11 @@ fn print_halves(keys_dir: &Path) -> Result<(), Failure> {
     let identities = Identities::load_dir(keys_dir)?;
     let halves = identities.public_halves(&name);
     for half in &halves {
-        eprintln!("fingerprint {}", half.fingerprint());
+        tell!("fingerprint {}", half.fingerprint());
     }
     // One half is a file for the other side; of several, the current one comes first.
     if halves.len() > 1 {
-        eprintln!("note: there are {} keys; each text below is a file of its own", halves.len());
+        tell!("note: there are {} keys; each text below is a file of its own", halves.len());
     }
     put(&halves.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }

@@ -1,5 +1,13 @@
 //! The verbs: each turns arguments into work and a result into words and an exit code.
 
+/// Prints a line for the person at the terminal, who may have closed it.
+macro_rules! tell {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 mod bundles;
 mod import;
 mod init;
@@ -90,7 +98,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
-            eprintln!("penstock-low: {}", failure.message);
+            tell!("penstock-low: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }
@@ -152,7 +160,7 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
         }
     }
     if problems.is_empty() {
-        eprintln!("{} is in order", cli.config.display());
+        tell!("{} is in order", cli.config.display());
         return Ok(());
     }
     let text = format!("{} problem(s)\n  {}", problems.len(), problems.join("\n  "));

@@ -20,7 +20,7 @@ pub(super) fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
         let _ = writeln!(text, "{}  {code:<24} {bytes:>12}  {last}  {name}", &sha256[..SHORT]);
     }
     if reasons.is_empty() {
-        eprintln!("the quarantine is empty");
+        tell!("the quarantine is empty");
     }
     put(&text)
 }
@@ -30,7 +30,7 @@ pub(super) fn show(config: &Config, sha256: &str) -> Result<(), Failure> {
     let text =
         serde_json::to_string_pretty(&reason).map_err(|err| Failure::new(exit::FAILED, err))?;
     put(&format!("{text}\n"))?;
-    eprintln!("the file: {}", quarantine(config).file(&reason.sha256).display());
+    tell!("the file: {}", quarantine(config).file(&reason.sha256).display());
     Ok(())
 }
 

@@ -121,7 +121,7 @@ pub(super) fn gaps(config: &Config, pass: Option<i64>, as_json: bool) -> Result<
         );
     }
     if gaps.is_empty() {
-        eprintln!("no bundle is missing");
+        tell!("no bundle is missing");
     }
     put(&out)
 }
@@ -132,7 +132,7 @@ pub(super) fn alarms(config: &Config, as_json: bool) -> Result<(), Failure> {
         return put_json(&alarms);
     }
     if alarms.is_empty() {
-        eprintln!("there is no alarm");
+        tell!("there is no alarm");
     }
     put(&alarms.iter().map(|alarm| alarm_text(alarm) + "\n").collect::<String>())
 }
@@ -145,7 +145,7 @@ pub(super) fn acknowledge(config: &Config, alarm: Option<i64>) -> Result<(), Fai
             format!("no alarm {id} is open\n  try: penstock-low alarms"),
         )),
         (_, count) => {
-            eprintln!("{count} alarm(s) acknowledged");
+            tell!("{count} alarm(s) acknowledged");
             Ok(())
         }
     }
