@@ -126,7 +126,7 @@ struct Committer {
     checkpointer: Option<Checkpointer>,
     reclaim: Reclaim,
     /// How often deleting hit a page that looked broken: after [`REOPENS_MAX`] times it is left
-    /// alone, and appending goes on elsewhere in the file. (SQLite calls a failed read corrupt.)
+    /// alone, and appending goes on elsewhere in the file. (To `SQLite` a failed read is corruption.)
     reclaim_failures: u32,
     /// What made the database look broken, until a commit succeeds.
     suspicion: Option<BufferError>,
