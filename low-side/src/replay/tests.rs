@@ -193,6 +193,7 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
             },
             // Never answers.
             |stream| {
+                // ok: hanging for longer than the confirm timeout is what this receiver is for.
                 thread::sleep(Duration::from_millis(600));
                 drop(stream);
                 Vec::new()

@@ -134,4 +134,4 @@ pub(super) const MIB: f64 = 1_048_576.0;
 
 /// Bundles so large that none is cut during a round.
 pub(super) const SEAL_LATER: &str =
-    "[seal]\nbundle-bytes-max = \"16GiB\"\nbundle-records-max = 1000000000\n";
+    "[seal]\nbundle-bytes-max = \"3GiB\"\nbundle-records-max = 1000000000\n";
