@@ -196,7 +196,7 @@ impl Default for RawBuffer {
             free_disk_floor: ByteSize::mib(512),
             commit_records: 4096,
             commit_bytes: ByteSize::mib(4),
-            commit_interval: Span::millis(5),
+            commit_interval: Span::millis(2),
             in_flight: ByteSize::mib(8),
         }
     }

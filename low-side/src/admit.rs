@@ -143,10 +143,11 @@ pub fn admit(bundle: &Candidate, known: &Known, number_jump_max: u64) -> Admissi
     let highest = known.below.map_or(known.pruned_through, |below| below.number);
     let joins = bundle.number - 1 == highest;
     if known.above.is_none() {
-        // After a later epoch began, an older one may only end: bundles that were under way and join
-        // what is known are taken, for they were accepted and sealed. Nothing new begins there.
+        // After a later epoch began, an older one may only end: bundles of a chain that is known are
+        // taken, for they were accepted and sealed, and their digests link them. Nothing new begins
+        // there.
         let old = known.latest_epoch.is_some_and(|latest| bundle.epoch < latest);
-        if old && !(joins && known.below.is_some()) {
+        if old && known.below.is_none() {
             return Refused(Disorder::Rollback);
         }
         if bundle.number - highest > number_jump_max || !storable(bundle) {
@@ -286,7 +287,7 @@ mod tests {
                 candidate(1, "a", "0", (1, 10)),
                 Refused(Rollback),
             ),
-            ("old epoch, ahead", later(two), candidate(4, "d", "c", (31, 40)), Refused(Rollback)),
+            ("old epoch, ahead", later(two), candidate(4, "d", "c", (31, 40)), Gap { first: 3, last: 3 }),
             ("old epoch, joins", later(two), candidate(3, "c", "b", (21, 30)), Fresh),
             ("old epoch, fills", later(hole), candidate(4, "d", "c", (31, 40)), FillsGap),
             (

@@ -103,7 +103,7 @@ impl BufferSettings {
             compression_level: 1,
             commit_records: 4096,
             commit_bytes: 4 << 20,
-            commit_interval: Duration::from_millis(5),
+            commit_interval: Duration::from_millis(2),
             in_flight_bytes: 8 << 20,
             checkpoint_bytes: 8 << 20,
             page_bytes: 16 << 10,

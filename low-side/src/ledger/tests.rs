@@ -98,7 +98,7 @@ proptest! {
                         Decision::Refused(Disorder::Fork)
                     } else if number < top {
                         Decision::Admitted(Admission::FillsGap)
-                    } else if latest > Some(Epoch(epoch)) && (chain.is_empty() || number != top + 1) {
+                    } else if latest > Some(Epoch(epoch)) && chain.is_empty() {
                         Decision::Refused(Disorder::Rollback)
                     } else if number == top + 1 {
                         Decision::Admitted(Admission::Fresh)
