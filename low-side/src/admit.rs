@@ -287,7 +287,12 @@ mod tests {
                 candidate(1, "a", "0", (1, 10)),
                 Refused(Rollback),
             ),
-            ("old epoch, ahead", later(two), candidate(4, "d", "c", (31, 40)), Gap { first: 3, last: 3 }),
+            (
+                "old epoch, ahead",
+                later(two),
+                candidate(4, "d", "c", (31, 40)),
+                Gap { first: 3, last: 3 },
+            ),
             ("old epoch, joins", later(two), candidate(3, "c", "b", (21, 30)), Fresh),
             ("old epoch, fills", later(hole), candidate(4, "d", "c", (31, 40)), FillsGap),
             (
