@@ -197,6 +197,12 @@ impl Publisher {
         (&self.outbox, &mut self.store)
     }
 
+    /// Uses a new connection to the database from now on.
+    pub fn reopen_store(&mut self, state_dir: &Path) -> Result<(), SealerError> {
+        self.store = Store::open(state_dir)?;
+        Ok(())
+    }
+
     /// Names what is sealed and has no name yet.
     pub fn publish_sealed(&mut self) -> Result<(), SealerError> {
         let _held = self.hold()?;

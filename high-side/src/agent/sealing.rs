@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use shared::clock::Clock;
 use shared::record::Lane;
 
-use crate::buffer::mark_broken;
+use crate::buffer::{can_be_read, mark_broken};
 use crate::cmd::Failure;
 use crate::config::Config;
 use crate::outbox::Waiting;
@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often the outbox is looked through for what is to be deleted, was taken away, or belongs to
 /// an earlier epoch: all of that reads the folder or long lists.
 const SLOW_INTERVAL: Duration = Duration::from_mins(1);
+/// How many rounds in a row, a second apart, a database must look broken to be believed so.
+const BROKEN_ROUNDS: u32 = 10;
 /// After a failure, how long until the next try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,7 @@ pub(super) fn start(
         clock,
         recovered: false,
         slow: None,
+        looked_broken: 0,
         told_damaged: HashSet::new(),
         trouble: Arc::clone(&trouble),
     };
@@ -116,6 +119,8 @@ struct Rounds {
     clock: Arc<dyn Clock>,
     recovered: bool,
     slow: Option<Instant>,
+    /// How many rounds in a row met what looks like a broken database.
+    looked_broken: u32,
     /// Files that were changed on the disk, as was told.
     told_damaged: HashSet<String>,
     trouble: Arc<Mutex<String>>,
@@ -171,17 +176,40 @@ impl Rounds {
             self.slow = Some(Instant::now());
         }
         self.tell(&failed);
-        if let Some(err) = failed.iter().find(|err| is_broken(err)) {
-            tracing::error!(%err, "the buffer's database is broken; the agent ends and sets it aside");
-            if let Err(err) = mark_broken(&self.state_dir, &err.to_string()) {
-                tracing::error!(%err, "can't note that the database is broken");
-            }
+        if self.is_surely_broken(&failed) {
             return Progress::Broken;
         }
         match (failed.is_empty(), done) {
             (false, _) => Progress::Trouble,
             (true, true) => Progress::Some,
             (true, false) => Progress::Idle,
+        }
+    }
+
+    /// `SQLite` calls a page that could not be read a broken one. Only what looks broken round after
+    /// round, through a new connection each time and in files that can be read to their end, is
+    /// noted as broken; the next start sets it aside.
+    fn is_surely_broken(&mut self, failed: &[SealerError]) -> bool {
+        let Some(err) = failed.iter().find(|err| is_broken(err)) else {
+            self.looked_broken = 0;
+            return false;
+        };
+        self.looked_broken += 1;
+        if let Err(err) = self.sealer.publisher().reopen_store(&self.state_dir) {
+            tracing::debug!(%err, "the buffer's database can't be opened again yet");
+        }
+        if self.looked_broken < BROKEN_ROUNDS || !can_be_read(&self.state_dir) {
+            return false;
+        }
+        match mark_broken(&self.state_dir, &err.to_string()) {
+            Ok(()) => {
+                tracing::error!(%err, "the buffer's database is broken; the agent ends and sets it aside");
+                true
+            }
+            Err(err) => {
+                tracing::warn!(%err, "can't note that the database is broken");
+                false
+            }
         }
     }
 

@@ -59,7 +59,7 @@ pub use intake::{
     RequestKind,
 };
 pub use losses::LossReason;
-pub use open::{Opened, Recovery, is_agent_running, mark_broken};
+pub use open::{Opened, Recovery, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use store::{DamagedRange, Store, Waiting};
 pub use totals::LaneTotals;

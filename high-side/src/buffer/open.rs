@@ -121,6 +121,12 @@ pub(super) fn reopen(settings: &BufferSettings) -> Result<Connection, BufferErro
     Ok(conn)
 }
 
+/// Whether the files of the buffer in this folder can be read to their ends.
+pub fn can_be_read(dir: &Path) -> bool {
+    let path = dir.join(DATABASE);
+    [path.clone(), beside(&path, "-wal")].iter().all(|file| durable::read_through(file).is_ok())
+}
+
 /// Whether an agent holds the buffer in this folder.
 pub fn is_agent_running(dir: &Path) -> bool {
     // A shared lock is taken for a moment; an agent that starts just then is started once more.

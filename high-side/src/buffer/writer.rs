@@ -174,7 +174,7 @@ impl Committer {
         self.gauges.enter(WriterState::Stopped, self.clock.now());
         if let Err(err) = &result {
             tracing::error!(%err, "the buffer's writer stops");
-            if err.fault() == Fault::Corrupt {
+            if err.fault() == Fault::Corrupt && open::can_be_read(&self.settings.dir) {
                 // Close it first, so that nothing of ours writes to it any more.
                 self.conn = None;
                 open::mark_broken(&self.settings.dir, &err.to_string())?;
