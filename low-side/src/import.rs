@@ -16,7 +16,7 @@
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use shared::bundle::{BundleDigest, Limits, Refusal, inspect, open};
+use shared::bundle::{BundleDigest, Limits, Refusal, VerifiedBundle, inspect, open};
 use shared::clock::Clock;
 use shared::keys::{Identities, KeyError, Trust};
 
@@ -94,15 +94,17 @@ pub enum Outcome {
         /// The SHA-256 under which it is kept.
         sha256: String,
     },
-    /// Nothing that could be taken in: no regular file, too large, unreadable. It stays where it is.
+    /// Nothing that can be taken in: no regular file, too large; of the store, one whose signer or
+    /// recipient we don't know now. It stays where it is.
     Ignored {
         /// Why.
         code: &'static str,
         /// Why, for people.
         message: String,
     },
-    /// It differs from its `.sha256`: it is still being copied, or is damaged.
-    SidecarDiffers,
+    /// It differs from its `.sha256` or is no whole container: it is still being copied, or is
+    /// damaged.
+    Incomplete,
 }
 
 /// Why nothing became of a file: a fault of this machine, worth another try.
@@ -120,6 +122,9 @@ pub enum ImportError {
     /// No private copy could be made.
     #[error("{0}")]
     Stage(#[source] StageError),
+    /// The file's `.sha256` could not be read.
+    #[error("its .sha256 can't be read: {0}")]
+    Sidecar(std::io::ErrorKind),
 }
 
 /// The SHA-256 that a sidecar gives, and what to do where the file differs.
@@ -127,6 +132,10 @@ pub enum ImportError {
 pub enum Sidecar {
     /// There is none.
     Absent,
+    /// There is none yet: come back later where the file is no whole container.
+    AbsentYet,
+    /// One stands there that can't be read.
+    Unreadable(std::io::ErrorKind),
     /// Come back later where it differs.
     Expect(BundleDigest),
     /// The file had its time: quarantine it where it differs.
@@ -158,18 +167,17 @@ impl<C: Clock> Importer<C> {
         sidecar: Sidecar,
         copied: impl FnMut(u64),
     ) -> Result<Outcome, ImportError> {
-        let bytes_max = self.limits.file_bytes_max;
-        let received = match ReceivedBundle::copy(path, &self.folders.staging, bytes_max, copied) {
+        if let Sidecar::Unreadable(kind) = sidecar {
+            return Err(ImportError::Sidecar(kind));
+        }
+        let received = match self.copy(path, copied)? {
             Ok(received) => received,
-            Err(error @ StageError::Write(_)) => return Err(ImportError::Stage(error)),
-            Err(error) => {
-                return Ok(Outcome::Ignored { code: error.code(), message: error.to_string() });
-            }
+            Err(ignored) => return Ok(ignored),
         };
         let name = shown(path.file_name().unwrap_or_default());
         match sidecar {
             Sidecar::Expect(expected) if expected != *received.sha256() => {
-                return Ok(Outcome::SidecarDiffers);
+                return Ok(Outcome::Incomplete);
             }
             Sidecar::Insist(expected) if expected != Some(*received.sha256()) => {
                 let message = "its content is not what its .sha256 says";
@@ -177,26 +185,65 @@ impl<C: Clock> Importer<C> {
             }
             _ => {}
         }
-        self.take(&received, &name)
+        let opened = self.open(&received);
+        if sidecar == Sidecar::AbsentYet && matches!(opened, Err(Refusal::Container(_))) {
+            return Ok(Outcome::Incomplete);
+        }
+        self.take(&received, &name, opened)
     }
 
     /// Admits a file of the store that has no row: the process died between rename and commit, or
-    /// the ledger was lost.
+    /// the ledger was lost. One that only our keys or the time speak against now was admitted once:
+    /// it stays.
     pub(crate) fn readmit(&mut self, file: &str) -> Result<Outcome, ImportError> {
         let path = self.folders.store.join(file);
-        let outcome = self.import(&path, Sidecar::Absent, |_| {})?;
+        let received = match self.copy(&path, |_| {})? {
+            Ok(received) => received,
+            Err(ignored) => return Ok(ignored),
+        };
+        let opened = self.open(&received);
+        if let Err(refusal @ (Refusal::Signer(_) | Refusal::Recipient)) = opened {
+            return Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() });
+        }
+        let outcome = self.take(&received, file, opened)?;
         // Admitted under the name that the bundle itself gives; this one is left over where it differs.
         let kept = self.ledger.knows_file(file)?;
-        if !kept && !matches!(outcome, Outcome::Ignored { .. }) {
+        if !kept {
             shared::durable::remove(&path).map_err(ImportError::ReadBack)?;
         }
         Ok(outcome)
     }
 
-    fn take(&mut self, received: &ReceivedBundle, name: &str) -> Result<Outcome, ImportError> {
+    /// A private copy, or why there is nothing to take in.
+    fn copy(
+        &self,
+        path: &Path,
+        copied: impl FnMut(u64),
+    ) -> Result<Result<ReceivedBundle, Outcome>, ImportError> {
+        let bytes_max = self.limits.file_bytes_max;
+        match ReceivedBundle::copy(path, &self.folders.staging, bytes_max, copied) {
+            Ok(received) => Ok(Ok(received)),
+            Err(error @ (StageError::NotAFile | StageError::TooLarge { .. })) => {
+                Ok(Err(Outcome::Ignored { code: error.code(), message: error.to_string() }))
+            }
+            Err(error @ (StageError::Read(_) | StageError::Write(_))) => {
+                Err(ImportError::Stage(error))
+            }
+        }
+    }
+
+    fn open(&self, received: &ReceivedBundle) -> Result<VerifiedBundle, Refusal> {
         let keys = self.keys.current();
         let now = self.clock.now();
-        let opened = open(received.file(), &keys.trust, &keys.identities, &self.limits, now);
+        open(received.file(), &keys.trust, &keys.identities, &self.limits, now)
+    }
+
+    fn take(
+        &mut self,
+        received: &ReceivedBundle,
+        name: &str,
+        opened: Result<VerifiedBundle, Refusal>,
+    ) -> Result<Outcome, ImportError> {
         let bundle = match opened {
             Ok(bundle) => bundle,
             Err(Refusal::Io(error)) => return Err(ImportError::ReadBack(error)),
@@ -207,6 +254,7 @@ impl<C: Clock> Importer<C> {
         let facts = BundleFacts::of(&bundle);
         let label = format!("{} number {}", facts.chain, facts.candidate.number);
         let store = self.folders.store.clone();
+        let now = self.clock.now();
         let place = |file: &str| received.place(&store.join(file));
         match self.ledger.admit(&facts, &self.admission, &store, now, place)? {
             Decision::Admitted(admission) => {
@@ -270,7 +318,7 @@ impl<C: Clock> Importer<C> {
                 quarantine.release(sha256).map_err(ImportError::Quarantine)?;
             }
             Outcome::Quarantined { .. } => self.ledger.forget_visit(sha256)?,
-            Outcome::Ignored { .. } | Outcome::SidecarDiffers => {}
+            Outcome::Ignored { .. } | Outcome::Incomplete => {}
         }
         Ok(outcome)
     }

@@ -1,7 +1,8 @@
 //! The folder that bundles arrive in. Names, sizes and kinds of what is in it are not trusted.
 //!
 //! A file is ready when it has stood still for `settle`, or at once when a `NAME.sha256` stands
-//! beside it: a copy that is still under way differs from it and is looked at again later.
+//! beside it. A copy that is still under way differs from it, or is no whole container: it is looked
+//! at again when it goes on, and is given up once it has stood still for `copy-deadline`.
 //! What is no regular file is left where it is, counted and alarmed; nothing here can block on it.
 
 use std::collections::HashMap;
@@ -62,16 +63,16 @@ struct Seen {
     stamp: Stamp,
     /// Since when the stamp stands still.
     since: Instant,
-    /// Since when it differs from its sidecar, on the whole.
-    differs_since: Option<Instant>,
+    /// Whether it was found incomplete before, with this stamp or an earlier one.
+    copying: bool,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     New,
-    /// It differed from this sidecar.
-    Differed(BundleDigest),
+    /// With this stamp and this sidecar, or none, it was incomplete.
+    Incomplete(Option<BundleDigest>),
     /// Not before this time: importing failed for a reason of this machine.
     Later(Instant),
     /// Taken care of; it stays in the folder.
@@ -123,7 +124,7 @@ impl Inbox {
                 earlier => Seen {
                     stamp,
                     since: now,
-                    differs_since: earlier.and_then(|seen| seen.differs_since),
+                    copying: earlier.is_some_and(|seen| seen.copying),
                     state: State::New,
                 },
             };
@@ -156,19 +157,15 @@ impl Inbox {
     }
 
     /// Notes what became of a file, and removes it where it is taken care of.
-    pub fn done(&mut self, name: &OsStr, outcome: &Outcome, now: Instant) -> io::Result<()> {
+    pub fn done(&mut self, name: &OsStr, outcome: &Outcome) -> io::Result<()> {
         let path = self.path(name);
         let Some(seen) = self.seen.get_mut(name) else {
             return Ok(());
         };
         match outcome {
-            Outcome::SidecarDiffers => {
-                seen.differs_since.get_or_insert(now);
-                seen.since = now;
-                seen.state = match sidecar(&path) {
-                    Some(Some(digest)) => State::Differed(digest),
-                    _ => State::New,
-                };
+            Outcome::Incomplete => {
+                seen.copying = true;
+                seen.state = State::Incomplete(sidecar(&path).ok().flatten().flatten());
                 return Ok(());
             }
             Outcome::Ignored { .. } => {
@@ -207,31 +204,27 @@ impl Inbox {
         match seen.state {
             State::Done => return Readiness::Never,
             State::Later(at) if at > now => return Readiness::In(at - now),
-            State::New | State::Differed(_) | State::Later(_) => {}
+            State::New | State::Incomplete(_) | State::Later(_) => {}
         }
-        let Some(expected) = sidecar(&self.path(name)) else {
-            return match settled(self.config.settle) {
-                None => Readiness::Now(Sidecar::Absent),
-                Some(wait) => Readiness::In(wait),
-            };
+        let after = |wait, sidecar| match wait {
+            Some(wait) => Readiness::In(wait),
+            None => Readiness::Now(sidecar),
         };
-        let deadline = seen.differs_since.unwrap_or(seen.since) + self.config.copy_deadline;
-        if deadline <= now {
-            return Readiness::Now(Sidecar::Insist(expected));
-        }
-        let differed = match seen.state {
-            State::Differed(digest) => expected == Some(digest),
-            _ => false,
-        };
-        match expected {
-            // The same content differs from the same sidecar for ever.
-            Some(_) if differed => Readiness::In(deadline - now),
-            // A large copy under way is not read over and over: only when it pauses.
-            Some(digest) => match seen.differs_since.and_then(|_| settled(self.config.settle)) {
-                None => Readiness::Now(Sidecar::Expect(digest)),
-                Some(wait) => Readiness::In(wait),
-            },
-            None => Readiness::In(deadline - now),
+        let settle = settled(self.config.settle);
+        // Since the stamp last changed, not since the first look: a copier may be slow, or pause.
+        let deadline = settled(self.config.copy_deadline);
+        let incomplete = |with| seen.state == State::Incomplete(with);
+        match sidecar(&self.path(name)) {
+            Err(error) => after(settle, Sidecar::Unreadable(error.kind())),
+            Ok(None) if deadline.is_none() => after(settle, Sidecar::Absent),
+            // What was incomplete stays so for as long as neither file nor sidecar changes.
+            Ok(None) if incomplete(None) => after(deadline, Sidecar::Absent),
+            Ok(None) => after(settle, Sidecar::AbsentYet),
+            Ok(Some(Some(digest))) if deadline.is_some() && !incomplete(Some(digest)) => {
+                // A large copy under way is not read over and over: only when it pauses.
+                after(settle.filter(|_| seen.copying), Sidecar::Expect(digest))
+            }
+            Ok(Some(expected)) => after(deadline, Sidecar::Insist(expected)),
         }
     }
 
@@ -267,12 +260,25 @@ fn sidecar_path(path: &std::path::Path) -> PathBuf {
 
 /// What the sidecar of a file says, in the form of `sha256sum`: `Some(None)` where one stands there
 /// that says nothing yet.
-pub fn sidecar(path: &std::path::Path) -> Option<Option<BundleDigest>> {
-    let file = open_untrusted(&sidecar_path(path)).ok()??;
+pub fn sidecar(path: &std::path::Path) -> io::Result<Option<Option<BundleDigest>>> {
+    let mut file = match open_untrusted(&sidecar_path(path)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        // None can stand there, where its name is too long.
+        Err(err)
+            if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) =>
+        {
+            return Ok(None);
+        }
+        Err(err) => return Err(err),
+    };
     let mut text = [0; 64];
-    let whole = file.take(64).read_exact(&mut text).is_ok();
-    let digest = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-    Some(digest.filter(|_| whole))
+    match file.read_exact(&mut text) {
+        Ok(()) => {}
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(None)),
+        Err(err) => return Err(err),
+    }
+    Ok(Some(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok())))
 }
 
 /// More files than this are looked at in turns, so that memory does not grow with the folder.
@@ -328,19 +334,56 @@ mod tests {
         std::fs::write(dir.path().join("a.sha256"), format!("{digest}  a\n"))?;
         let look = inbox.look(start)?;
         assert_eq!(look.ready[0].sidecar, Sidecar::Expect(digest));
-        inbox.done(OsStr::new("a"), &Outcome::SidecarDiffers, start)?;
+        inbox.done(OsStr::new("a"), &Outcome::Incomplete)?;
         assert_eq!(inbox.look(start)?.next, Some(DEADLINE));
         assert!(dir.path().join("a").exists());
         // The copy goes on: it is looked at again once it pauses.
         std::fs::write(dir.path().join("a"), b"12")?;
         assert_eq!(inbox.look(start)?.next, Some(SETTLE));
         assert_eq!(inbox.look(start + SETTLE)?.ready[0].sidecar, Sidecar::Expect(digest));
-        inbox.done(OsStr::new("a"), &Outcome::SidecarDiffers, start + SETTLE)?;
+        inbox.done(OsStr::new("a"), &Outcome::Incomplete)?;
         let late = inbox.look(start + DEADLINE)?;
         assert_eq!(late.ready[0].sidecar, Sidecar::Insist(Some(digest)));
         let duplicate = Outcome::Duplicate { bundle: String::new() };
-        inbox.done(OsStr::new("a"), &duplicate, start + DEADLINE)?;
+        inbox.done(OsStr::new("a"), &duplicate)?;
         assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_copy_that_pauses_has_its_deadline_from_its_last_change() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let mut inbox = inbox(dir.path());
+        let name = OsStr::new("a");
+        let mut now = Instant::now();
+        // Three times it goes on shortly before its deadline; in the end the sidecar comes.
+        for part in ["1", "12", "123"] {
+            std::fs::write(dir.path().join("a"), part)?;
+            assert_eq!(inbox.look(now)?.next, Some(SETTLE));
+            now += SETTLE;
+            assert_eq!(inbox.look(now)?.ready[0].sidecar, Sidecar::AbsentYet);
+            inbox.done(name, &Outcome::Incomplete)?;
+            assert_eq!(inbox.look(now)?.next, Some(DEADLINE.saturating_sub(SETTLE)));
+            now += DEADLINE.saturating_sub(2 * SETTLE);
+            assert!(inbox.look(now)?.ready.is_empty());
+        }
+        assert!(dir.path().join("a").exists());
+        assert_eq!(inbox.look(now + SETTLE)?.ready[0].sidecar, Sidecar::Absent);
+        let digest = BundleDigest::of(b"123");
+        std::fs::write(dir.path().join("a.sha256"), format!("{digest}  a\n"))?;
+        assert_eq!(inbox.look(now)?.ready[0].sidecar, Sidecar::Expect(digest));
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_sidecar_that_is_not_there_is_absent() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let at = dir.path().join("a");
+        assert_eq!(sidecar(&at)?, None);
+        assert_eq!(sidecar(&dir.path().join("x".repeat(252)))?, None);
+        std::fs::write(sidecar_path(&at), b"0123")?;
+        assert_eq!(sidecar(&at)?, Some(None));
+        assert!(sidecar(&sidecar_path(&at).join("b")).is_err(), "its folder is none");
         Ok(())
     }
 
@@ -353,7 +396,7 @@ mod tests {
         std::fs::write(dir.path().join("b"), b"another one")?;
         durable::rename(&dir.path().join("b"), &dir.path().join("a"))?;
         let duplicate = Outcome::Duplicate { bundle: String::new() };
-        inbox.done(OsStr::new("a"), &duplicate, Instant::now())?;
+        inbox.done(OsStr::new("a"), &duplicate)?;
         assert!(dir.path().join("a").exists());
         Ok(())
     }

@@ -27,9 +27,9 @@ use crate::sink::{Sink, SinkError};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SinkHealth {
-    /// `delivering`, `idle`, `held` or `failing`.
+    /// `delivering`, `idle`, `held`, `blocked` (a stored bundle can't be read) or `failing`.
     pub state: &'static str,
-    /// The last error, while it lasts.
+    /// The last error, or the bundle that blocks its chain, while it lasts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Tries since the last success.
@@ -102,6 +102,8 @@ struct Reading {
     records: RecordReader,
     /// The first number that has not been handed to the sink.
     next: u64,
+    /// It has been read from before.
+    continued: bool,
 }
 
 /// What is remembered between batches. Lost at an error: the ledger knows all that counts.
@@ -111,10 +113,23 @@ struct Progress {
     taken: HashMap<ChainId, RangeSet>,
     /// At most one open bundle for each lane: an urgent one does not close the other.
     reading: Vec<(Lane, Reading)>,
-    /// Chains whose next bundle can't be read, until when.
-    blocked: HashMap<ChainId, Instant>,
+    /// Chains whose next bundle could not be read when it was last tried.
+    blocked: HashMap<ChainId, Blocked>,
     /// The chain served last, so that many origins take turns.
     last_chain: ChainId,
+}
+
+impl Progress {
+    /// Names a bundle that blocks its chain, and says why.
+    fn blocked_by(&self) -> Option<String> {
+        self.blocked.iter().min_by_key(|(chain, _)| **chain).map(|(_, blocked)| blocked.why.clone())
+    }
+}
+
+/// Why a chain waits, and until when.
+struct Blocked {
+    until: Instant,
+    why: String,
 }
 
 /// What one batch has handed to the sink.
@@ -140,9 +155,10 @@ impl<C: Clock> Replayer<C> {
             match self.deliver_batch(&mut progress) {
                 Ok(Some(records)) => {
                     failures = 0;
+                    let blocked = progress.blocked_by();
                     self.health.write(|health| {
-                        health.state = "delivering";
-                        health.error = None;
+                        health.state = if blocked.is_some() { "blocked" } else { "delivering" };
+                        health.error = blocked;
                         health.failures = 0;
                         health.delivered += records;
                     });
@@ -227,7 +243,8 @@ impl<C: Clock> Replayer<C> {
         });
         let mut held = false;
         for chain in chains {
-            if progress.blocked.get(&chain.id).is_some_and(|until| *until > Instant::now()) {
+            if progress.blocked.get(&chain.id).is_some_and(|blocked| blocked.until > Instant::now())
+            {
                 continue;
             }
             let taken = match progress.taken.entry(chain.id) {
@@ -241,9 +258,14 @@ impl<C: Clock> Replayer<C> {
             }
             held |= chain.held_from.is_some();
         }
+        let blocked = progress.blocked_by();
         self.health.write(|health| {
-            health.state = if held { "held" } else { "idle" };
-            health.error = None;
+            health.state = match (&blocked, held) {
+                (Some(_), _) => "blocked",
+                (None, true) => "held",
+                (None, false) => "idle",
+            };
+            health.error = blocked;
         });
         Ok(if held { Chosen::Held } else { Chosen::Nothing })
     }
@@ -264,6 +286,11 @@ impl<C: Clock> Replayer<C> {
             Ok(reading) => reading,
             Err((bundle, refusal)) => return self.unreadable(progress, &bundle, &refusal),
         };
+        progress.blocked.remove(&chain.id);
+        if !reading.continued {
+            self.ledger.note_readable(&reading.bundle, self.clock.now())?;
+        }
+        reading.continued = true;
         let mut records = 0;
         let ended = loop {
             match reading.records.next_record() {
@@ -329,23 +356,35 @@ impl<C: Clock> Replayer<C> {
             .map_err(Refusal::Io)
             .and_then(|file| reopen(&file, bundle.digest(), &keys.identities, &self.limits));
         match opened {
-            Ok(records) => Ok(Reading { bundle, records, next: from }),
+            Ok(records) => Ok(Reading { bundle, records, next: from, continued: false }),
             Err(refusal) => Err((bundle, refusal)),
         }
     }
 
-    /// A stored bundle can't be read: its chain waits, the others go on.
+    /// A stored bundle can't be read: its chain waits, the others go on. An error of the disk says
+    /// nothing about the bundle.
     fn unreadable(
         &mut self,
         progress: &mut Progress,
         bundle: &AdmittedBundle,
         refusal: &Refusal,
     ) -> Result<(), ReplayError> {
-        progress.blocked.insert(bundle.chain(), Instant::now() + BLOCKED_FOR);
-        let message = format!(
-            "{refusal}; its records wait until the same bundle is brought again, or the key that opens it"
-        );
-        self.ledger.note_damaged(bundle, &message, self.clock.now())?;
+        let why = format!("{}: {refusal}", bundle.file());
+        let until = Instant::now() + BLOCKED_FOR;
+        progress.blocked.insert(bundle.chain(), Blocked { until, why });
+        let now = self.clock.now();
+        if let Refusal::Io(_) = refusal {
+            let message = format!(
+                "{refusal}; its records wait, and it is tried again every {}",
+                shared::config::Span(BLOCKED_FOR)
+            );
+            self.ledger.note_unreadable(bundle, &message, now)?;
+        } else {
+            let message = format!(
+                "{refusal}; its records wait until the same bundle is brought again, or the key that opens it"
+            );
+            self.ledger.note_damaged(bundle, &message, now)?;
+        }
         Ok(())
     }
 

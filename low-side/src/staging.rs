@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 use shared::bundle::{BundleDigest, FILE_EXTENSION};
+use shared::clock::{Clock, SystemClock};
 use shared::durable;
 
 use crate::folders::open_untrusted;
@@ -152,14 +153,22 @@ fn create(staging: &Path) -> io::Result<(PathBuf, File)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = staging.join(format!("{}-{number}.{FILE_EXTENSION}", std::process::id()));
-        let file = durable::create(&path, 0o600)?;
+        let path = staging.join(name(number));
+        let file = match durable::create_new(&path, 0o600) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => other?,
+        };
         file.lock()?;
         // Between creation and lock, the start of another process may have cleaned it away.
         if path.exists() {
             return Ok((path, file));
         }
     }
+}
+
+/// Two processes may have the same id: each in a container of its own, over one state directory.
+fn name(number: u64) -> String {
+    format!("{}-{number}-{}.{FILE_EXTENSION}", std::process::id(), SystemClock.now().0)
 }
 
 /// Large enough that system calls do not show, small enough to be no matter of memory.
@@ -186,6 +195,18 @@ mod tests {
         assert_eq!(std::fs::read(&place)?, b"content");
         let refused = ReceivedBundle::copy(&from, &staging, 6, |_| {});
         assert_eq!(refused.err().map(|err| err.code()), Some("too-large"));
+        Ok(())
+    }
+
+    #[test]
+    fn no_copy_takes_the_place_of_another() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        assert_ne!(name(1), name(1));
+        let path = dir.path().join("1-1.pstk");
+        std::fs::write(&path, b"of another process")?;
+        let refused = durable::create_new(&path, 0o600).err().map(|err| err.kind());
+        assert_eq!(refused, Some(io::ErrorKind::AlreadyExists));
+        assert_eq!(std::fs::read(&path)?, b"of another process");
         Ok(())
     }
 

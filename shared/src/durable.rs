@@ -73,11 +73,18 @@ pub fn write_volatile(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// makes in a folder of another user belongs to that user: an operator's command must leave nothing
 /// behind that the agent can't use.
 pub fn create(path: &Path, mode: u32) -> io::Result<File> {
-    let file = OpenOptions::new()
+    create_by(OpenOptions::new().create(true).truncate(true), path, mode)
+}
+
+/// Does what [`create`] does, and fails where something has this name already.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    create_by(OpenOptions::new().create_new(true), path, mode)
+}
+
+fn create_by(options: &mut OpenOptions, path: &Path, mode: u32) -> io::Result<File> {
+    let file = options
         .write(true)
         .read(true)
-        .create(true)
-        .truncate(true)
         .mode(mode)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)?;

@@ -84,17 +84,22 @@ fn import<C: Clock>(importer: &mut Importer<C>, inbox: &mut Inbox, ready: &Ready
     match importer.import(&path, ready.sidecar, |_| {}) {
         Ok(outcome) => {
             close(importer, "import-failed");
-            if let Err(error) = inbox.done(&ready.name, &outcome, Instant::now()) {
+            if let Err(error) = inbox.done(&ready.name, &outcome) {
                 let message =
                     format!("{} was imported, and can't be removed: {error}", shown(&ready.name));
                 raise(importer, "inbox-not-writable", &message);
             }
         }
         Err(error) => {
+            inbox.failed(&ready.name, Instant::now());
+            let found = std::fs::symlink_metadata(&path);
+            if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                // Taken away again since it was listed.
+                return;
+            }
             let message =
                 format!("{}: {}; it is tried again", shown(&ready.name), chain_text(&error));
             raise(importer, "import-failed", &message);
-            inbox.failed(&ready.name, Instant::now());
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io::IsTerminal as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::fcntl::OFlag;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::bundle::FILE_EXTENSION;
+use shared::bundle::{FILE_EXTENSION, Limits, inspect};
 use shared::exit;
 
 use super::{Failure, importer, put, put_json};
@@ -28,7 +31,7 @@ pub(super) struct Summary {
     pub(super) admitted: u64,
     pub(super) duplicate: u64,
     pub(super) quarantined: u64,
-    /// No regular file, too large, or unreadable.
+    /// No regular file, or too large.
     pub(super) unusable: u64,
     /// Not decided: a fault of this machine.
     pub(super) failed: u64,
@@ -71,7 +74,7 @@ impl Summary {
                 entry["message"] = json!(message);
             }
             // Only asked for by the inbox, which waits.
-            Outcome::SidecarDiffers => {}
+            Outcome::Incomplete => {}
         }
         self.files.push(entry);
     }
@@ -118,8 +121,11 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
         list(path, DEPTH_MAX, &mut files)
             .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
     }
-    // By file name over all folders: in the order of their numbers, the urgent lane first.
-    files.sort_by_cached_key(|(path, _)| path.file_name().map(ToOwned::to_owned));
+    // Over all folders, an older epoch before a newer one, whose first bundle would end it; then by
+    // file name: in the order of their numbers, the urgent lane first.
+    files.sort_by_cached_key(|(path, _)| {
+        (epoch_hint(path), path.file_name().map(ToOwned::to_owned))
+    });
     if files.is_empty() {
         tell!("note: no file named *.{FILE_EXTENSION} was found");
     }
@@ -129,7 +135,10 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
         let name = shown(path);
         bar.set_message(shown(path.file_name().unwrap_or_default()));
         // Nobody is still copying what an operator hands over: a sidecar that differs is final.
-        let expected = sidecar(path).map_or(Sidecar::Absent, Sidecar::Insist);
+        let expected = match sidecar(path) {
+            Ok(expected) => expected.map_or(Sidecar::Absent, Sidecar::Insist),
+            Err(error) => Sidecar::Unreadable(error.kind()),
+        };
         match importer.import(path, expected, |bytes| bar.inc(bytes)) {
             Ok(outcome) => {
                 if let Outcome::Quarantined { code, message, .. }
@@ -151,6 +160,15 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
 }
 
 /// Files as named; of folders, the bundles in them. Links are not followed.
+/// The epoch that a file's header names, unverified: a lie costs nothing but the order.
+fn epoch_hint(path: &Path) -> u64 {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok();
+    let file = file.filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
+    let header = file.and_then(|file| inspect(&file, &Limits::default()).ok());
+    header.map_or(u64::MAX, |header| header.epoch.0)
+}
+
 fn list(path: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> std::io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
     if !found.is_dir() {
@@ -163,7 +181,7 @@ fn list(path: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> std::io::
         let path = entry.path();
         let bundle = path.extension().is_some_and(|extension| extension == FILE_EXTENSION);
         if bundle || (kind.is_dir() && depth > 0) {
-            list(&path, depth - 1, files)?;
+            list(&path, depth.saturating_sub(1), files)?;
         }
     }
     Ok(())

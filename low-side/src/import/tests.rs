@@ -16,7 +16,7 @@ fn code(outcome: &Outcome) -> &'static str {
         | Outcome::Quarantined { code, .. }
         | Outcome::Ignored { code, .. } => code,
         Outcome::Duplicate { .. } => "duplicate",
-        Outcome::SidecarDiffers => "sidecar-differs",
+        Outcome::Incomplete => "incomplete",
     }
 }
 
@@ -117,7 +117,7 @@ fn sidecars_are_waited_for_or_insisted_on() {
     let mut importer = site.importer();
     let wrong = BundleDigest::of(b"something else");
     let waits = importer.import(&path, Sidecar::Expect(wrong), |_| {}).unwrap();
-    assert_eq!(code(&waits), "sidecar-differs");
+    assert_eq!(code(&waits), "incomplete");
     assert_eq!(sums_add_up(&mut importer), (0, 0, 0, 0));
     let refused = importer.import(&path, Sidecar::Insist(Some(wrong)), |_| {}).unwrap();
     assert_eq!(code(&refused), "digest-sidecar");
@@ -127,6 +127,65 @@ fn sidecars_are_waited_for_or_insisted_on() {
         "fresh"
     );
     assert_eq!(sums_add_up(&mut importer), (2, 1, 0, 1));
+}
+
+#[test]
+fn half_a_bundle_is_waited_for_and_another_refusal_is_not() {
+    let site = Site::new();
+    let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
+    let whole = std::fs::read(&path).unwrap();
+    let mut importer = site.importer();
+    for bytes in [0, 600, whole.len() - 512] {
+        std::fs::write(&path, &whole[..bytes]).unwrap();
+        let half = importer.import(&path, Sidecar::AbsentYet, |_| {}).unwrap();
+        assert_eq!(code(&half), "incomplete", "{bytes}");
+    }
+    assert_eq!(sums_add_up(&mut importer), (0, 0, 0, 0));
+    let refused = importer.import(&path, Sidecar::Absent, |_| {}).unwrap();
+    assert_eq!(code(&refused), "container-malformed");
+    let mut flipped = whole.clone();
+    flipped[whole.iter().rposition(|byte| *byte != 0).unwrap()] ^= 1;
+    std::fs::write(&path, flipped).unwrap();
+    let refused = importer.import(&path, Sidecar::AbsentYet, |_| {}).unwrap();
+    assert_eq!(code(&refused), "payload-digest-mismatch");
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(code(&importer.import(&path, Sidecar::AbsentYet, |_| {}).unwrap()), "fresh");
+}
+
+#[test]
+fn what_can_t_be_read_is_a_fault_and_not_ignored() {
+    let site = Site::new();
+    let mut importer = site.importer();
+    // A regular file whose first byte gives EIO.
+    let unreadable = importer.import(Path::new("/proc/self/mem"), Sidecar::Absent, |_| {});
+    assert!(matches!(unreadable, Err(ImportError::Stage(StageError::Read(_)))), "{unreadable:?}");
+    let folder = importer.import(site.dir.path(), Sidecar::Absent, |_| {}).unwrap();
+    assert_eq!(code(&folder), "not-a-file");
+    let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
+    let denied = Sidecar::Unreadable(std::io::ErrorKind::PermissionDenied);
+    let waits = importer.import(&path, denied, |_| {});
+    assert!(matches!(waits, Err(ImportError::Sidecar(_))), "{waits:?}");
+    assert_eq!(sums_add_up(&mut importer), (0, 0, 0, 0));
+}
+
+#[test]
+fn a_file_of_the_store_that_only_the_keys_speak_against_stays() {
+    let site = Site::new();
+    let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
+    let mut importer = site.importer();
+    let trusted = importer.keys.clone();
+    let identities = || Identities::load_dir(&site.dir.path().join("keys")).unwrap();
+    importer.keys = KeyRing::new(Keys { trust: Trust::default(), identities: identities() });
+    std::fs::copy(&path, site.folders.store.join("stray.pstk")).unwrap();
+    assert_eq!(code(&importer.readmit("stray.pstk").unwrap()), "origin-unknown");
+    assert_eq!(names(&site.folders.store), ["stray.pstk"]);
+    assert_eq!(names(&site.folders.quarantine).len(), 0);
+    importer.keys = trusted;
+    assert_eq!(code(&importer.readmit("stray.pstk").unwrap()), "fresh");
+    // What its content speaks against goes to the quarantine as ever.
+    std::fs::write(site.folders.store.join("stray.pstk"), b"no bundle").unwrap();
+    assert_eq!(code(&importer.readmit("stray.pstk").unwrap()), "container-malformed");
+    assert_eq!(names(&site.folders.store).len(), 1);
 }
 
 #[test]

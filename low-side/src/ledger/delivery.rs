@@ -178,7 +178,15 @@ impl Ledger {
         Ok(tx.commit()?)
     }
 
-    /// Notes that the stored file of a bundle can't be read. The same bundle, brought again, mends it.
+    /// The highest number that a rotated file of the sink was given; 0 where there was none.
+    pub fn last_rotated(&self, sink: SinkId) -> Result<u64, LedgerError> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT last_rotated FROM sink_file WHERE sink = ?1")?;
+        let found = statement.query_row([sink], |row| row.get(0)).optional()?;
+        Ok(found.map_or(0, uint))
+    }
+
+    /// Notes that the stored file of a bundle is damaged. The same bundle, brought again, mends it.
     pub fn note_damaged(
         &mut self,
         bundle: &AdmittedBundle,
@@ -190,8 +198,50 @@ impl Ledger {
             "UPDATE bundle SET damaged = 1 WHERE chain = ?1 AND number = ?2",
             params![bundle.chain, int(bundle.number)],
         )?;
-        alarms::raise(&tx, "store-damaged", &bundle.file, message, now)?;
+        alarms::raise(&tx, STORE_DAMAGED, &bundle.file, message, now)?;
         Ok(tx.commit()?)
+    }
+
+    /// Tells, once, that the disk does not give the stored file of a bundle.
+    pub fn note_unreadable(
+        &mut self,
+        bundle: &AdmittedBundle,
+        message: &str,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let tx = self.begin()?;
+        let told = tx
+            .prepare_cached(
+                "SELECT 1 FROM alarm WHERE code = ?1 AND subject = ?2
+                     AND closed_ns IS NULL AND acknowledged_ns IS NULL",
+            )?
+            .exists(params![STORE_UNREADABLE, bundle.file])?;
+        if !told {
+            alarms::raise(&tx, STORE_UNREADABLE, &bundle.file, message, now)?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// The stored file of a bundle was opened and verified: whatever was noted against it has ended.
+    /// Does not touch the disk where nothing was.
+    pub fn note_readable(
+        &mut self,
+        bundle: &AdmittedBundle,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let key = params![bundle.chain, int(bundle.number)];
+        let damaged = self
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM bundle WHERE chain = ?1 AND number = ?2 AND damaged = 1",
+            )?
+            .exists(key)?;
+        if damaged {
+            self.conn
+                .execute("UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2", key)?;
+        }
+        self.close_alarm(STORE_DAMAGED, &bundle.file, now)?;
+        self.close_alarm(STORE_UNREADABLE, &bundle.file, now)
     }
 }
 
@@ -241,8 +291,20 @@ fn save_position(
     sink: SinkId,
     position: &FilePosition,
 ) -> Result<(), LedgerError> {
-    tx.prepare_cached("INSERT OR REPLACE INTO sink_file VALUES (?1, ?2, ?3, ?4)")?.execute(
-        params![sink, int(position.offset), position.opened.0, position.rotating_to.map(int)],
-    )?;
+    tx.prepare_cached(
+        "INSERT INTO sink_file (sink, offset, opened_ns, rotating_to, last_rotated)
+             VALUES (?1, ?2, ?3, ?4, coalesce(?4, 0))
+         ON CONFLICT (sink) DO UPDATE SET offset = ?2, opened_ns = ?3, rotating_to = ?4,
+             last_rotated = max(last_rotated, excluded.last_rotated)",
+    )?
+    .execute(params![
+        sink,
+        int(position.offset),
+        position.opened.0,
+        position.rotating_to.map(int)
+    ])?;
     Ok(())
 }
+
+const STORE_DAMAGED: &str = "store-damaged";
+const STORE_UNREADABLE: &str = "store-unreadable";

@@ -114,6 +114,10 @@ CREATE TABLE alarm (
     acknowledged_ns INTEGER
 ) STRICT;
 CREATE INDEX alarm_open ON alarm (code, subject) WHERE acknowledged_ns IS NULL;
+", "
+-- The highest number that a rotated file was given: an archiver may have moved the file away.
+ALTER TABLE sink_file ADD COLUMN last_rotated INTEGER NOT NULL DEFAULT 0;
+UPDATE sink_file SET last_rotated = coalesce(rotating_to, 0);
 "];
 
 /// Brings the tables up to date.
@@ -136,4 +140,23 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), LedgerError> {
     tx.pragma_update(None, "user_version", super::int(MIGRATIONS.len() as u64))?;
     tx.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_ledger_becomes_a_newer_one() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(MIGRATIONS[0]).unwrap();
+        conn.pragma_update(None, "user_version", 1).unwrap();
+        conn.execute("INSERT INTO sink_file VALUES (1, 20, 30, NULL), (2, 20, 30, 7)", []).unwrap();
+        migrate(&mut conn).unwrap();
+        let last = |sink: i64| -> i64 {
+            let query = "SELECT last_rotated FROM sink_file WHERE sink = ?1";
+            conn.query_row(query, [sink], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((last(1), last(2)), (0, 7));
+    }
 }

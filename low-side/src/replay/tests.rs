@@ -155,9 +155,44 @@ fn a_damaged_store_file_stops_its_chain_alone_and_is_mended() {
     drain(&mut replayer);
     assert_eq!(messages(&site), ["r1"]);
     assert_eq!(site.ledger().alarms().unwrap()[0].code, "store-damaged");
+    assert_blocked(&replayer, &stored);
     site.importer().import(&sealed, Sidecar::Absent, |_| {}).unwrap();
     drain(&mut replayer);
     assert_eq!(messages(&site), ["r1", "f1"]);
+    assert!(site.ledger().alarms().unwrap()[0].closed.is_some());
+    assert_eq!(replayer.health.read().state, "idle");
+}
+
+fn assert_blocked(replayer: &Replayer<FakeClock>, stored: &std::path::Path) {
+    let health = replayer.health.read();
+    assert_eq!(health.state, "blocked");
+    let name = stored.file_name().unwrap().to_str().unwrap();
+    assert!(health.error.unwrap().contains(name));
+}
+
+#[test]
+fn a_disk_that_does_not_give_a_bundle_is_no_damage() {
+    let site = Site::new();
+    import(&site, &site.seal(&mut Chain::new(1, Lane::Routine), &["r1"]));
+    let name = crate::testing::names(&site.folders.store).remove(0);
+    let stored = site.folders.store.join(name);
+    let whole = std::fs::read(&stored).unwrap();
+    std::fs::remove_file(&stored).unwrap();
+    // A folder opens, and reading it is an I/O error.
+    std::fs::create_dir(&stored).unwrap();
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    drain(&mut replayer);
+    drain(&mut replayer);
+    assert_blocked(&replayer, &stored);
+    let alarms = site.ledger().alarms().unwrap();
+    assert_eq!((alarms[0].code.as_str(), alarms[0].count), ("store-unreadable", 1));
+    assert_eq!(alarms.len(), 1);
+    std::fs::remove_dir(&stored).unwrap();
+    std::fs::write(&stored, whole).unwrap();
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["r1"]);
+    assert!(site.ledger().alarms().unwrap()[0].closed.is_some());
+    assert_eq!(replayer.health.read().state, "idle");
 }
 
 fn syslog_config(listener: &TcpListener, confirm: Confirm) -> SinkKind {
@@ -236,6 +271,31 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
     }
     server.join().unwrap();
     assert_eq!(site.ledger().sums().unwrap().sinks[0].delivered, 2);
+}
+
+#[test]
+fn a_receiver_that_never_closes_is_told_of() {
+    let site = Site::new();
+    import(&site, &site.seal(&mut Chain::new(1, Lane::Routine), &["<34>one"]));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut replayer = replayer(&site, syslog_config(&listener, Confirm::Close), 100);
+    // The kernel accepts the connection, and no program ever closes it.
+    for _ in 0..3 {
+        assert!(site.ledger().alarms().unwrap().is_empty());
+        replayer.deliver_batch(&mut Progress::default()).unwrap_err();
+        replayer.sink.reset(&SinkError::Stopping);
+    }
+    let server = thread::spawn(move || {
+        for _ in 0..4 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    assert_eq!(replayer.deliver_batch(&mut Progress::default()).unwrap(), Some(1));
+    server.join().unwrap();
+    let alarms = site.ledger().alarms().unwrap();
+    assert_eq!(alarms[0].code, "sink-not-confirming");
+    assert!(alarms[0].message.contains("confirm = \"write\"") && alarms[0].closed.is_some());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The ledger knows how many bytes of the file are durable and delivered. What stands behind them
 //! was written by a batch that was never noted: the next records are rendered again and compared
-//! with it, byte by byte. What is equal stays; from the first difference on, it is cut off.
+//! with it, byte by byte. What is equal stays; from the first difference on, it is cut off. Where
+//! nothing was noted yet, a file whose first line differs is not ours: it is set aside whole.
 //!
 //! ```text
 //! NAME.ndjson   |======== delivered ========|--- adopted ---|~~ cut off ~~|
@@ -10,12 +11,13 @@
 //! ```
 //!
 //! Rotation renames `NAME.ndjson` to `NAME-000001.ndjson` and so on, between two batches. The ledger
-//! notes the new name before the rename, so that a start after a crash finishes it.
+//! notes the new name before the rename, so that a start after a crash finishes it. It remembers the
+//! highest number: none is used twice, also where rotated files are packed or moved away.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use shared::clock::Clock;
@@ -36,6 +38,8 @@ pub(super) struct FileSink<C> {
     open: Option<Open>,
     /// A sync failed: what the page cache shows is not what the disk holds.
     distrust: bool,
+    /// Nothing is noted of the file, and it does not begin as ours would.
+    foreign: bool,
     /// Rendered records on their way to the file.
     waiting: Vec<u8>,
     /// What is read back for the comparison.
@@ -62,6 +66,7 @@ impl<C: Clock> FileSink<C> {
             clock,
             open: None,
             distrust: false,
+            foreign: false,
             waiting: Vec::new(),
             found: Vec::new(),
         }
@@ -85,14 +90,14 @@ impl<C: Clock> FileSink<C> {
         let mut noted = match ledger.file_position(self.id)? {
             Some(noted) => noted,
             // A new ledger: whatever stands there was delivered under another one, and stays.
-            None if self.path().exists() => self.rotate(ledger, self.clock.now())?,
+            None if self.exists(&self.path())? => self.rotate(ledger, self.clock.now())?,
             None => self.begin_file(ledger)?,
         };
         if noted.rotating_to.is_some() {
             noted = self.finish_rotation(ledger, noted)?;
         }
         let (mut file, mut length) = self.open_file().map_err(|err| self.io(err))?;
-        if !self.is_ours(&file, &noted, length).map_err(|err| self.io(err))? {
+        if self.foreign || !self.is_ours(&file, &noted, length).map_err(|err| self.io(err))? {
             let message = format!(
                 "{} is shorter than what was written to it, or another file; delivery goes on in a new one",
                 self.path().display()
@@ -105,6 +110,7 @@ impl<C: Clock> FileSink<C> {
                 self.begin_file(ledger)?
             };
             (file, length) = self.open_file().map_err(|err| self.io(err))?;
+            self.foreign = false;
         }
         if self.distrust {
             file.set_len(noted.offset).map_err(|err| self.io(err))?;
@@ -119,7 +125,7 @@ impl<C: Clock> FileSink<C> {
 
     fn open_file(&self) -> io::Result<(File, u64)> {
         let path = self.path();
-        let existed = path.exists();
+        let existed = path.try_exists()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -138,7 +144,13 @@ impl<C: Clock> FileSink<C> {
         Ok((file, found.len()))
     }
 
+    /// Whether a file is there. What can't be looked at is not taken for absent.
+    fn exists(&self, path: &Path) -> Result<bool, SinkError> {
+        path.try_exists().map_err(|err| self.io(err))
+    }
+
     /// Whether the file still holds the part that was noted: long enough, and a line ends there.
+    /// Where nothing was noted, the first write finds out.
     #[expect(clippy::unused_self, reason = "reads as a question about the sink")]
     fn is_ours(&self, file: &File, noted: &FilePosition, length: u64) -> io::Result<bool> {
         if noted.offset == 0 {
@@ -163,7 +175,7 @@ impl<C: Clock> FileSink<C> {
         ledger: &mut Ledger,
         opened: shared::clock::Nanos,
     ) -> Result<FilePosition, SinkError> {
-        let number = self.next_number().map_err(|err| self.io(err))?;
+        let number = self.next_number(ledger)?;
         let offset = ledger.file_position(self.id)?.map_or(0, |noted| noted.offset);
         let noted = FilePosition { offset, opened, rotating_to: Some(number) };
         ledger.set_file_position(self.id, &noted)?;
@@ -178,24 +190,37 @@ impl<C: Clock> FileSink<C> {
         let Some(number) = noted.rotating_to else {
             return Ok(noted);
         };
-        let to = self.rotated_path(number);
-        if !to.exists() && self.path().exists() {
+        let mut to = self.rotated_path(number);
+        if self.exists(&self.path())? {
+            if self.exists(&to)? {
+                // Somebody else's file took the number: neither is overwritten.
+                let number = self.next_number(ledger)?;
+                let noted = FilePosition { rotating_to: Some(number), ..noted };
+                ledger.set_file_position(self.id, &noted)?;
+                to = self.rotated_path(number);
+            }
             durable::rename(&self.path(), &to).map_err(|err| self.io(err))?;
         }
         self.begin_file(ledger)
     }
 
-    fn next_number(&self) -> io::Result<u64> {
-        let mut highest = 0;
-        for entry in std::fs::read_dir(&self.config.dir)? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| {
-                let rest = name.strip_prefix(&self.name)?.strip_prefix('-')?;
-                rest.strip_suffix(".ndjson")?.parse::<u64>().ok()
-            });
+    /// Higher than every number that the ledger or the folder knows.
+    fn next_number(&self, ledger: &Ledger) -> Result<u64, SinkError> {
+        let mut highest = ledger.last_rotated(self.id)?;
+        for entry in std::fs::read_dir(&self.config.dir).map_err(|err| self.io(err))? {
+            let name = entry.map_err(|err| self.io(err))?.file_name();
+            let number = name.to_str().and_then(|name| self.rotated_number(name));
             highest = highest.max(number.unwrap_or(0));
         }
         Ok(highest + 1)
+    }
+
+    /// The number in the name of a rotated file, also a packed one: `NAME-000001.ndjson.gz`.
+    fn rotated_number(&self, name: &str) -> Option<u64> {
+        let rest = name.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let (number, suffix) = rest.split_once(".ndjson")?;
+        let number = number.parse().ok()?;
+        ((suffix.is_empty() || suffix.starts_with('.')) && number < NUMBER_MAX).then_some(number)
     }
 
     /// Moves the waiting bytes into the file: compares them with the tail first, then appends.
@@ -204,6 +229,17 @@ impl<C: Clock> FileSink<C> {
             return Err(io::Error::other("the file is not open"));
         };
         let mut rest = &self.waiting[..];
+        if open.position == 0 && open.tail > 0 && !rest.is_empty() {
+            // `waiting` holds whole lines. A part of the first one is a write that was cut short.
+            let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
+            let length = line.min(usize::try_from(open.tail).unwrap_or(usize::MAX));
+            self.found.resize(length, 0);
+            open.file.read_exact_at(&mut self.found, 0)?;
+            if self.found != rest[..length] {
+                self.foreign = true;
+                return Err(io::Error::other("another file stands there; it is set aside"));
+            }
+        }
         while open.tail > 0 && !rest.is_empty() {
             let length = rest.len().min(usize::try_from(open.tail).unwrap_or(usize::MAX));
             self.found.resize(length, 0);
@@ -236,7 +272,9 @@ impl<C: Clock> FileSink<C> {
 
 impl<C: Clock> Sink for FileSink<C> {
     fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
-        let ready = self.open.as_ref().is_some_and(|open| self.still_there(open));
+        // Before the first byte is ours, it is looked at again what stands there.
+        let ready =
+            self.open.as_ref().is_some_and(|open| open.position > 0 && self.still_there(open));
         if ready { Ok(()) } else { self.recover(ledger) }
     }
 
@@ -269,6 +307,9 @@ impl<C: Clock> Sink for FileSink<C> {
         let Some(open) = &self.open else {
             return Ok(None);
         };
+        if open.position == open.noted.offset {
+            return Ok(Some(open.noted));
+        }
         if let Err(error) = open.file.sync_data() {
             // After a failed sync the kernel forgets what it could not write.
             self.distrust = true;
@@ -292,9 +333,10 @@ impl<C: Clock> Sink for FileSink<C> {
         Ok(())
     }
 
-    /// Nothing is left to deliver, so nothing that stands behind the end can be ours.
+    /// Nothing is left to deliver, so nothing that stands behind the end can be ours to keep. A file
+    /// that was never compared may be somebody else's, and stays.
     fn idle(&mut self) -> Result<(), SinkError> {
-        if let Some(open) = self.open.as_mut().filter(|open| open.tail > 0) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.tail > 0 && open.position > 0) {
             open.tail = 0;
             let cut = open.file.set_len(open.position);
             cut.map_err(|err| self.io(err))?;
@@ -312,6 +354,8 @@ impl<C: Clock> Sink for FileSink<C> {
 const WRITE_BYTES: usize = 256 * 1024;
 /// The file is read by the SIEM's own shipper, through its group.
 const FILE_MODE: u32 = 0o640;
+/// Larger numbers in file names are not ours: we count from 1.
+const NUMBER_MAX: u64 = 1 << 53;
 
 #[cfg(test)]
 mod tests;

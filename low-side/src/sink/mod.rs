@@ -102,7 +102,9 @@ pub fn make(
         SinkKind::File(file) => {
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
-        SinkKind::Syslog(syslog) => Box::new(syslog::SyslogSink::new(syslog.clone(), bell)),
+        SinkKind::Syslog(syslog) => {
+            Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
+        }
     }
 }
 

@@ -8,28 +8,59 @@
 //! A batch that was not confirmed is sent again whole: delivery is at least once, and repeated
 //! records carry the same id.
 
+use shared::clock::Clock;
 use shared::record::RecordRef;
 
 use super::config::{Confirm, SyslogConfig};
-use super::transport::Connection;
+use super::transport::{CLOSE_IN_ORDER, Connection};
 use super::{Sink, SinkError, syslog_format};
 use crate::bell::Bell;
 use crate::ledger::{ChainName, FilePosition, Ledger};
 
 /// The syslog sink.
-pub(super) struct SyslogSink {
+pub(super) struct SyslogSink<C> {
+    name: String,
     config: SyslogConfig,
+    clock: C,
     bell: Bell,
+    /// How many times in a row the receiver did not close.
+    unclosed: u32,
+    /// The alarm about that was raised.
+    told: bool,
     connection: Option<Connection>,
     /// Framed messages on their way to the socket.
     waiting: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-impl SyslogSink {
+impl<C: Clock> SyslogSink<C> {
     /// A sink that connects when it has something to say.
-    pub(super) fn new(config: SyslogConfig, bell: Bell) -> Self {
-        Self { config, bell, connection: None, waiting: Vec::new(), scratch: Vec::new() }
+    pub(super) fn new(name: &str, config: SyslogConfig, clock: C, bell: Bell) -> Self {
+        Self {
+            name: name.to_owned(),
+            config,
+            clock,
+            bell,
+            unclosed: 0,
+            told: false,
+            connection: None,
+            waiting: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Without this, a receiver that never closes would get the same batch for ever, and no operator
+    /// would know why.
+    fn tell_if_never_closed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        if self.unclosed >= UNCLOSED_MAX && !self.told {
+            let message = format!(
+                "{} did not close the connection in order after {} batches in a row, so that they are sent again and again; set confirm = \"write\" if this receiver never closes",
+                self.config.address, self.unclosed
+            );
+            ledger.raise(NOT_CONFIRMING, &self.name, &message, self.clock.now())?;
+            self.told = true;
+        }
+        Ok(())
     }
 
     fn send(&mut self) -> Result<(), SinkError> {
@@ -41,8 +72,9 @@ impl SyslogSink {
     }
 }
 
-impl Sink for SyslogSink {
-    fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
+impl<C: Clock> Sink for SyslogSink<C> {
+    fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.tell_if_never_closed(ledger)?;
         self.waiting.clear();
         if let Some(connection) = &mut self.connection {
             // It stood idle: the receiver may have closed it.
@@ -70,7 +102,11 @@ impl Sink for SyslogSink {
         match self.config.confirm {
             Confirm::Close => {
                 if let Some(connection) = self.connection.take() {
-                    connection.close()?;
+                    let closed = connection.close();
+                    let late =
+                        matches!(closed, Err(SinkError::Timeout { doing: CLOSE_IN_ORDER, .. }));
+                    self.unclosed = if late { self.unclosed.saturating_add(1) } else { 0 };
+                    closed?;
                 }
             }
             Confirm::Write => {
@@ -81,6 +117,12 @@ impl Sink for SyslogSink {
             }
         }
         Ok(None)
+    }
+
+    fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.told = false;
+        // Also one that was raised before a restart.
+        Ok(ledger.close_alarm(NOT_CONFIRMING, &self.name, self.clock.now())?)
     }
 
     fn idle(&mut self) -> Result<(), SinkError> {
@@ -101,3 +143,6 @@ impl Sink for SyslogSink {
 
 /// A few TLS records at a time.
 const SEND_BYTES: usize = 64 * 1024;
+/// So many batches in a row that the receiver did not close are no accident.
+const UNCLOSED_MAX: u32 = 3;
+const NOT_CONFIRMING: &str = "sink-not-confirming";

@@ -88,7 +88,7 @@ impl Connection {
         self.flush()?;
         let shut = self.stream.socket().shutdown(Shutdown::Write);
         shut.map_err(|source| self.network("closing", source))?;
-        self.until("close the connection in order", |stream| match stream.discard()? {
+        self.until(CLOSE_IN_ORDER, |stream| match stream.discard()? {
             0 => Ok(Some(())),
             _ => Ok(None),
         })?;
@@ -305,6 +305,8 @@ fn is_pause(error: &io::Error) -> bool {
 
 /// How long one system call may block: a stop is seen this soon.
 const SLICE: Duration = Duration::from_millis(250);
+/// What a receiver that never closes does not do.
+pub(super) const CLOSE_IN_ORDER: &str = "close the connection in order";
 /// The pause between two looks at something that can't be waited for.
 const POLL: Duration = Duration::from_millis(2);
 /// How long we listen for a refusal after a TLS handshake. Receivers that issue tickets answer at

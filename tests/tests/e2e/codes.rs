@@ -73,6 +73,8 @@ fn every_failure_has_its_exit_code() {
         (&["inspect", &path("empty.pstk")], 65, "container-malformed"),
         (&["import", &path("half.pstk")], 65, "container-malformed"),
         (&["import", &path("nowhere")], 74, "nowhere"),
+        // A regular file whose first byte gives EIO.
+        (&["import", "/proc/self/mem"], 74, "can't be read"),
         (&["import"], 64, "PATHS"),
         (&["import", good], 0, ""),
         (&["import", good], 0, ""),

@@ -21,7 +21,9 @@ impl Way {
     fn new(name: &str) -> Self {
         let crossing = Crossing::new(name);
         crossing.pair.high.configure(&crossing.listener());
-        let low = format!("{}{}", Crossing::quick_inbox(), crossing.file_sink());
+        // Half a file is waited for, a moment.
+        let inbox = format!("{}copy-deadline = \"500ms\"\n", Crossing::quick_inbox());
+        let low = format!("{inbox}{}", crossing.file_sink());
         crossing.pair.low.configure(&low);
         let medium = crossing.sandbox.dir("medium");
         Self { crossing, medium, next: 1 }

@@ -223,3 +223,77 @@ fn a_file_that_others_changed_is_left_and_told() {
         assert_eq!(alarms[0].code, "sink-file-changed", "{name}");
     }
 }
+
+#[test]
+fn a_foreign_file_is_never_cut_before_anything_was_noted() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    // The row is there, with nothing noted, and then a file comes.
+    sink.begin(&mut setup.ledger).unwrap();
+    let live = setup.config.dir.join("out.ndjson");
+    std::fs::write(&live, b"{\"precious\":1}\n").unwrap();
+    sink.begin(&mut setup.ledger).unwrap();
+    sink.confirm().unwrap();
+    sink.idle().unwrap();
+    assert_eq!(setup.read("out.ndjson"), b"{\"precious\":1}\n");
+    write(&mut sink, 1, "one");
+    let error = sink.confirm().unwrap_err();
+    sink.reset(&error);
+    setup.batch(&mut sink, 1, OLD, true);
+    assert_eq!(setup.read("out-000001.ndjson"), b"{\"precious\":1}\n");
+    assert_eq!(lines(&setup.read("out.ndjson")), 2);
+    assert_eq!(setup.ledger.alarms().unwrap()[0].code, "sink-file-changed");
+}
+
+#[test]
+fn the_first_write_goes_on_where_it_was_cut_short() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, false);
+    drop(sink);
+    let whole = setup.read("out.ndjson");
+    let live = setup.config.dir.join("out.ndjson");
+    for length in 0..=whole.len() {
+        std::fs::write(&live, &whole[..length]).unwrap();
+        let mut sink = setup.sink();
+        setup.batch(&mut sink, 1, OLD, false);
+        assert!(setup.read("out.ndjson") == whole, "{length}");
+    }
+    assert_eq!(crate::testing::names(&setup.config.dir), ["out.ndjson"]);
+    assert!(setup.ledger.alarms().unwrap().is_empty());
+}
+
+#[test]
+fn a_rotation_overwrites_neither_file() {
+    let mut setup = Setup::new();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, OLD, true);
+    drop(sink);
+    let old = setup.read("out.ndjson");
+    let noted = setup.ledger.file_position(setup.id).unwrap().unwrap();
+    let noted = FilePosition { rotating_to: Some(1), ..noted };
+    setup.ledger.set_file_position(setup.id, &noted).unwrap();
+    std::fs::write(setup.config.dir.join("out-000001.ndjson"), b"theirs").unwrap();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 3, NEW, true);
+    assert_eq!(setup.read("out-000001.ndjson"), b"theirs");
+    assert_eq!(setup.read("out-000002.ndjson"), old);
+    assert_eq!(lines(&setup.read("out.ndjson")), 3);
+}
+
+#[test]
+fn a_number_is_not_used_again_once_its_file_was_moved_away() {
+    let mut setup = Setup::new();
+    setup.config.rotate_bytes = 1;
+    let dir = setup.config.dir.clone();
+    let mut sink = setup.sink();
+    setup.batch(&mut sink, 1, &["x"], true);
+    std::fs::remove_file(dir.join("out-000001.ndjson")).unwrap();
+    setup.batch(&mut sink, 2, &["x"], true);
+    assert_eq!(crate::testing::names(&dir), ["out-000002.ndjson"]);
+    // Packed ones count too, for a ledger that was made again.
+    durable::rename(&dir.join("out-000002.ndjson"), &dir.join("out-000007.ndjson.gz")).unwrap();
+    std::fs::write(dir.join("out-18446744073709551615.ndjson"), b"").unwrap();
+    setup.batch(&mut sink, 3, &["x"], true);
+    assert!(dir.join("out-000008.ndjson").exists());
+}
