@@ -154,12 +154,8 @@ fn reload(config: &Config, keys: &KeyRing) {
 
 /// Secrets are in memory: no core dumps, no debugger of the same user.
 fn harden() {
-    use nix::sys::resource::{Resource, setrlimit};
-    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+    if let Err(error) = shared::process::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps can't be turned off");
-    }
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!(%error, "the process stays dumpable");
     }
 }
 

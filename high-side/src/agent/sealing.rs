@@ -220,7 +220,8 @@ impl Rounds {
         let (outbox, store) = self.sealer.publisher().outbox();
         outbox.retain(store, floor, now)?;
         let strays = outbox.strays(store)?;
-        outbox.all(store, false, now)?;
+        // Only for what was taken away: each that is gone is marked as handed over.
+        outbox.ready(store, u32::MAX, now)?;
         let Some(folder) = self.handoff.clone() else { return Ok(()) };
         for stray in strays {
             self.hand_one(&folder, &stray)?;
