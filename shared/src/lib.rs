@@ -9,6 +9,7 @@
 //! - [`event`]: the parsed view of a record
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
+//! - [`json`]: JSON looked at where it stands
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
@@ -19,6 +20,7 @@ pub mod config;
 pub mod durable;
 pub mod event;
 pub mod exit;
+pub mod json;
 pub mod keys;
 pub mod process;
 pub mod record;
