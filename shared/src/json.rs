@@ -233,7 +233,11 @@ impl Scanner<'_> {
             self.at += word.len();
             return Ok(kind);
         }
-        Err(if word.starts_with(rest) { JsonError::EndsEarly } else { JsonError::Malformed(self.at) })
+        Err(if word.starts_with(rest) {
+            JsonError::EndsEarly
+        } else {
+            JsonError::Malformed(self.at)
+        })
     }
 
     fn skip_space(&mut self) {
@@ -251,7 +255,8 @@ fn find_quote(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     for chunk in text.chunks_exact(8).take(4) {
         let word = chunk.try_into().map_or(0, u64::from_le_bytes);
-        let hit = zero_bytes(word ^ (ONES * u64::from(b'"'))) | zero_bytes(word ^ (ONES * u64::from(b'\\')));
+        let hit = zero_bytes(word ^ (ONES * u64::from(b'"')))
+            | zero_bytes(word ^ (ONES * u64::from(b'\\')));
         if hit != 0 {
             return Some(at + (hit.trailing_zeros() / 8) as usize);
         }
@@ -372,7 +377,10 @@ pub struct Children<'t> {
 
 impl std::fmt::Debug for Children<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Children").field("at", &self.at).field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Children")
+            .field("at", &self.at)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }
 
@@ -481,7 +489,9 @@ mod tests {
             serde_json::Value::Object(members) => {
                 value.kind() == Kind::Object
                     && value.children().count() == members.len()
-                    && members.iter().all(|(key, item)| value.get(key).is_some_and(|v| same(v, item)))
+                    && members
+                        .iter()
+                        .all(|(key, item)| value.get(key).is_some_and(|v| same(v, item)))
             }
         }
     }

@@ -240,7 +240,10 @@ fn is_json(bytes: &[u8]) -> bool {
 }
 
 #[expect(clippy::ref_option, reason = "serde gives the field by reference")]
-fn as_text<S: serde::Serializer>(time: &Option<Nanos>, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: serde::Serializer>(
+    time: &Option<Nanos>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => to.collect_str(time),
         None => to.serialize_none(),

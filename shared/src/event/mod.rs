@@ -2,14 +2,21 @@
 //!
 //! A view only: the evidence is the record's bytes, and nothing here ever refuses or changes them.
 
+mod body;
 mod envelope;
 mod rfc3164;
 mod rfc5424;
 mod stream;
 mod timestamp;
+mod view;
 
+pub use body::Body;
 pub use envelope::{Element, Envelope, Format, Parameter, Problem, envelope};
 pub use stream::recognise;
+pub use view::{
+    Access, Actor, Category, Classified, Event, Outcome, Privilege, PrivilegeSettings, Resource,
+    Unclassified,
+};
 
 #[cfg(test)]
 mod samples;
