@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use high_side::buffer::{
-    Buffer, BufferError, BufferSettings, Incoming, IncomingMessage, Intake, PlanLimits, SealedFile,
-    Store,
+    Buffer, BufferError, BufferSettings, Fate, Incoming, IncomingMessage, Intake, PlanLimits,
+    SealedFile, Store,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -166,15 +166,23 @@ fn produce(
             // Every record is unique.
             data[start..start + 10].copy_from_slice(format!("{n:010}").as_bytes());
             let stream = Stream::KubeAudit;
-            messages.push(IncomingMessage { end: data.len(), received, stream, cut_from: None });
+            messages.push(IncomingMessage {
+                lane: Lane::Routine,
+                end: data.len(),
+                received,
+                stream,
+                cut_from: None,
+                fate: Fate::Kept,
+            });
         }
         made += count;
         let source = Arc::clone(&source);
         intake.submit_blocking(Incoming {
-            lane: Lane::Routine,
             source,
             data,
             messages,
+            mark: None,
+            sightings: Vec::new(),
             committed: None,
         })?;
     }

@@ -461,7 +461,7 @@ impl Sealer {
             agent: AGENT.to_owned(),
             sealed_at: bundle.planned,
             reason: bundle.reason,
-            records: bundle.records,
+            records: bundle.streams.kept.sum().records,
             first_sequence: bundle.first_sequence,
             last_sequence: bundle.last_sequence,
             records_bytes: bundle.plain_bytes,
@@ -470,6 +470,7 @@ impl Sealer {
             chain_before: bundle.chain_before,
             chain_head: bundle.chain_head,
             streams: bundle.stream_counts(),
+            suppressed: bundle.suppressed_counts(),
             losses: planned.losses().to_vec(),
         }
     }

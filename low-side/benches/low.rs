@@ -244,6 +244,7 @@ impl High {
             chain_before: BundleDigest::ZERO,
             chain_head: BundleDigest::ZERO,
             streams: vec![StreamCount { stream: Stream::PortainerActivity, records, bytes }],
+            suppressed: Vec::new(),
             losses: Vec::new(),
         };
         let path = dir.join(format!("{:010}.pstk", self.number));

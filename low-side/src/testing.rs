@@ -143,6 +143,7 @@ impl Site {
             chain_before: before,
             chain_head: chain.head,
             streams,
+            suppressed: Vec::new(),
             losses: Vec::new(),
         };
         let path = self

@@ -5,8 +5,14 @@
 //! has exactly one encoding, and whatever parses re-encodes to the same bytes.
 //!
 //! ```text
-//! r SEQUENCE RECEIVED-NS STREAM LENGTH LISTENER PEER[ tls=SUBJECT][ cut=ORIGINAL-LENGTH]\n
+//! r SEQUENCE RECEIVED-NS STREAM LENGTH LISTENER PEER[ tls=SUBJECT][ tag=TAG][ recovered][ cut=ORIGINAL-LENGTH][ redacted=NOTE]\n
 //! RAW BYTES\n
+//! ```
+//!
+//! A record that a rule of the high side suppressed keeps its number, and leaves one line in its place:
+//!
+//! ```text
+//! s SEQUENCE RECEIVED-NS STREAM LENGTH RULE\n
 //! ```
 
 use std::fmt::{self, Write as _};
@@ -198,23 +204,41 @@ impl fmt::Display for RecordId {
     }
 }
 
-/// Where records came in, encoded once per connection: `LISTENER PEER[ tls=SUBJECT]`.
+/// Where records came in, encoded once per connection:
+/// `LISTENER PEER[ tls=SUBJECT][ tag=TAG][ recovered]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceTag(String);
 
 impl SourceTag {
-    /// Names the listener, the peer (usually `address:port`) and the subject of its certificate.
-    /// Each is kept up to [`SOURCE_BYTES_MAX`] bytes.
+    /// Names the listener, the peer (usually `address:port`, or a file) and the subject of its
+    /// certificate. The listener is kept up to [`LISTENER_BYTES_MAX`] bytes, the others up to
+    /// [`SOURCE_BYTES_MAX`].
     pub fn new(listener: &str, peer: &str, tls_subject: Option<&str>) -> Self {
         let mut text = String::new();
-        push_token(&mut text, capped(listener));
+        push_token(&mut text, capped(listener, LISTENER_BYTES_MAX));
         text.push(' ');
-        push_token(&mut text, capped(peer));
+        push_token(&mut text, capped(peer, SOURCE_BYTES_MAX));
         if let Some(subject) = tls_subject {
             text.push_str(" tls=");
-            push_token(&mut text, capped(subject));
+            push_token(&mut text, capped(subject, SOURCE_BYTES_MAX));
         }
         Self(text)
+    }
+
+    /// The same, with the tag by which a relay names what it carries, up to [`TAG_BYTES_MAX`] bytes.
+    /// Call it before [`SourceTag::recovered`], and once.
+    #[must_use]
+    pub fn tagged(&self, tag: &str) -> Self {
+        let mut text = self.0.clone();
+        text.push_str(" tag=");
+        push_token(&mut text, capped(tag, TAG_BYTES_MAX));
+        Self(text)
+    }
+
+    /// The same, for records that did not come by the way they should have, and were asked for.
+    #[must_use]
+    pub fn recovered(&self) -> Self {
+        Self(format!("{}{RECOVERED}", self.0))
     }
 
     /// The encoded text.
@@ -238,6 +262,12 @@ pub struct RecordRef<'a> {
     pub peer: Token<'a>,
     /// The subject of the peer's certificate, as a token.
     pub tls_subject: Option<Token<'a>>,
+    /// The tag by which a relay named it, as a token.
+    pub tag: Option<Token<'a>>,
+    /// Whether it was asked for because it did not come by the way it should have.
+    pub recovered: bool,
+    /// What was redacted and by which rule, as a token.
+    pub redacted: Option<Token<'a>>,
     /// The length before truncation, where the message was longer than the limit.
     pub cut_from: Option<u64>,
     /// The bytes as received.
@@ -306,12 +336,20 @@ impl<'a> Token<'a> {
 
 const EMPTY_TOKEN: &str = "-";
 
-/// The longest listener name, peer or certificate subject kept with a record.
-/// Three of them, percent-encoded, stay under [`HEAD_BYTES_MAX`].
-pub const SOURCE_BYTES_MAX: usize = 800;
+const RECOVERED: &str = " recovered";
 
-fn capped(text: &str) -> &[u8] {
-    &text.as_bytes()[..text.floor_char_boundary(SOURCE_BYTES_MAX)]
+/// The longest listener's name kept with a record, in bytes. With peer, subject, tag and note, all of
+/// them percent-encoded, a head line stays under [`HEAD_BYTES_MAX`].
+pub const LISTENER_BYTES_MAX: usize = 128;
+/// The longest peer or certificate subject kept with a record, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 600;
+/// The longest tag kept with a record, in bytes.
+pub const TAG_BYTES_MAX: usize = 300;
+/// The longest note of what was redacted kept with a record, in bytes.
+pub const NOTE_BYTES_MAX: usize = 600;
+
+fn capped(text: &str, bytes_max: usize) -> &[u8] {
+    &text.as_bytes()[..text.floor_char_boundary(bytes_max)]
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -342,7 +380,45 @@ fn push_token(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Appends the encoding of one record.
+/// Everything about a record but its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Its number.
+    pub sequence: Sequence,
+    /// When it was received.
+    pub received: Nanos,
+    /// What kind of source it came from.
+    pub stream: Stream,
+    /// Where it came in.
+    pub source: &'a SourceTag,
+    /// The length before truncation, where the message was longer than the limit.
+    pub cut_from: Option<u64>,
+    /// What was redacted and by which rule; kept up to [`NOTE_BYTES_MAX`] bytes.
+    pub redacted: Option<&'a str>,
+}
+
+impl Head<'_> {
+    /// Appends the encoding of the record that has these bytes.
+    pub fn encode(&self, out: &mut Vec<u8>, raw: &[u8]) {
+        push_begin(out, b"r ", self.sequence, self.received, self.stream, raw.len() as u64);
+        out.push(b' ');
+        out.extend_from_slice(self.source.as_str().as_bytes());
+        if let Some(original) = self.cut_from {
+            out.extend_from_slice(b" cut=");
+            push_number(out, original);
+        }
+        if let Some(note) = self.redacted {
+            let mut token = String::from(" redacted=");
+            push_token(&mut token, capped(note, NOTE_BYTES_MAX));
+            out.extend_from_slice(token.as_bytes());
+        }
+        out.push(b'\n');
+        out.extend_from_slice(raw);
+        out.push(b'\n');
+    }
+}
+
+/// Appends the encoding of one record of which nothing was redacted.
 pub fn encode(
     out: &mut Vec<u8>,
     sequence: Sequence,
@@ -352,7 +428,18 @@ pub fn encode(
     cut_from: Option<u64>,
     raw: &[u8],
 ) {
-    out.extend_from_slice(b"r ");
+    Head { sequence, received, stream, source, cut_from, redacted: None }.encode(out, raw);
+}
+
+fn push_begin(
+    out: &mut Vec<u8>,
+    kind: &[u8],
+    sequence: Sequence,
+    received: Nanos,
+    stream: Stream,
+    length: u64,
+) {
+    out.extend_from_slice(kind);
     push_number(out, sequence.0);
     out.push(b' ');
     // A clock before 1970 is no time worth keeping; zero says so.
@@ -360,16 +447,46 @@ pub fn encode(
     out.push(b' ');
     out.extend_from_slice(stream.as_str().as_bytes());
     out.push(b' ');
-    push_number(out, raw.len() as u64);
-    out.push(b' ');
-    out.extend_from_slice(source.as_str().as_bytes());
-    if let Some(original) = cut_from {
-        out.extend_from_slice(b" cut=");
-        push_number(out, original);
+    push_number(out, length);
+}
+
+/// What is left of a record that a rule suppressed: its number, and by which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suppressed<'a> {
+    /// Its number.
+    pub sequence: Sequence,
+    /// When it was received.
+    pub received: Nanos,
+    /// What kind of source it came from.
+    pub stream: Stream,
+    /// How many bytes it had.
+    pub length: u64,
+    /// The rule's name: see [`is_rule_name`].
+    pub rule: &'a str,
+}
+
+impl Suppressed<'_> {
+    /// Appends its encoding.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        push_begin(out, b"s ", self.sequence, self.received, self.stream, self.length);
+        out.push(b' ');
+        out.extend_from_slice(self.rule.as_bytes());
+        out.push(b'\n');
     }
-    out.push(b'\n');
-    out.extend_from_slice(raw);
-    out.push(b'\n');
+}
+
+/// Whether a text can name a rule: 1 to 32 of `a-z 0-9 -`, beginning with a letter or digit.
+pub fn is_rule_name(text: &str) -> bool {
+    text.parse::<OriginId>().is_ok()
+}
+
+/// What stands for one sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// The record.
+    Record(RecordRef<'a>),
+    /// A rule suppressed it.
+    Suppressed(Suppressed<'a>),
 }
 
 fn push_number(out: &mut Vec<u8>, mut value: u64) {
@@ -403,8 +520,17 @@ pub enum RecordError {
 /// The longest head line, in bytes: two tokens and a certificate's subject fit many times over.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Parses the record at the start of `bytes`; also gives the length of its encoding.
+/// Parses the record at the start of `bytes`; also gives the length of its encoding. What stands
+/// for a suppressed record is malformed here.
 pub fn parse(bytes: &[u8], raw_bytes_max: u64) -> Result<(RecordRef<'_>, usize), RecordError> {
+    match parse_entry(bytes, raw_bytes_max)? {
+        (Entry::Record(record), used) => Ok((record, used)),
+        (Entry::Suppressed(_), _) => Err(RecordError::Malformed),
+    }
+}
+
+/// Parses what stands for a sequence number at the start of `bytes`; also gives its length.
+pub fn parse_entry(bytes: &[u8], raw_bytes_max: u64) -> Result<(Entry<'_>, usize), RecordError> {
     let window = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', window) else {
         return Err(if window.len() == HEAD_BYTES_MAX {
@@ -413,54 +539,99 @@ pub fn parse(bytes: &[u8], raw_bytes_max: u64) -> Result<(RecordRef<'_>, usize),
             RecordError::Incomplete
         });
     };
-    let (mut record, length) = parse_head(&bytes[..end]).ok_or(RecordError::Malformed)?;
+    let start = end + 1;
+    let line = &bytes[..end];
+    if line.starts_with(b"s ") {
+        let suppressed = parse_suppressed(line).ok_or(RecordError::Malformed)?;
+        return Ok((Entry::Suppressed(suppressed), start));
+    }
+    let (mut record, length) = parse_head(line).ok_or(RecordError::Malformed)?;
     if length > raw_bytes_max {
         return Err(RecordError::TooLong);
     }
-    let start = end + 1;
     let stop = start + length as usize;
     match bytes.get(stop) {
         None => Err(RecordError::Incomplete),
         Some(b'\n') => {
             record.raw = &bytes[start..stop];
-            Ok((record, stop + 1))
+            Ok((Entry::Record(record), stop + 1))
         }
         Some(_) => Err(RecordError::Malformed),
     }
 }
 
-fn parse_head(line: &[u8]) -> Option<(RecordRef<'_>, u64)> {
-    let mut fields = line.split(|b| *b == b' ');
-    if fields.next()? != b"r" {
+/// The fields that every line begins with: kind, sequence, time, stream, length.
+fn parse_begin<'a>(
+    fields: &mut impl Iterator<Item = &'a [u8]>,
+    kind: &[u8],
+) -> Option<(Sequence, Nanos, Stream, u64)> {
+    if fields.next()? != kind {
         return None;
     }
     let sequence = Sequence(parse_number(fields.next()?)?);
     let received = Nanos(i64::try_from(parse_number(fields.next()?)?).ok()?);
     let stream = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let length = parse_number(fields.next()?)?;
+    (sequence.0 != 0).then_some((sequence, received, stream, length))
+}
+
+fn parse_suppressed(line: &[u8]) -> Option<Suppressed<'_>> {
+    let mut fields = line.split(|b| *b == b' ');
+    let (sequence, received, stream, length) = parse_begin(&mut fields, b"s")?;
+    let rule = std::str::from_utf8(fields.next()?).ok().filter(|rule| is_rule_name(rule))?;
+    let suppressed = Suppressed { sequence, received, stream, length, rule };
+    fields.next().is_none().then_some(suppressed)
+}
+
+fn parse_head(line: &[u8]) -> Option<(RecordRef<'_>, u64)> {
+    let mut fields = line.split(|b| *b == b' ');
+    let (sequence, received, stream, length) = parse_begin(&mut fields, b"r")?;
     let listener = Token::parse(fields.next()?)?;
     let peer = Token::parse(fields.next()?)?;
     let mut field = fields.next();
-    let mut tls_subject = None;
-    if let Some(subject) = field.and_then(|f| f.strip_prefix(b"tls=")) {
-        tls_subject = Some(Token::parse(subject)?);
+    // Each of the rest may be absent; those present stand in this order.
+    let mut optional = |prefix: &[u8]| {
+        let value = field.and_then(|f| f.strip_prefix(prefix))?;
         field = fields.next();
-    }
-    let mut cut_from = None;
-    if let Some(original) = field.and_then(|f| f.strip_prefix(b"cut=")) {
-        let original = parse_number(original)?;
-        if original <= length {
-            return None;
-        }
-        cut_from = Some(original);
-        field = fields.next();
-    }
-    if field.is_some() || sequence.0 == 0 {
+        Some(value)
+    };
+    let tls_subject = token_or_none(optional(b"tls="))?;
+    let tag = token_or_none(optional(b"tag="))?;
+    let recovered = match optional(b"recovered") {
+        Some(rest) => rest.is_empty().then_some(true)?,
+        None => false,
+    };
+    let cut_from = match optional(b"cut=") {
+        Some(original) => Some(parse_number(original).filter(|original| *original > length)?),
+        None => None,
+    };
+    let redacted = token_or_none(optional(b"redacted="))?;
+    if field.is_some() {
         return None;
     }
-    let record =
-        RecordRef { sequence, received, stream, listener, peer, tls_subject, cut_from, raw: b"" };
+    let record = RecordRef {
+        sequence,
+        received,
+        stream,
+        listener,
+        peer,
+        tls_subject,
+        tag,
+        recovered,
+        redacted,
+        cut_from,
+        raw: b"",
+    };
     Some((record, length))
+}
+
+/// A field that may be absent, and that makes the line malformed if it is there and no token.
+#[expect(clippy::option_option, reason = "absent is not malformed")]
+fn token_or_none(field: Option<&[u8]>) -> Option<Option<Token<'_>>> {
+    match field {
+        Some(text) => Some(Some(Token::parse(text)?)),
+        None => Some(None),
+    }
 }
 
 /// A decimal number in its one form: no sign, no leading zero, no overflow.
@@ -501,6 +672,57 @@ mod tests {
     }
 
     #[test]
+    fn what_became_of_a_record_reads_as_text() {
+        let source = SourceTag::new("relay", "10.0.0.7:1", None).tagged("kube.audit").recovered();
+        let note = Some("keys:/a b");
+        let head = Head {
+            sequence: Sequence(8),
+            received: Nanos(99),
+            stream: Stream::KubeAudit,
+            source: &source,
+            cut_from: None,
+            redacted: note,
+        };
+        let mut out = Vec::new();
+        head.encode(&mut out, b"hi");
+        let text = "r 8 99 kube-audit 2 relay 10.0.0.7:1 tag=kube.audit recovered redacted=keys:/a%20b\nhi\n";
+        assert_eq!(String::from_utf8_lossy(&out), text);
+        let (record, _) = parse(&out, 10).unwrap();
+        assert!(record.recovered);
+        assert_eq!(record.tag.map(Token::decode).as_deref(), Some("kube.audit"));
+        assert_eq!(record.redacted.map(Token::decode).as_deref(), note);
+        let suppressed = Suppressed {
+            sequence: Sequence(9),
+            received: Nanos(99),
+            stream: Stream::KubeAudit,
+            length: 800,
+            rule: "kube-leases",
+        };
+        out.clear();
+        suppressed.encode(&mut out);
+        assert_eq!(String::from_utf8_lossy(&out), "s 9 99 kube-audit 800 kube-leases\n");
+        assert_eq!(parse_entry(&out, 10), Ok((Entry::Suppressed(suppressed), out.len())));
+        assert_eq!(parse(&out, 10), Err(RecordError::Malformed));
+    }
+
+    #[test]
+    fn the_longest_head_line_is_read_again() {
+        let long = "\u{1}".repeat(5000);
+        let source = SourceTag::new(&long, &long, Some(&long)).tagged(&long).recovered();
+        let head = Head {
+            sequence: Sequence(u64::MAX),
+            received: Nanos(i64::MAX),
+            stream: Stream::PortainerActivity,
+            source: &source,
+            cut_from: Some(u64::MAX),
+            redacted: Some(&long),
+        };
+        let mut out = Vec::new();
+        head.encode(&mut out, b"");
+        assert!(parse(&out, 10).is_ok(), "{} bytes", out.len());
+    }
+
+    #[test]
     fn an_id_can_be_made_with_sha256sum() {
         // printf 'plant-7\n1\nroutine\n42\n' | sha256sum | cut -c1-40
         let id = RecordId::new(&"plant-7".parse().unwrap(), Epoch(1), Lane::Routine, Sequence(42));
@@ -521,47 +743,75 @@ mod tests {
             b"r 1 1 nonsense 0 a b\n\n",
             b"r 1 1 other 1 a b\nxx\n",
             b"s 1 1 other 0 a b\n\n",
+            b"s 1 1 other 5 Rule\n",
+            b"s 1 1 other 5\n",
+            b"s 0 1 other 5 rule\n",
+            b"r 1 1 other 0 a b tag=x tls=y\n\n",
+            b"r 1 1 other 0 a b recovered=1\n\n",
+            b"r 1 1 other 0 a b redacted=\n\n",
+            b"r 1 1 other 0 a b redacted=x cut=5\n\n",
         ];
         for case in cases {
             let shown = String::from_utf8_lossy(case);
-            assert_eq!(parse(case, 10).unwrap_err(), RecordError::Malformed, "{shown}");
+            assert_eq!(parse_entry(case, 10).unwrap_err(), RecordError::Malformed, "{shown}");
         }
         assert_eq!(parse(b"r 1 1 other 11 a b\n", 10).unwrap_err(), RecordError::TooLong);
+    }
+
+    fn source(
+        listener: &str,
+        peer: &str,
+        subject: Option<&str>,
+        tag: Option<&str>,
+        recovered: bool,
+    ) -> SourceTag {
+        let source = SourceTag::new(listener, peer, subject);
+        let source = tag.map_or(source.clone(), |tag| source.tagged(tag));
+        if recovered { source.recovered() } else { source }
     }
 
     proptest! {
         #[test]
         fn what_is_encoded_parses_to_the_same_and_every_prefix_is_incomplete(
             sequence in 1_u64.., received in 0_i64.., raw: Vec<u8>, listener: String, peer: String,
-            subject: Option<String>, longer in proptest::option::of(1_u64..1000), stream in 0_usize..5,
+            subject: Option<String>, tag: Option<String>, recovered: bool, note: Option<String>, longer in proptest::option::of(1_u64..1000), stream in 0_usize..5,
         ) {
-            let source = SourceTag::new(&listener, &peer, subject.as_deref());
-            let cut = longer.map(|extra| raw.len() as u64 + extra);
+            let source = source(&listener, &peer, subject.as_deref(), tag.as_deref(), recovered);
+            let cut_from = longer.map(|extra| raw.len() as u64 + extra);
             let stream = Stream::ALL[stream];
             let mut out = Vec::new();
-            encode(&mut out, Sequence(sequence), Nanos(received), stream, &source, cut, &raw);
+            let redacted = note.as_deref();
+            let (sequence, received) = (Sequence(sequence), Nanos(received));
+            Head { sequence, received, stream, source: &source, cut_from, redacted }.encode(&mut out, &raw);
             let (record, used) = parse(&out, 1 << 20).unwrap();
             prop_assert_eq!(used, out.len());
             prop_assert_eq!(record.raw, &raw[..]);
             prop_assert_eq!(record.listener.decode(), listener);
             prop_assert_eq!(record.peer.decode(), peer);
             prop_assert_eq!(record.tls_subject.map(Token::decode), subject);
-            prop_assert_eq!(record.cut_from, cut);
+            prop_assert_eq!(record.cut_from, cut_from);
+            prop_assert_eq!(record.tag.map(Token::decode), tag);
+            prop_assert_eq!(record.recovered, recovered);
+            prop_assert_eq!(record.redacted.map(Token::decode), note);
             for end in 0..out.len() {
                 prop_assert_eq!(parse(&out[..end], 1 << 20).unwrap_err(), RecordError::Incomplete);
             }
         }
 
         #[test]
-        fn whatever_parses_encodes_to_the_same_bytes(bytes: Vec<u8>, head in "r [0-9]{1,3} [0-9]{1,3} other [0-9] [a-z%0-9A-F-]{1,4} [a-z]{1,3}( tls=[a-z-]{1,3})?( cut=[0-9]{1,2})?\n.{0,9}\n") {
+        fn whatever_parses_encodes_to_the_same_bytes(bytes: Vec<u8>, head in "r [0-9]{1,3} [0-9]{1,3} other [0-9] [a-z%0-9A-F-]{1,4} [a-z]{1,3}( tls=[a-z-]{1,3})?( tag=[a-z]{1,2})?( recovered)?( cut=[0-9]{1,2})?( redacted=[a-z]{1,2})?\n.{0,9}\n") {
             for input in [bytes.as_slice(), head.as_bytes()] {
                 if let Ok((record, used)) = parse(input, 100) {
-                    let source = SourceTag::new(
+                    let source = source(
                         &record.listener.decode(), &record.peer.decode(),
-                        record.tls_subject.map(Token::decode).as_deref());
+                        record.tls_subject.map(Token::decode).as_deref(),
+                        record.tag.map(Token::decode).as_deref(), record.recovered);
+                    let note = record.redacted.map(Token::decode);
                     let mut again = Vec::new();
-                    encode(&mut again, record.sequence, record.received, record.stream, &source,
-                        record.cut_from, record.raw);
+                    Head {
+                        sequence: record.sequence, received: record.received, stream: record.stream,
+                        source: &source, cut_from: record.cut_from, redacted: note.as_deref(),
+                    }.encode(&mut again, record.raw);
                     prop_assert_eq!(&again[..], &input[..used]);
                 }
             }

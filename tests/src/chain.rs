@@ -117,6 +117,7 @@ impl BundleChain {
             chain_before: BundleDigest::ZERO,
             chain_head: BundleDigest::ZERO,
             streams: if records.count > 0 { vec![count] } else { Vec::new() },
+            suppressed: Vec::new(),
             losses: Vec::new(),
         }
     }

@@ -23,7 +23,8 @@ use tokio::sync::watch;
 use crate::buffer::{Buffer, BufferSettings, Intake, Opened, Writer};
 use crate::cmd::Failure;
 use crate::config::Config;
-use crate::ingest::{self, Protocol, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
+use crate::guard::Guard;
+use crate::ingest::{self, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
 use crate::sealer::SealKeys;
 
 pub use report::{Live, read_live};
@@ -51,7 +52,7 @@ pub fn check(config: &Config) -> Vec<String> {
         }
     }
     for listener in &config.listeners {
-        if let Protocol::Tls(tls) = &listener.protocol
+        if let Some(tls) = listener.protocol.tls()
             && let Err(err) = TlsAcceptorHandle::load(tls.clone())
         {
             problems.push(format!("listener.{}: {err}", listener.name));
@@ -151,6 +152,7 @@ fn start_listeners(
 ) -> Result<Vec<RunningListener>, Failure> {
     let surroundings = Surroundings {
         intake: intake.clone(),
+        guard: Arc::new(Guard::default()),
         clock: Arc::clone(clock),
         memory: ReadMemory::new(READ_MEMORY_BYTES),
         shutdown,

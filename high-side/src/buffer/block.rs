@@ -4,10 +4,10 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 use shared::clock::Nanos;
-use shared::record::{self, Epoch, Lane, OriginId, Sequence, SourceTag};
+use shared::record::{Epoch, Head, Lane, OriginId, Sequence, SourceTag, Suppressed};
 
-use super::counts::StreamCounts;
-use super::intake::{Incoming, IncomingMessage};
+use super::counts::Tally;
+use super::intake::{Fate, IncomingMessage};
 
 /// A SHA-256.
 pub(super) type Hash = [u8; 32];
@@ -31,7 +31,7 @@ pub(super) struct Block {
     pub(super) plain_bytes: u64,
     pub(super) oldest: Nanos,
     pub(super) newest: Nanos,
-    pub(super) streams: StreamCounts,
+    pub(super) streams: Tally,
     pub(super) previous: Hash,
     pub(super) hash: Hash,
     /// One zstd frame of `records` encoded records.
@@ -83,7 +83,7 @@ pub(super) struct Packer {
     records: u64,
     oldest: Nanos,
     newest: Nanos,
-    streams: StreamCounts,
+    streams: Tally,
     compressor: zstd::bulk::Compressor<'static>,
     compressed: Vec<u8>,
 }
@@ -106,29 +106,14 @@ impl Packer {
             records: 0,
             oldest: Nanos(i64::MAX),
             newest: Nanos(i64::MIN),
-            streams: StreamCounts::default(),
+            streams: Tally::default(),
             compressor: zstd::bulk::Compressor::new(level)?,
             compressed: Vec::new(),
         })
     }
 
-    /// Adds every message of a batch; full blocks go to `blocks`. Returns the raw bytes added.
-    pub(super) fn add_batch(
-        &mut self,
-        batch: &Incoming,
-        blocks: &mut Vec<Block>,
-    ) -> io::Result<u64> {
-        let mut start = 0;
-        for message in &batch.messages {
-            // Ends come from our own listeners; one that runs backwards makes an empty message.
-            let end = message.end.clamp(start, batch.data.len());
-            self.add(&batch.source, message, &batch.data[start..end], blocks)?;
-            start = end;
-        }
-        Ok(start as u64)
-    }
-
-    fn add(
+    /// Adds a message; full blocks go to `blocks`.
+    pub(super) fn add(
         &mut self,
         source: &SourceTag,
         message: &IncomingMessage,
@@ -139,19 +124,25 @@ impl Packer {
         if self.records == BLOCK_RECORDS_MAX || room > BLOCK_PLAIN_BYTES_MAX {
             self.close(blocks)?;
         }
-        record::encode(
-            &mut self.plain,
-            Sequence(self.next + self.records),
-            message.received,
-            message.stream,
-            source,
-            message.cut_from,
-            raw,
-        );
+        let sequence = Sequence(self.next + self.records);
+        let IncomingMessage { received, stream, cut_from, .. } = *message;
+        let head = |redacted| Head { sequence, received, stream, source, cut_from, redacted };
+        match &message.fate {
+            Fate::Kept => head(None).encode(&mut self.plain, raw),
+            Fate::Redacted(note) => head(Some(note)).encode(&mut self.plain, raw),
+            Fate::Suppressed { rule, bytes } => {
+                let length = *bytes;
+                Suppressed { sequence, received, stream, length, rule }.encode(&mut self.plain);
+            }
+        }
+        match &message.fate {
+            Fate::Kept | Fate::Redacted(_) => self.streams.add_record(stream, raw.len() as u64),
+            Fate::Suppressed { rule, bytes } => self.streams.add_suppressed(rule, stream, *bytes),
+        }
         self.records += 1;
-        self.oldest = self.oldest.min(message.received);
-        self.newest = self.newest.max(message.received);
-        self.streams.add_record(message.stream, raw.len() as u64);
+        // The encoding has no time before 1970.
+        self.oldest = self.oldest.min(received.max(Nanos(0)));
+        self.newest = self.newest.max(received.max(Nanos(0)));
         Ok(())
     }
 

@@ -7,13 +7,13 @@
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
-use shared::bundle::{BundleDigest, SealReason, StreamCount};
+use shared::bundle::{BundleDigest, SealReason, StreamCount, SuppressedCount};
 use shared::clock::Nanos;
-use shared::record::{Lane, Sequence, UnknownName};
+use shared::record::{Lane, Sequence, Stream, UnknownName};
 
 use super::block::Hash;
 use super::checked::{hash, number, open_row, optional, seal_row, text, time};
-use super::counts::StreamCounts;
+use super::counts::{Count, Tally};
 use super::error::BufferError;
 use super::schema::{key, lane_of_key, number_of_key};
 
@@ -87,7 +87,7 @@ pub struct Bundle {
     pub first_sequence: Sequence,
     /// The last one; one less than the first when it accounts for none.
     pub last_sequence: Sequence,
-    /// The records in it.
+    /// The records it accounts for, in it or suppressed.
     pub records: u64,
     /// The length of their encodings.
     pub plain_bytes: u64,
@@ -95,8 +95,8 @@ pub struct Bundle {
     pub oldest: Option<Nanos>,
     /// When its newest record was received.
     pub newest: Option<Nanos>,
-    /// Its records and their raw bytes per stream.
-    pub streams: StreamCounts,
+    /// Its records and their raw bytes per stream, and what was suppressed.
+    pub streams: Tally,
     /// The chain's hash before its first record.
     pub chain_before: BundleDigest,
     /// The chain's hash behind its last record.
@@ -116,14 +116,16 @@ pub struct Bundle {
 impl Bundle {
     /// The counts per stream, as a manifest lists them.
     pub fn stream_counts(&self) -> Vec<StreamCount> {
-        self.streams
-            .iter()
-            .map(|(stream, count)| StreamCount {
-                stream,
-                records: count.records,
-                bytes: count.bytes,
-            })
-            .collect()
+        let count = |(stream, Count { records, bytes })| StreamCount { stream, records, bytes };
+        self.streams.kept.iter().map(count).collect()
+    }
+
+    /// The counts of what rules suppressed, as a manifest lists them.
+    pub fn suppressed_counts(&self) -> Vec<SuppressedCount> {
+        let count = |(rule, stream, Count { records, bytes }): (&str, Stream, Count)| {
+            SuppressedCount { rule: rule.to_owned(), stream, records, bytes }
+        };
+        self.streams.suppressed().map(count).collect()
     }
 
     pub(super) fn load(

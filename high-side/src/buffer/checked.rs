@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use shared::clock::Nanos;
 
 use super::block::Hash;
-use super::counts::StreamCounts;
+use super::counts::Tally;
 use super::error::BufferError;
 
 /// Appends the check to the values of a row of `table`.
@@ -108,9 +108,9 @@ impl Fields {
         }
     }
 
-    pub(super) fn counts(&mut self) -> Result<StreamCounts, BufferError> {
+    pub(super) fn counts(&mut self) -> Result<Tally, BufferError> {
         let text = self.text()?;
-        StreamCounts::from_text(&text).ok_or_else(|| self.wrong())
+        Tally::from_text(&text).ok_or_else(|| self.wrong())
     }
 
     pub(super) fn hash(&mut self) -> Result<Hash, BufferError> {

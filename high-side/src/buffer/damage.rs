@@ -93,7 +93,7 @@ pub(super) fn record_damage(
     }
     // What the damaged rows held is what was received and is in no other place.
     let known = damaged_ranges(&losses::of_bundle(tx, lane, bundle.number)?);
-    let mut lost = state.received;
+    let mut lost = state.received.clone();
     lost.subtract(&state.sealed);
     lost.subtract(&buffered(tx, state, &known)?);
     state.lost = lost;

@@ -9,7 +9,7 @@ use shared::record::Lane;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::block::{Block, Packer};
-use super::intake::{IntakeReceiver, LostBefore, Request, RequestKind};
+use super::intake::{IntakeReceiver, LostBefore, Mark, Request, RequestKind, Sighting};
 
 /// What one transaction makes durable.
 #[derive(Default)]
@@ -18,6 +18,9 @@ pub(super) struct Group {
     pub(super) number: u64,
     pub(super) blocks: Vec<Block>,
     pub(super) losses: Vec<LostBefore>,
+    /// In the order in which they were submitted: the last one of a name counts.
+    pub(super) marks: Vec<Mark>,
+    pub(super) sightings: Vec<Sighting>,
     pub(super) records: u64,
     pub(super) raw_bytes: u64,
     /// When somebody began to submit the oldest of it.
@@ -93,9 +96,20 @@ impl Grouper {
         self.group.permits.push(request.permit);
         match request.kind {
             RequestKind::Batch(batch) => {
-                let packer = &mut self.packers[batch.lane as usize];
-                self.group.raw_bytes += packer.add_batch(&batch, &mut self.group.blocks)?;
+                let mut start = 0;
+                for message in &batch.messages {
+                    // Ends come from our own listeners; one that runs backwards makes an empty
+                    // message.
+                    let end = message.end.clamp(start, batch.data.len());
+                    let raw = &batch.data[start..end];
+                    let packer = &mut self.packers[message.lane as usize];
+                    packer.add(&batch.source, message, raw, &mut self.group.blocks)?;
+                    start = end;
+                }
+                self.group.raw_bytes += start as u64;
                 self.group.records += batch.messages.len() as u64;
+                self.group.marks.extend(batch.mark);
+                self.group.sightings.extend(batch.sightings);
                 self.group.committed.extend(batch.committed);
             }
             RequestKind::Loss(loss) => self.group.losses.push(loss),

@@ -19,24 +19,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::losses::LossReason;
 
 /// Messages from one connection, or one read of a UDP socket, in the order in which they came.
+/// All of it becomes durable in one transaction.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The lane whose next sequence numbers these messages get.
-    pub lane: Lane,
     /// Where they came in.
     pub source: Arc<SourceTag>,
-    /// The raw bytes of all messages, one after the other, without framing.
+    /// The raw bytes of all messages that are kept, one after the other, without framing.
     pub data: Vec<u8>,
     /// Where each message ends in `data`; the first one begins at 0, each other at its
     /// predecessor's end. Ends never decrease and the last one is `data.len()`.
     pub messages: Vec<IncomingMessage>,
+    /// How far a source was read that can be read again, once these messages are durable.
+    pub mark: Option<Mark>,
+    /// What is remembered of messages that can also be asked for.
+    pub sightings: Vec<Sighting>,
     /// Told once every message is durable; dropped without a word if that never happens.
     pub committed: Option<oneshot::Sender<()>>,
 }
 
 /// One message of an [`Incoming`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingMessage {
+    /// The lane whose next sequence number it gets.
+    pub lane: Lane,
     /// The offset in `data` behind its last byte.
     pub end: usize,
     /// When it was received.
@@ -45,6 +50,44 @@ pub struct IncomingMessage {
     pub stream: Stream,
     /// Its length before truncation, if it was longer than the limit.
     pub cut_from: Option<u64>,
+    /// What the export guard made of it.
+    pub fate: Fate,
+}
+
+/// What the export guard made of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// It is kept as it came.
+    #[default]
+    Kept,
+    /// It is kept without what was redacted; the note says what and by which rule.
+    Redacted(Box<str>),
+    /// It is not kept: it takes no bytes of `data`.
+    Suppressed {
+        /// The rule's name.
+        rule: Arc<str>,
+        /// How many bytes it had.
+        bytes: u64,
+    },
+}
+
+/// How far a source was read: a note under a name that replaces the one before, stored in the
+/// transaction that makes the messages durable which were read up to there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The source.
+    pub name: String,
+    /// How far; `None` forgets the source.
+    pub value: Option<String>,
+}
+
+/// What is remembered of a message, so that it is not taken twice when it is also asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// When it happened, in seconds since 1970 UTC.
+    pub second: i64,
+    /// A hash of what identifies it besides the time.
+    pub hash: u64,
 }
 
 /// Records that were lost before they could be buffered, as far as it is known.
@@ -123,7 +166,9 @@ impl Intake {
 
     /// A batch larger than all that may be in flight takes all of it.
     fn weight(&self, batch: &Incoming) -> u32 {
-        let bytes = batch.data.len() + std::mem::size_of_val(batch.messages.as_slice());
+        let bytes = batch.data.len()
+            + std::mem::size_of_val(batch.messages.as_slice())
+            + std::mem::size_of_val(batch.sightings.as_slice());
         let units = (bytes as u64).div_ceil(PERMIT_BYTES).max(1);
         u32::try_from(units).unwrap_or(u32::MAX).min(self.permits_total)
     }

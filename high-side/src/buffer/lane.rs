@@ -5,7 +5,7 @@ use shared::record::Lane;
 
 use super::block::{GENESIS, Hash};
 use super::checked::{hash, number, open_row, seal_row, text};
-use super::counts::StreamCounts;
+use super::counts::Tally;
 use super::error::BufferError;
 use super::schema::lane_code;
 
@@ -33,9 +33,9 @@ pub(super) struct LaneState {
     pub(super) next_bundle: u64,
     /// The digest of the last sealed bundle.
     pub(super) previous_digest: Hash,
-    pub(super) received: StreamCounts,
-    pub(super) sealed: StreamCounts,
-    pub(super) lost: StreamCounts,
+    pub(super) received: Tally,
+    pub(super) sealed: Tally,
+    pub(super) lost: Tally,
 }
 
 impl LaneState {
@@ -53,9 +53,9 @@ impl LaneState {
             waiting_plain_bytes: 0,
             next_bundle: 1,
             previous_digest: GENESIS,
-            received: StreamCounts::default(),
-            sealed: StreamCounts::default(),
-            lost: StreamCounts::default(),
+            received: Tally::default(),
+            sealed: Tally::default(),
+            lost: Tally::default(),
         }
     }
 

@@ -28,9 +28,11 @@ mod group;
 mod intake;
 mod lane;
 mod losses;
+mod marks;
 mod open;
 mod plan;
 mod schema;
+mod sightings;
 mod store;
 mod totals;
 mod walk;
@@ -51,12 +53,12 @@ use shared::record::{Epoch, OriginId};
 
 pub use alarms::{Alarm, AlarmKind};
 pub use bundles::{Bundle, BundleState, SealedFile};
-pub use counts::{Count, StreamCounts};
+pub use counts::{Count, StreamCounts, Tally};
 pub use error::BufferError;
 pub use gauges::{BufferGauges, WriterState};
 pub use intake::{
-    Incoming, IncomingMessage, Intake, IntakeClosed, IntakeReceiver, LossSink, LostBefore, Request,
-    RequestKind,
+    Fate, Incoming, IncomingMessage, Intake, IntakeClosed, IntakeReceiver, LossSink, LostBefore,
+    Mark, Request, RequestKind, Sighting,
 };
 pub use losses::LossReason;
 pub use open::{Opened, Recovery, can_be_read, is_agent_running, mark_broken};

@@ -12,7 +12,7 @@ use shared::record::{Lane, Sequence};
 
 use super::block::{Block, Life, Unpacker};
 use super::bundles::{Bundle, BundleState};
-use super::counts::StreamCounts;
+use super::counts::Tally;
 use super::damage::{damaged_ranges, record_damage, salvage, without};
 use super::error::BufferError;
 use super::lane::LaneState;
@@ -94,7 +94,7 @@ impl Store {
             plain_bytes: 0,
             oldest: None,
             newest: None,
-            streams: StreamCounts::default(),
+            streams: Tally::default(),
             chain_before: BundleDigest::from_bytes(state.planned_chain),
             chain_head: BundleDigest::from_bytes(state.planned_chain),
             previous_digest: BundleDigest::from_bytes(state.previous_digest),
@@ -224,7 +224,7 @@ fn gather(
     bundle.records = 0;
     bundle.plain_bytes = 0;
     (bundle.oldest, bundle.newest) = (None, None);
-    bundle.streams = StreamCounts::default();
+    bundle.streams = Tally::default();
     let mut expected = bundle.first_sequence.0;
     let mut gaps = 0;
     let walked = walk::<BufferError>(conn, &route, |block| {

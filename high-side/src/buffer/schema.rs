@@ -17,7 +17,8 @@ use super::{BufferSettings, checkpoint};
 pub(super) const APPLICATION_ID: i64 = 0x5053_5442;
 
 /// The migrations: the one at index `n` leads from `user_version` n to n + 1.
-pub(super) const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE life (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     origin TEXT NOT NULL, epoch INTEGER NOT NULL, began_ns INTEGER NOT NULL,
@@ -70,7 +71,16 @@ CREATE TABLE alarm (
     id INTEGER PRIMARY KEY, raised_ns INTEGER NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
     acknowledged_ns INTEGER
 ) STRICT;
-"];
+",
+    "
+CREATE TABLE mark (name TEXT PRIMARY KEY, value TEXT NOT NULL, \"check\" BLOB NOT NULL) STRICT;
+CREATE TABLE sighting (
+    id INTEGER PRIMARY KEY,
+    oldest_s INTEGER NOT NULL, newest_s INTEGER NOT NULL, packed BLOB NOT NULL,
+    \"check\" BLOB NOT NULL
+) STRICT;
+",
+];
 
 /// The newest schema version.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as u32 as i64;

@@ -1,9 +1,10 @@
-//! Sums that must add up: received = buffered + sealed + lost, for each lane and each stream.
+//! Sums that must add up: received = buffered + sealed + suppressed + lost, for each lane, each stream
+//! and each rule.
 
 use rusqlite::{Connection, params};
 use shared::record::Lane;
 
-use super::counts::StreamCounts;
+use super::counts::Tally;
 use super::damage::damaged_ranges;
 use super::error::BufferError;
 use super::lane::LaneState;
@@ -12,28 +13,35 @@ use super::schema::{key, number_of_key};
 use super::store::Store;
 
 /// The account of one lane since its epoch began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneTotals {
     /// The lane.
     pub lane: Lane,
     /// The sequence numbers given.
     pub sequences: u64,
     /// Records received and made durable.
-    pub received: StreamCounts,
+    pub received: Tally,
     /// Of those, in the buffer, planned ones included; counted from the blocks themselves.
-    pub buffered: StreamCounts,
+    pub buffered: Tally,
     /// Of those, in sealed bundles.
-    pub sealed: StreamCounts,
+    pub sealed: Tally,
     /// Of those, damaged on disk and declared lost.
-    pub lost: StreamCounts,
+    pub lost: Tally,
     /// Records lost before they could be received, as far as it is known.
     pub lost_before: u64,
 }
 
 impl LaneTotals {
+    /// What rules suppressed, wherever its place is kept now: in the buffer or in sealed bundles.
+    pub fn suppressed(&self) -> Tally {
+        let mut all = self.buffered.clone();
+        all.add(&self.sealed);
+        all
+    }
+
     /// Whether every record received is in exactly one place, per stream and in sum.
     pub fn adds_up(&self) -> bool {
-        let mut sum = self.buffered;
+        let mut sum = self.buffered.clone();
         sum.add(&self.sealed);
         sum.add(&self.lost);
         sum == self.received && self.received.sum().records == self.sequences
@@ -72,17 +80,17 @@ pub(super) fn buffered(
     conn: &Connection,
     state: &LaneState,
     damaged: &[(u64, u64)],
-) -> Result<StreamCounts, BufferError> {
+) -> Result<Tally, BufferError> {
     let mut statement =
         conn.prepare_cached("SELECT id, streams FROM block WHERE id BETWEEN ?1 AND ?2")?;
     let (first, last) = (state.sealed_through + 1, state.last_sequence());
     let mut rows = statement.query(params![key(state.lane, first), key(state.lane, last)])?;
-    let mut sum = StreamCounts::default();
+    let mut sum = Tally::default();
     // A row that can't be read is not counted, nor is what lies behind it.
     while let Ok(Some(row)) = rows.next() {
         let first = number_of_key(row.get(0)?);
         let text = row.get_ref(1)?;
-        let counts = text.as_str().ok().and_then(StreamCounts::from_text);
+        let counts = text.as_str().ok().and_then(Tally::from_text);
         if !damaged.iter().any(|range| (range.0..=range.1).contains(&first)) {
             sum.add(&counts.unwrap_or_default());
         }

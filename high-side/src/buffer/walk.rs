@@ -11,7 +11,7 @@ use shared::clock::Nanos;
 use shared::record::Lane;
 
 use super::block::{Block, Hash, Life};
-use super::counts::StreamCounts;
+use super::counts::Tally;
 use super::error::{BufferError, Fault, sqlite_fault};
 use super::schema::{key, lane_of_key, number_of_key};
 
@@ -209,7 +209,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Block> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let streams = row.get_ref(5)?.as_str()?;
     let streams =
-        StreamCounts::from_text(streams).ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?;
+        Tally::from_text(streams).ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?;
     Ok(Block {
         lane: lane_of_key(key).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, key))?,
         first: number_of_key(key),
@@ -233,7 +233,7 @@ fn unreadable(lane: Lane) -> Block {
         plain_bytes: 0,
         oldest: Nanos(0),
         newest: Nanos(0),
-        streams: StreamCounts::default(),
+        streams: Tally::default(),
         previous: [0; 32],
         hash: [0; 32],
         body: Vec::new(),

@@ -23,7 +23,7 @@ use super::group::{Group, GroupLimits, Grouper};
 use super::intake::{IntakeCloser, IntakeReceiver};
 use super::lane::LaneState;
 use super::schema::key;
-use super::{BufferSettings, losses, open};
+use super::{BufferSettings, losses, marks, open, sightings};
 
 /// What a writer did in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -315,6 +315,10 @@ impl Committer {
         for loss in &group.losses {
             losses::declare(&tx, loss)?;
         }
+        for mark in &group.marks {
+            marks::store(&tx, mark)?;
+        }
+        sightings::store(&tx, &group.sightings)?;
         for state in &mut states {
             state.last_group = group.number;
             state.store(&tx)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use shared::clock::{Clock, Nanos, SystemClock};
-use shared::record::Lane;
+use shared::record::{Lane, Stream};
 
 use super::Failure;
 use crate::agent::{Live, read_live};
@@ -74,26 +74,18 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
     for state in [BundleState::Planned, BundleState::Sealed, BundleState::Ready] {
         oldest = oldest.into_iter().chain(store.oldest_in(lane, state)?).min();
     }
-    let streams: serde_json::Map<String, Value> = totals
-        .received
-        .iter()
-        .map(|(stream, received)| {
-            (
-                stream.as_str().to_owned(),
-                json!({
-                    "received": received.records,
-                    "buffered": totals.buffered.of(stream).records,
-                    "sealed": totals.sealed.of(stream).records,
-                    "lost": totals.lost.of(stream).records,
-                }),
-            )
-        })
+    let streams: serde_json::Map<String, Value> = Stream::ALL
+        .into_iter()
+        .filter(|stream| totals.received.of(*stream).records > 0)
+        .map(|stream| (stream.as_str().to_owned(), stream_sums(totals, stream)))
         .collect();
+    let suppressed: u64 = totals.suppressed().suppressed().map(|(_, _, c)| c.records).sum();
     Ok(json!({
         "lane": lane,
         "received": totals.received.sum().records,
-        "buffered": totals.buffered.sum().records,
-        "sealed": totals.sealed.sum().records,
+        "buffered": totals.buffered.kept.sum().records,
+        "sealed": totals.sealed.kept.sum().records,
+        "suppressed": suppressed,
         "lost": totals.lost.sum().records,
         "lost-before-receipt": totals.lost_before,
         "adds-up": totals.adds_up(),
@@ -105,6 +97,23 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
         "budget-left-secs": oldest.map(|time| policy.budget_left(time, now).as_secs_f64()),
         "streams": streams,
     }))
+}
+
+/// The sums of one stream: received = buffered + sealed + suppressed by each rule + lost.
+fn stream_sums(totals: &LaneTotals, stream: Stream) -> Value {
+    let rules: serde_json::Map<String, Value> = totals
+        .suppressed()
+        .suppressed()
+        .filter(|(_, of, _)| *of == stream)
+        .map(|(rule, _, count)| (rule.to_owned(), json!(count.records)))
+        .collect();
+    json!({
+        "received": totals.received.of(stream).records,
+        "buffered": totals.buffered.kept.of(stream).records,
+        "sealed": totals.sealed.kept.of(stream).records,
+        "suppressed": rules,
+        "lost": totals.lost.of(stream).records,
+    })
 }
 
 fn print(status: &Value) {
@@ -133,11 +142,12 @@ fn print(status: &Value) {
     }
     say!();
     say!(
-        "{:<8} {:>12} = {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
+        "{:<8} {:>12} = {:>10} + {:>12} + {:>10} + {:>6}   {:>10}  {:>11}  {:>11}",
         "lane",
         "received",
         "buffered",
         "sealed",
+        "suppressed",
         "lost",
         "last seq",
         "oldest",
@@ -146,12 +156,13 @@ fn print(status: &Value) {
     for lane in status["lanes"].as_array().into_iter().flatten() {
         let secs = |value: &Value| value.as_f64().map_or("-".to_owned(), humantime_secs);
         say!(
-            "{:<8} {:>12} {} {:>10} + {:>12} + {:>6}   {:>10}  {:>11}  {:>11}",
+            "{:<8} {:>12} {} {:>10} + {:>12} + {:>10} + {:>6}   {:>10}  {:>11}  {:>11}",
             text(&lane["lane"]),
             text(&lane["received"]),
             if lane["adds-up"] == true { "=" } else { "!" },
             text(&lane["buffered"]),
             text(&lane["sealed"]),
+            text(&lane["suppressed"]),
             text(&lane["lost"]),
             text(&lane["last-durable-sequence"]),
             secs(&lane["oldest-age-secs"]),
@@ -162,6 +173,17 @@ fn print(status: &Value) {
                 "         {} lost before they could be received, declared",
                 lane["lost-before-receipt"]
             );
+        }
+    }
+    for lane in status["lanes"].as_array().into_iter().flatten() {
+        for (stream, sums) in lane["streams"].as_object().into_iter().flatten() {
+            for (rule, records) in sums["suppressed"].as_object().into_iter().flatten() {
+                say!(
+                    "suppressed in {} of {stream} by {rule}: {}",
+                    text(&lane["lane"]),
+                    text(records)
+                );
+            }
         }
     }
     say!();

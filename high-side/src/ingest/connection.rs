@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::buffer::{Incoming, IncomingMessage, IntakeClosed};
+use crate::buffer::IntakeClosed;
 
 use super::Listener;
-use super::counters::{Gauge, add};
+use super::counters::add;
 use super::framing::{Framer, Step};
+use super::gate::Batch;
 use super::memory::ReadPermit;
 
 /// Why a connection is over.
@@ -46,7 +46,7 @@ pub(super) async fn serve<S: AsyncRead + Unpin>(
         listener,
         buffer: ReadBuffer::new(),
         framer: Framer::new(listener.settings.limits.message_bytes_max),
-        batch: Batch::new(listener, source),
+        batch: Batch::new(&listener.gate, source),
         head: None,
         shutdown: listener.surroundings.shutdown.clone(),
         began: None,
@@ -70,7 +70,7 @@ impl Connection<'_> {
     async fn run<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> Result<End, IntakeClosed> {
         loop {
             let end = self.fill(socket).await;
-            let received = self.listener.surroundings.clock.now();
+            let received = self.listener.gate.clock.now();
             let mut want = self.deframe(received, false).await?;
             // What the kernel had taken in before the agent stops is read first, for a moment.
             if end == Some(End::Stopping) {
@@ -161,7 +161,7 @@ impl Connection<'_> {
 
     /// Hands over everything that is whole; gives how much room the next message needs.
     async fn deframe(&mut self, received: Nanos, end: bool) -> Result<usize, IntakeClosed> {
-        let counters = &self.listener.counters;
+        let counters = &self.listener.gate.counters;
         self.batch.expect(self.buffer.data().len());
         loop {
             let data = self.buffer.data();
@@ -209,99 +209,6 @@ impl Connection<'_> {
         {
             permit.merge(std::mem::replace(&mut self.buffer, ReadBuffer::new()).permit);
         }
-    }
-}
-
-/// Messages on their way to the intake.
-pub(super) struct Batch<'a> {
-    listener: &'a Listener,
-    source: Arc<SourceTag>,
-    data: Vec<u8>,
-    messages: Vec<IncomingMessage>,
-    truncated: u64,
-    room_bytes: usize,
-    room_messages: usize,
-}
-
-impl<'a> Batch<'a> {
-    pub(super) fn new(listener: &'a Listener, source: Arc<SourceTag>) -> Self {
-        Self {
-            listener,
-            source,
-            data: Vec::new(),
-            messages: Vec::new(),
-            truncated: 0,
-            room_bytes: 0,
-            room_messages: 0,
-        }
-    }
-
-    /// Says how many bytes are at hand, so that the next batch is allocated once.
-    pub(super) fn expect(&mut self, bytes: usize) {
-        self.room_bytes = bytes.min(BATCH_BYTES_MAX);
-    }
-
-    pub(super) fn push(&mut self, raw: &[u8], received: Nanos, cut_from: Option<u64>) {
-        if self.messages.is_empty() {
-            self.data.reserve(self.room_bytes);
-            self.messages.reserve(self.room_messages);
-        }
-        self.data.extend_from_slice(raw);
-        let stream = self.listener.recognise(raw);
-        self.messages.push(IncomingMessage { end: self.data.len(), received, stream, cut_from });
-        self.truncated += u64::from(cut_from.is_some());
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.messages.len() >= BATCH_MESSAGES_MAX || self.data.len() >= BATCH_BYTES_MAX
-    }
-
-    /// The batch to hand over, counted; this one is empty afterwards.
-    pub(super) fn take(&mut self) -> Option<Incoming> {
-        if self.messages.is_empty() {
-            return None;
-        }
-        self.room_messages = self.messages.len();
-        let counters = &self.listener.counters;
-        add(&counters.messages, self.messages.len() as u64);
-        add(&counters.bytes, self.data.len() as u64);
-        add(&counters.truncated, std::mem::take(&mut self.truncated));
-        Some(Incoming {
-            lane: self.listener.settings.lane,
-            source: Arc::clone(&self.source),
-            data: std::mem::take(&mut self.data),
-            messages: std::mem::take(&mut self.messages),
-            committed: None,
-        })
-    }
-
-    async fn submit(&mut self) -> Result<(), IntakeClosed> {
-        let Some(incoming) = self.take() else {
-            return Ok(());
-        };
-        let _waiting = Waiting::begin(&self.listener.counters);
-        self.listener.surroundings.intake.submit(incoming).await
-    }
-}
-
-/// Counts the time until it is dropped as spent waiting for the buffer.
-pub(super) struct Waiting<'a> {
-    _now: Gauge<'a>,
-    sum: &'a AtomicU64,
-    since: Instant,
-}
-
-impl<'a> Waiting<'a> {
-    pub(super) fn begin(counters: &'a super::IngestCounters) -> Self {
-        let now = Gauge::up(&counters.waiting);
-        Self { _now: now, sum: &counters.waited_nanos, since: Instant::now() }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.sum.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -404,12 +311,7 @@ impl ReadBuffer {
 const BASE_BYTES: usize = 4 * 1024;
 
 /// The largest read: 340 messages of 750 bytes share one system call and one batch.
-const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// A batch is handed over once it holds so many messages, or
-const BATCH_MESSAGES_MAX: usize = 4096;
-/// so many bytes, though there is more in the read buffer.
-const BATCH_BYTES_MAX: usize = READ_BYTES_MAX;
+const READ_BYTES_MAX: usize = super::gate::BATCH_BYTES_MAX;
 
 /// A connection that is quiet for so long gives back what it has beyond the base.
 const QUIET: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@
 mod connection;
 mod counters;
 pub mod framing;
+mod gate;
 mod memory;
 mod tcp;
 mod tls;
@@ -28,6 +29,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::buffer::Intake;
+use crate::guard::Guard;
+
+use gate::Gate;
 
 pub use counters::{IngestCounters, IngestSnapshot};
 pub use memory::ReadMemory;
@@ -50,7 +54,7 @@ pub struct ListenerSettings {
     pub limits: Limits,
 }
 
-/// The transport of syslog.
+/// What a listener speaks.
 #[derive(Clone, Debug)]
 pub enum Protocol {
     /// RFC 6587.
@@ -59,6 +63,16 @@ pub enum Protocol {
     Tls(TlsSettings),
     /// RFC 5426.
     Udp,
+}
+
+impl Protocol {
+    /// Its certificate and authorities, if it speaks TLS.
+    pub fn tls(&self) -> Option<&TlsSettings> {
+        match self {
+            Protocol::Tls(settings) => Some(settings),
+            Protocol::Tcp | Protocol::Udp => None,
+        }
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -111,6 +125,8 @@ impl Default for Limits {
 pub struct Surroundings {
     /// The way into the buffer.
     pub intake: Intake,
+    /// What decides which lane a record takes, and what of it may leave.
+    pub guard: Arc<Guard>,
     /// The time that records are stamped with.
     pub clock: Arc<dyn Clock>,
     /// The memory that connections share for reading.
@@ -203,11 +219,15 @@ pub fn spawn(
     surroundings: &Surroundings,
 ) -> Result<RunningListener, ListenError> {
     let counters = Arc::new(IngestCounters::default());
-    let listener = Arc::new(Listener {
-        settings,
-        surroundings: surroundings.clone(),
+    let gate = Gate {
+        lane: settings.lane,
+        stream: settings.stream,
+        guard: Arc::clone(&surroundings.guard),
+        intake: surroundings.intake.clone(),
+        clock: Arc::clone(&surroundings.clock),
         counters: Arc::clone(&counters),
-    });
+    };
+    let listener = Arc::new(Listener { settings, surroundings: surroundings.clone(), gate });
     let ListenerSettings { name, protocol, bind, .. } = &listener.settings;
     let failed = |source| ListenError::Bind {
         name: name.clone(),
@@ -216,7 +236,7 @@ pub fn spawn(
         source,
     };
     let mut tls = None;
-    if let Protocol::Tls(settings) = protocol {
+    if let Some(settings) = protocol.tls() {
         let unfit = |source| ListenError::Tls { name: name.clone(), source };
         tls = Some(TlsAcceptorHandle::load(settings.clone()).map_err(unfit)?);
     }
@@ -226,7 +246,7 @@ pub fn spawn(
             let address = socket.local_addr().map_err(failed)?;
             (address, udp::spawn(Arc::clone(&listener), socket)?)
         }
-        Protocol::Tcp | Protocol::Tls(_) => {
+        _ => {
             let socket = tcp::bind(*bind).map_err(failed)?;
             let address = socket.local_addr().map_err(failed)?;
             let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
@@ -242,13 +262,7 @@ pub fn spawn(
 struct Listener {
     settings: ListenerSettings,
     surroundings: Surroundings,
-    counters: Arc<IngestCounters>,
-}
-
-impl Listener {
-    fn recognise(&self, raw: &[u8]) -> Stream {
-        self.settings.stream.unwrap_or_else(|| shared::event::recognise(raw))
-    }
+    gate: Gate,
 }
 
 /// The peer's address as kept with a record: an IPv4 peer of an IPv6 socket is an IPv4 peer.

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use shared::record::SourceTag;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{End, STOP_DRAIN, STOP_QUIET, serve};
+use super::connection::{self, End, STOP_DRAIN, STOP_QUIET};
 use super::counters::{Gauge, add};
-use super::{ListenError, Listener, TlsAcceptorHandle, peer_text};
+use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, peer_text};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -52,15 +52,15 @@ pub(super) async fn run(
                         .place(peer.ip(), listener.settings.limits.connections_per_peer_max) =>
             {
                 full = false;
-                add(&listener.counters.connections_total, 1);
-                let work = connection(Arc::clone(&listener), stream, peer, tls.clone());
+                add(&listener.gate.counters.connections_total, 1);
+                let work = accepted_one(Arc::clone(&listener), stream, peer, tls.clone());
                 connections.spawn(async move {
                     work.await;
                     drop(place);
                 });
             }
             Ok(_) => {
-                add(&listener.counters.connections_refused, 1);
+                add(&listener.gate.counters.connections_refused, 1);
                 if !full {
                     tracing::warn!(listener = %name, "connections-max or connections-per-peer-max is reached; refusing more");
                 }
@@ -79,8 +79,8 @@ pub(super) async fn run(
         && let Ok(Ok((stream, peer))) =
             timeout_at(until.min(Instant::now() + STOP_QUIET), socket.accept()).await
     {
-        add(&listener.counters.connections_total, 1);
-        connections.spawn(connection(Arc::clone(&listener), stream, peer, tls.clone()));
+        add(&listener.gate.counters.connections_total, 1);
+        connections.spawn(accepted_one(Arc::clone(&listener), stream, peer, tls.clone()));
     }
     drop(socket);
     while let Some(ended) = connections.join_next().await {
@@ -126,13 +126,13 @@ fn told_of_panic(listener: &str, ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn connection(
+async fn accepted_one(
     listener: Arc<Listener>,
     mut stream: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptorHandle>,
 ) {
-    let counters = &listener.counters;
+    let counters = &listener.gate.counters;
     let _open = Gauge::up(&counters.connections_open);
     let name = &listener.settings.name;
     let peer = peer_text(peer);
@@ -179,6 +179,19 @@ async fn connection(
             tracing::warn!(listener = %name, peer, "a message took too long; closed its connection");
         }
         End::Closed | End::IntakeClosed | End::Stopping => {}
+    }
+}
+
+/// Speaks the listener's protocol over a connection, to its end.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: &mut S,
+    source: Arc<SourceTag>,
+    listener: &Listener,
+) -> End {
+    match &listener.settings.protocol {
+        Protocol::Tcp | Protocol::Tls(_) | Protocol::Udp => {
+            connection::serve(stream, source, listener).await
+        }
     }
 }
 

@@ -19,8 +19,8 @@ use shared::record::SourceTag;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::connection::{Batch, Waiting};
 use super::counters::add;
+use super::gate::{Batch, Waiting};
 use super::udp_drops::Drops;
 use super::{ListenError, Listener, ListenerSettings, peer_text};
 use crate::buffer::IntakeClosed;
@@ -46,7 +46,7 @@ pub(super) fn spawn(
     let name = listener.settings.name.clone();
     // The kernel doubles what it is asked for, to account for its own structures.
     let obtained = getsockopt(&socket, sockopt::RcvBuf).unwrap_or(0) / 2;
-    listener.counters.receive_buffer_bytes.store(obtained as u64, Ordering::Relaxed);
+    listener.gate.counters.receive_buffer_bytes.store(obtained as u64, Ordering::Relaxed);
     if obtained < listener.settings.limits.receive_buffer_bytes {
         tracing::warn!(
             listener = %name,
@@ -160,15 +160,15 @@ impl<'a> Receiver<'a> {
         if datagrams.is_empty() {
             return Ok(());
         }
-        let received = self.listener.surroundings.clock.now();
+        let received = self.listener.gate.clock.now();
         let mut rooms = self.arena.chunks(DATAGRAM_BYTES);
         for run in datagrams.chunk_by(|a, b| a.peer == b.peer) {
             let source = source_of(&mut self.peers, &self.listener.settings.name, run[0].peer);
-            let mut batch = Batch::new(self.listener, source);
+            let mut batch = Batch::new(&self.listener.gate, source);
             for (datagram, room) in run.iter().zip(&mut rooms) {
                 let raw = &room[..datagram.bytes];
                 if raw.is_empty() {
-                    add(&self.listener.counters.empty_frames, 1);
+                    add(&self.listener.gate.counters.empty_frames, 1);
                     continue;
                 }
                 let kept = raw.len().min(self.listener.settings.limits.message_bytes_max);
@@ -176,8 +176,8 @@ impl<'a> Receiver<'a> {
                 batch.push(&raw[..kept], received, cut_from);
             }
             if let Some(incoming) = batch.take() {
-                let _waiting = Waiting::begin(&self.listener.counters);
-                self.listener.surroundings.intake.submit_blocking(incoming)?;
+                let _waiting = Waiting::begin(&self.listener.gate.counters);
+                self.listener.gate.intake.submit_blocking(incoming)?;
             }
         }
         Ok(())

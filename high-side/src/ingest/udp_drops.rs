@@ -32,7 +32,7 @@ impl<'a> Drops<'a> {
             table: if ipv4 { "/proc/self/net/udp" } else { "/proc/self/net/udp6" },
             seen: 0,
             undeclared: 0,
-            since: listener.surroundings.clock.now(),
+            since: listener.gate.clock.now(),
         }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Drops<'a> {
 
     /// Declares what was dropped since the last time.
     pub(super) fn declare(&mut self) -> Result<(), IntakeClosed> {
-        let now = self.listener.surroundings.clock.now();
+        let now = self.listener.gate.clock.now();
         let from = std::mem::replace(&mut self.since, now);
         let count = std::mem::take(&mut self.undeclared);
         if count == 0 {
@@ -67,8 +67,8 @@ impl<'a> Drops<'a> {
         }
         let listener = self.listener.settings.name.clone();
         tracing::error!(listener, count, "the kernel dropped datagrams; declared as lost");
-        self.listener.counters.datagrams_lost.fetch_add(count, Ordering::Relaxed);
-        self.listener.surroundings.intake.loss_sink().declare_blocking(LostBefore {
+        self.listener.gate.counters.datagrams_lost.fetch_add(count, Ordering::Relaxed);
+        self.listener.gate.intake.loss_sink().declare_blocking(LostBefore {
             lane: self.listener.settings.lane,
             reason: LossReason::UdpReceiveQueue,
             listener,

@@ -71,6 +71,7 @@ pub fn seal_open_roundtrip(level: u8, messages: &[Message]) {
             .into_iter()
             .filter(|count| count.records > 0)
             .collect(),
+        suppressed: Vec::new(),
         losses: Vec::new(),
     };
     let mut halves = SITE.identities.public_halves("soc-1");

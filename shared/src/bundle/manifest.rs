@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use super::BundleDigest;
 use crate::clock::Nanos;
-use crate::record::{Epoch, Lane, OriginId, Sequence, Stream, UnknownName, parse_number};
+use crate::record::{
+    Epoch, Lane, OriginId, Sequence, Stream, UnknownName, is_rule_name, parse_number,
+};
 
 /// Everything a bundle says about itself, inside the encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Manifest {
     pub chain_head: BundleDigest,
     /// Records and raw bytes of each stream that occurs, in the order of [`Stream::ALL`].
     pub streams: Vec<StreamCount>,
+    /// What rules suppressed, ordered by rule and stream; each has its line among the records.
+    pub suppressed: Vec<SuppressedCount>,
     /// What was lost and is known to be.
     pub losses: Vec<Loss>,
 }
@@ -51,6 +55,19 @@ pub struct Manifest {
 /// How much of one stream a bundle holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamCount {
+    /// Which stream.
+    pub stream: Stream,
+    /// Its records.
+    pub records: u64,
+    /// Their raw bytes.
+    pub bytes: u64,
+}
+
+/// How much of one stream a rule suppressed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SuppressedCount {
+    /// The rule's name.
+    pub rule: String,
     /// Which stream.
     pub stream: Stream,
     /// Its records.
@@ -137,6 +154,11 @@ impl Manifest {
         ranges.map(|(first, last)| last.0.saturating_sub(first.0).saturating_add(1)).sum()
     }
 
+    /// The sequence numbers of records that rules suppressed.
+    pub fn suppressed_records(&self) -> u64 {
+        self.suppressed.iter().fold(0, |sum, count| sum.saturating_add(count.records))
+    }
+
     /// The manifest's one encoding; it ends with an empty line.
     pub fn encode(&self) -> String {
         let time = |time: Option<Nanos>| time.map_or("-".to_owned(), |time| time.0.to_string());
@@ -163,6 +185,9 @@ impl Manifest {
         );
         for StreamCount { stream, records, bytes } in &self.streams {
             let _ = writeln!(text, "stream {stream} {records} {bytes}");
+        }
+        for SuppressedCount { rule, stream, records, bytes } in &self.suppressed {
+            let _ = writeln!(text, "suppressed {rule} {stream} {records} {bytes}");
         }
         for loss in &self.losses {
             let Loss { reason, count, from, to, .. } = loss;
@@ -210,6 +235,7 @@ impl Manifest {
             chain_before: field("chain-before")?.parse()?,
             chain_head: field("chain-head")?.parse()?,
             streams: parse_while(&mut lines, "stream ", parse_stream)?,
+            suppressed: parse_while(&mut lines, "suppressed ", parse_suppressed)?,
             losses: parse_while(&mut lines, "loss ", parse_loss)?,
         };
         if lines.next().is_some() || manifest.encode().as_bytes() != bytes {
@@ -227,7 +253,8 @@ impl Manifest {
         let (first, last) = (self.first_sequence.0, self.last_sequence.0);
         let span = last.checked_add(1).and_then(|end| end.checked_sub(first));
         let missing = self.checked_losses(first, last)?;
-        if first == 0 || span != self.records.checked_add(missing) {
+        let entries = self.checked_entries()?;
+        if first == 0 || span != entries.checked_add(missing) {
             return Err("has a range of sequence numbers that does not fit its count");
         }
         let total = |part: fn(&StreamCount) -> u64| {
@@ -242,11 +269,28 @@ impl Manifest {
             return Err("has counts of streams that do not add up");
         }
         let times = match (self.oldest, self.newest) {
-            (Some(oldest), Some(newest)) => self.records > 0 && oldest <= newest,
-            (None, None) => self.records == 0 && self.records_bytes == 0,
+            (Some(oldest), Some(newest)) => entries > 0 && oldest <= newest,
+            (None, None) => entries == 0 && self.records_bytes == 0,
             _ => false,
         };
         if times { Ok(()) } else { Err("has times that do not fit its records") }
+    }
+
+    /// The number of records and suppressed ones; the counts of these are in order.
+    fn checked_entries(&self) -> Result<u64, &'static str> {
+        const PROBLEM: &str = "has counts of suppressed records that do not add up";
+        let ordered = self
+            .suppressed
+            .windows(2)
+            .all(|pair| (&pair[0].rule, pair[0].stream) < (&pair[1].rule, pair[1].stream));
+        let fits = |count: &SuppressedCount| count.records > 0 && is_rule_name(&count.rule);
+        if !ordered || !self.suppressed.iter().all(fits) {
+            return Err(PROBLEM);
+        }
+        self.suppressed
+            .iter()
+            .try_fold(self.records, |sum, count| sum.checked_add(count.records))
+            .ok_or(PROBLEM)
     }
 
     /// The number of sequence numbers lost inside the range; the ranges are in order and apart.
@@ -280,7 +324,7 @@ fn parse_while<'a, T>(
 ) -> Result<Vec<T>, &'static str> {
     let mut parsed = Vec::new();
     while let Some(rest) = lines.peek().and_then(|line| line.strip_prefix(prefix)) {
-        parsed.push(parse(rest).ok_or("has a malformed stream or loss")?);
+        parsed.push(parse(rest).ok_or("has a malformed count or loss")?);
         lines.next();
     }
     Ok(parsed)
@@ -293,6 +337,12 @@ fn parse_stream(text: &str) -> Option<StreamCount> {
         records: parse_number(words.next()?.as_bytes())?,
         bytes: parse_number(words.next()?.as_bytes())?,
     })
+}
+
+fn parse_suppressed(text: &str) -> Option<SuppressedCount> {
+    let (rule, rest) = text.split_once(' ')?;
+    let StreamCount { stream, records, bytes } = parse_stream(rest)?;
+    Some(SuppressedCount { rule: rule.to_owned(), stream, records, bytes })
 }
 
 fn parse_loss(text: &str) -> Option<Loss> {
@@ -352,6 +402,12 @@ mod tests {
                 StreamCount { stream: Stream::Falco, records: 3, bytes: 100 },
                 StreamCount { stream: Stream::Other, records: 4, bytes: 200 },
             ],
+            suppressed: vec![SuppressedCount {
+                rule: "leases".to_owned(),
+                stream: Stream::KubeAudit,
+                records: 2,
+                bytes: 1600,
+            }],
             losses: vec![
                 Loss {
                     reason: LossReason::UdpReceiveQueue,

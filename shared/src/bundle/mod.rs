@@ -35,7 +35,7 @@ use sha2::{Digest, Sha256};
 
 pub use header::{Header, file_name};
 pub use limits::{Limits, RECORD_BYTES_MAX};
-pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount};
+pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, SuppressedCount};
 #[cfg(feature = "open")]
 pub use open::{VerifiedBundle, inspect, open, reopen};
 #[cfg(feature = "open")]

@@ -17,11 +17,11 @@ use super::header::Header;
 use super::limits::{
     AGE_HEADER_BYTES_MAX, AGE_STANZAS_MAX, Limits, MANIFEST_BYTES_MAX, WINDOW_LOG_MAX,
 };
-use super::manifest::{Manifest, StreamCount};
+use super::manifest::{Manifest, StreamCount, SuppressedCount};
 use super::refusal::Refusal;
 use crate::clock::Nanos;
 use crate::keys::Identities;
-use crate::record::{self, RecordError, RecordRef, Sequence, Stream};
+use crate::record::{self, Entry, RecordError, RecordRef, Sequence, Stream, Suppressed};
 
 /// Reads the records of one payload in order, with bounded memory, and checks each against the
 /// manifest.
@@ -49,6 +49,8 @@ struct Seen {
     oldest: Option<Nanos>,
     newest: Option<Nanos>,
     streams: [(u64, u64); Stream::ALL.len()],
+    /// In the order of the manifest's counts.
+    suppressed: Vec<(u64, u64)>,
     ended: bool,
 }
 
@@ -105,6 +107,7 @@ impl RecordReader {
             oldest: None,
             newest: None,
             streams: [(0, 0); Stream::ALL.len()],
+            suppressed: vec![(0, 0); manifest.suppressed.len()],
             ended: false,
         };
         Ok(Self { manifest, plain, limits: *limits, seen })
@@ -119,7 +122,8 @@ impl RecordReader {
         self.manifest
     }
 
-    /// The next record; `None` after the last one, when everything added up.
+    /// The next record; `None` after the last one, when everything added up. What rules suppressed
+    /// is checked and passed over.
     ///
     /// # Errors
     /// After an error the reader is of no more use.
@@ -128,9 +132,18 @@ impl RecordReader {
         let raw_max = self.limits.record_bytes_max;
         // Parsed twice: the borrow checker can't see that an early return would end the first
         // borrow, and a head line is cheap beside what is done with its record.
-        while record::parse(self.plain.buffered(), raw_max) == Err(RecordError::Incomplete) {
-            if self.plain.fill()? == 0 {
-                return self.finish().map(|()| None);
+        loop {
+            match record::parse_entry(self.plain.buffered(), raw_max) {
+                Ok((Entry::Suppressed(suppressed), length)) => {
+                    self.seen.note_suppressed(&suppressed, &self.manifest)?;
+                    self.plain.start += length;
+                }
+                Err(RecordError::Incomplete) => {
+                    if self.plain.fill()? == 0 {
+                        return self.finish().map(|()| None);
+                    }
+                }
+                Ok((Entry::Record(_), _)) | Err(_) => break,
             }
         }
         let start = self.plain.start;
@@ -144,9 +157,14 @@ impl RecordReader {
     pub(super) fn verify(&mut self) -> Result<(), Refusal> {
         let raw_max = self.limits.record_bytes_max;
         loop {
-            match record::parse(self.plain.buffered(), raw_max) {
-                Ok((record, length)) => {
-                    self.seen.note(&record, &self.manifest)?;
+            match record::parse_entry(self.plain.buffered(), raw_max) {
+                Ok((entry, length)) => {
+                    match entry {
+                        Entry::Record(record) => self.seen.note(&record, &self.manifest)?,
+                        Entry::Suppressed(suppressed) => {
+                            self.seen.note_suppressed(&suppressed, &self.manifest)?;
+                        }
+                    }
                     self.plain.start += length;
                 }
                 Err(RecordError::Incomplete) => {
@@ -175,11 +193,14 @@ impl RecordReader {
             .filter(|(_, (records, _))| *records > 0)
             .map(|(stream, (records, bytes))| StreamCount { stream, records, bytes })
             .collect();
+        let counts = self.manifest.suppressed.iter().map(|count| (count.records, count.bytes));
+        let suppressed: Vec<(u64, u64)> = counts.collect();
         let fits = self.seen.records == *records
             && self.seen.next.0 == last_sequence.0 + 1
             && self.seen.oldest == *oldest
             && self.seen.newest == *newest
-            && streams == self.manifest.streams;
+            && streams == self.manifest.streams
+            && self.seen.suppressed == suppressed;
         self.seen.ended = fits;
         if fits { Ok(()) } else { Err(Refusal::Mismatch("records")) }
     }
@@ -187,20 +208,48 @@ impl RecordReader {
 
 impl Seen {
     fn note(&mut self, record: &RecordRef<'_>, manifest: &Manifest) -> Result<(), Refusal> {
-        self.pass_losses(manifest);
-        if record.sequence != self.next {
-            return Err(Refusal::Mismatch("records' sequence numbers"));
-        }
-        self.next.0 += 1;
+        self.pass(record.sequence, record.received, manifest)?;
         self.records += 1;
         self.bytes += record.raw.len() as u64;
-        self.oldest = Some(self.oldest.map_or(record.received, |time| time.min(record.received)));
-        self.newest = Some(self.newest.map_or(record.received, |time| time.max(record.received)));
         let stream = Stream::ALL.iter().position(|stream| *stream == record.stream);
         if let Some((records, bytes)) = stream.and_then(|at| self.streams.get_mut(at)) {
             *records += 1;
             *bytes += record.raw.len() as u64;
         }
+        Ok(())
+    }
+
+    fn note_suppressed(
+        &mut self,
+        suppressed: &Suppressed<'_>,
+        manifest: &Manifest,
+    ) -> Result<(), Refusal> {
+        self.pass(suppressed.sequence, suppressed.received, manifest)?;
+        let announced = |count: &SuppressedCount| {
+            count.rule == suppressed.rule && count.stream == suppressed.stream
+        };
+        let at = manifest.suppressed.iter().position(announced);
+        let counts = at.and_then(|at| self.suppressed.get_mut(at));
+        let (records, bytes) = counts.ok_or(Refusal::Mismatch("suppressed records"))?;
+        *records += 1;
+        *bytes = bytes.saturating_add(suppressed.length);
+        Ok(())
+    }
+
+    /// What a record and a suppressed one have in common: the next number, and a time.
+    fn pass(
+        &mut self,
+        sequence: Sequence,
+        received: Nanos,
+        manifest: &Manifest,
+    ) -> Result<(), Refusal> {
+        self.pass_losses(manifest);
+        if sequence != self.next {
+            return Err(Refusal::Mismatch("records' sequence numbers"));
+        }
+        self.next.0 += 1;
+        self.oldest = Some(self.oldest.map_or(received, |time| time.min(received)));
+        self.newest = Some(self.newest.map_or(received, |time| time.max(received)));
         Ok(())
     }
 

@@ -87,6 +87,7 @@ fn manifest(count: u64, encoded: &[u8]) -> Manifest {
             .then_some(StreamCount { stream: Stream::Other, records: count, bytes: raw })
             .into_iter()
             .collect(),
+        suppressed: Vec::new(),
         losses: Vec::new(),
     }
 }

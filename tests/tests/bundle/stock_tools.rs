@@ -62,6 +62,7 @@ pub(crate) fn seal_in(dir: &Path, key: &SigningKey, low: PublicHalf) -> Verified
             records: 2,
             bytes: raws.iter().map(|raw| raw.len() as u64).sum(),
         }],
+        suppressed: Vec::new(),
         losses: Vec::new(),
     };
     let recipients = Recipients::new(vec![low]).unwrap();

@@ -45,10 +45,17 @@ pub(super) fn batch(lane: Lane, stream: Stream, raws: &[Vec<u8>]) -> Incoming {
     let mut messages = Vec::new();
     for raw in raws {
         data.extend_from_slice(raw);
-        messages.push(IncomingMessage { end: data.len(), received: START, stream, cut_from: None });
+        messages.push(IncomingMessage {
+            lane,
+            end: data.len(),
+            received: START,
+            stream,
+            cut_from: None,
+            fate: Fate::Kept,
+        });
     }
     let source = Arc::new(SourceTag::new("test", "192.0.2.1:1", None));
-    Incoming { lane, source, data, messages, committed: None }
+    Incoming { source, data, messages, mark: None, sightings: Vec::new(), committed: None }
 }
 
 /// Raw bytes that can be told apart and do not all compress to nothing.

@@ -57,6 +57,7 @@ impl Rig {
         let (stop, shutdown) = watch::channel(false);
         let surroundings = Surroundings {
             intake,
+            guard: Arc::default(),
             clock: Arc::new(FakeClock::at(Nanos(7))),
             memory: ReadMemory::new(options.read_memory_bytes),
             shutdown,
@@ -175,6 +176,7 @@ fn an_address_in_use_is_named_with_advice() {
     let (intake, _receiver) = Intake::new(1 << 20);
     let surroundings = Surroundings {
         intake,
+        guard: Arc::default(),
         clock: Arc::new(FakeClock::at(Nanos(7))),
         memory: ReadMemory::new(1 << 20),
         shutdown: rig.stop.subscribe(),

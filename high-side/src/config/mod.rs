@@ -1,18 +1,20 @@
 //! The configuration file: raw form, checked form, defaults.
 
-use std::net::SocketAddr;
+mod listener;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use shared::bundle::RECORD_BYTES_MAX;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
-use shared::record::{Lane, OriginId, Stream};
+use shared::record::{Lane, OriginId};
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
-use crate::ingest::{ClientAuth, Limits, ListenerSettings, Protocol, TlsSettings};
+use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
+
+use listener::RawListener;
 
 /// Where the configuration is looked for without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/penstock/high.toml";
@@ -60,16 +62,6 @@ pub struct Outbox {
     pub waiting_bytes_max: u64,
 }
 
-/// Whether clients show certificates, as written in the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RawClientAuth {
-    #[default]
-    None,
-    Optional,
-    Required,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawConfig {
@@ -96,30 +88,6 @@ struct RawConfig {
 struct RawLog {
     level: String,
     format: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawListener {
-    name: String,
-    protocol: String,
-    bind: String,
-    #[serde(default)]
-    lane: Option<String>,
-    #[serde(default)]
-    stream: Option<String>,
-    message_bytes_max: Option<ByteSize>,
-    connections_max: Option<usize>,
-    connections_per_peer_max: Option<usize>,
-    idle_timeout: Option<Span>,
-    message_timeout: Option<Span>,
-    handshake_timeout: Option<Span>,
-    receive_buffer: Option<ByteSize>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    #[serde(default)]
-    client_auth: RawClientAuth,
-    client_ca: Option<PathBuf>,
 }
 
 /// The section `[buffer]`.
@@ -263,18 +231,7 @@ impl Config {
                 LogFormat::Text
             }
         };
-        let mut listeners: Vec<ListenerSettings> = Vec::new();
-        for (at, raw) in raw.listener.iter().enumerate() {
-            if let Some(listener) = check_listener(raw, at, &mut problems) {
-                problems.check(
-                    listeners.iter().all(|other| other.name != listener.name),
-                    &format!("listener.{}", listener.name),
-                    "the name is taken by another listener",
-                );
-                listeners.push(listener);
-            }
-        }
-        check_addresses(&listeners, &mut problems);
+        let listeners = listener::check_all(&raw.listener, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -320,145 +277,6 @@ impl Config {
 /// The problems were reported already when there is no origin; this is never seen.
 fn unreachable_origin(path: &Path) -> ConfigError {
     ConfigError::Values { path: path.to_owned(), problems: vec!["  origin: is missing".to_owned()] }
-}
-
-fn check_listener(
-    raw: &RawListener,
-    at: usize,
-    problems: &mut Problems,
-) -> Option<ListenerSettings> {
-    let key = |field: &str| {
-        let name = if raw.name.is_empty() { format!("#{}", at + 1) } else { raw.name.clone() };
-        format!("listener.{name}.{field}")
-    };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
-    problems.check(
-        (1..=32).contains(&raw.name.len()) && raw.name.bytes().all(plain),
-        &key("name"),
-        "is 1 to 32 letters, digits, '-', '_' or '.'",
-    );
-    let bind = raw.bind.parse::<SocketAddr>().map_err(|_| {
-        problems.add(&key("bind"), "is an address and a port, as 0.0.0.0:6514 or [::]:6514");
-    });
-    let lane = raw.lane.as_deref().unwrap_or("routine").parse::<Lane>().map_err(|_| {
-        problems.add(&key("lane"), "is routine or flash");
-    });
-    let stream = match raw.stream.as_deref().unwrap_or("auto") {
-        "auto" => Ok(None),
-        name => name.parse::<Stream>().map(Some).map_err(|_| {
-            problems.add(
-                &key("stream"),
-                "is auto, portainer-auth, portainer-activity, kube-audit, falco or other",
-            );
-        }),
-    };
-    let protocol = match raw.protocol.as_str() {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
-        _ => {
-            problems.add(&key("protocol"), "is udp, tcp or tls");
-            None
-        }
-    };
-    let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
-    if raw.protocol != "tls" && tls_keys {
-        problems.add(&key("certificate"), "only protocol \"tls\" uses certificates");
-    }
-    Some(ListenerSettings {
-        name: raw.name.clone(),
-        limits: check_limits(raw, &key, problems),
-        bind: bind.ok()?,
-        protocol: protocol?,
-        lane: lane.ok()?,
-        stream: stream.ok()?,
-    })
-}
-
-fn check_limits(
-    raw: &RawListener,
-    key: &impl Fn(&str) -> String,
-    problems: &mut Problems,
-) -> Limits {
-    let mut limits = Limits::default();
-    if let Some(ByteSize(bytes)) = raw.message_bytes_max {
-        limits.message_bytes_max = bytes as usize;
-        problems.check(
-            (480..=RECORD_BYTES_MAX).contains(&bytes),
-            &key("message-bytes-max"),
-            "is from 480B (RFC 5424 section 6.1) to 16MiB",
-        );
-    }
-    if let Some(count) = raw.connections_max {
-        limits.connections_max = count;
-        problems.check(count > 0, &key("connections-max"), "must not be 0");
-    }
-    if let Some(count) = raw.connections_per_peer_max {
-        limits.connections_per_peer_max = count;
-        problems.check(count > 0, &key("connections-per-peer-max"), "must not be 0");
-    }
-    if let Some(ByteSize(bytes)) = raw.receive_buffer {
-        limits.receive_buffer_bytes = bytes as usize;
-        problems.check(bytes <= 1 << 30, &key("receive-buffer"), "is at most 1GiB");
-    }
-    let mut time = |field: &str, value: Option<Span>, limit: &mut Duration| {
-        if let Some(Span(value)) = value {
-            *limit = value;
-            problems.check(!value.is_zero(), &key(field), "must not be 0");
-        }
-    };
-    time("idle-timeout", raw.idle_timeout, &mut limits.idle_timeout);
-    time("message-timeout", raw.message_timeout, &mut limits.message_timeout);
-    time("handshake-timeout", raw.handshake_timeout, &mut limits.handshake_timeout);
-    limits
-}
-
-fn check_tls(
-    raw: &RawListener,
-    key: &impl Fn(&str) -> String,
-    problems: &mut Problems,
-) -> Option<TlsSettings> {
-    let mut file = |field: &str, path: &Option<PathBuf>| {
-        match path {
-            None => problems.add(&key(field), "is needed for protocol \"tls\""),
-            Some(path) if !path.is_file() => {
-                problems
-                    .add(&key(field), format!("{} is no file that can be read", path.display()));
-            }
-            Some(_) => {}
-        }
-        path.clone()
-    };
-    let certificate = file("certificate", &raw.certificate);
-    let key_file = file("key", &raw.key);
-    let client_auth = match raw.client_auth {
-        RawClientAuth::None => Some(ClientAuth::None),
-        RawClientAuth::Optional => file("client-ca", &raw.client_ca).map(ClientAuth::Optional),
-        RawClientAuth::Required => file("client-ca", &raw.client_ca).map(ClientAuth::Required),
-    };
-    if raw.client_auth == RawClientAuth::None && raw.client_ca.is_some() {
-        problems
-            .add(&key("client-auth"), "is none, but client-ca is given: say optional or required");
-    }
-    Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
-}
-
-/// UDP listeners and those of TCP and TLS share one space of ports each.
-fn check_addresses(listeners: &[ListenerSettings], problems: &mut Problems) {
-    let is_udp = |listener: &ListenerSettings| matches!(listener.protocol, Protocol::Udp);
-    for (at, listener) in listeners.iter().enumerate() {
-        let clash = listeners[..at].iter().find(|other| {
-            other.bind == listener.bind
-                && listener.bind.port() != 0
-                && is_udp(other) == is_udp(listener)
-        });
-        if let Some(other) = clash {
-            problems.add(
-                &format!("listener.{}.bind", listener.name),
-                format!("{} is taken by listener {}", listener.bind, other.name),
-            );
-        }
-    }
 }
 
 fn check_buffer(raw: &RawBuffer, problems: &mut Problems) {
