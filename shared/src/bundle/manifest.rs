@@ -392,7 +392,7 @@ mod tests {
             reason: SealReason::Age,
             records: 7,
             first_sequence: Sequence(11),
-            last_sequence: Sequence(20),
+            last_sequence: Sequence(22),
             records_bytes: 900,
             oldest: Some(Nanos(10)),
             newest: Some(Nanos(20)),
@@ -442,7 +442,7 @@ mod tests {
             ("records 7", "records 8"),
             ("records 7", "records 07"),
             ("first-sequence 11", "first-sequence 12"),
-            ("last-sequence 20", "last-sequence 18446744073709551615"),
+            ("last-sequence 22", "last-sequence 18446744073709551615"),
             ("records-bytes 900", "records-bytes 299"),
             ("stream falco 3", "stream falco 4"),
             ("stream falco 3 100\n", ""),
@@ -450,12 +450,27 @@ mod tests {
             ("oldest-received 10", "oldest-received 21"),
             ("oldest-received 10", "oldest-received -"),
             ("3 1 1 14 16", "3 1 1 9 11"),
-            ("3 1 1 14 16", "3 1 1 19 21"),
+            ("3 1 1 14 16", "3 1 1 21 23"),
             ("3 1 1 14 16", "2 1 1 14 16"),
             ("loss udp-receive-queue udp 12 1 2", "loss udp-receive-queue udp 12 3 2"),
             ("loss udp-receive-queue udp 12", "loss udp-receive-queue udp 0"),
             ("loss udp-receive-queue udp", "loss sloth udp"),
             ("loss udp-receive-queue udp 12 1 2", "loss udp-receive-queue udp 3 1 2 11 13"),
+            ("suppressed leases kube-audit 2", "suppressed leases kube-audit 3"),
+            ("suppressed leases kube-audit 2 1600\n", ""),
+            ("suppressed leases", "suppressed Leases"),
+            (
+                "suppressed leases kube-audit 2 1600\n",
+                "suppressed b falco 1 1\nsuppressed a falco 1 1\n",
+            ),
+            (
+                "suppressed leases kube-audit 2 1600\n",
+                "suppressed a falco 1 1\nsuppressed a falco 1 1\n",
+            ),
+            (
+                "suppressed leases kube-audit 2 1600\n",
+                "suppressed a falco 2 1\nsuppressed b falco 0 0\n",
+            ),
             ("reason age", "reason boredom"),
             ("agent penstock-high/0.1.0", "agent penstock high"),
             ("lane routine\n", "lane routine\nlane routine\n"),
@@ -474,7 +489,17 @@ mod tests {
         empty.last_sequence = Sequence(10);
         (empty.oldest, empty.newest) = (None, None);
         empty.streams.clear();
+        empty.suppressed.clear();
         empty.losses.truncate(1);
         assert_eq!(Manifest::parse(empty.encode().as_bytes()).unwrap(), empty);
+    }
+
+    #[test]
+    fn a_bundle_of_which_all_was_suppressed_has_its_times() {
+        let mut all = manifest();
+        (all.records, all.records_bytes, all.last_sequence) = (0, 80, Sequence(12));
+        all.streams.clear();
+        all.losses.clear();
+        assert_eq!(Manifest::parse(all.encode().as_bytes()).unwrap(), all);
     }
 }
