@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use shared::clock::Nanos;
+use shared::config::Span;
 
 use crate::config::DEFAULT_PATH;
 
@@ -47,6 +49,24 @@ pub enum Verb {
     Run,
     /// Show what came in, where it went, and sums that add up.
     Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Account for a period: generated = arrived + suppressed + lost + missing.
+    Account {
+        /// The last so long, as 24h or 7days.
+        #[arg(long, value_name = "SPAN", default_value = "24h", conflicts_with_all = ["from", "to"])]
+        last: Span,
+        /// Received from this time on, as 2026-11-23T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Option<Nanos>,
+        /// Received before this time; now, where it is left out.
+        #[arg(long, value_name = "TIME")]
+        to: Option<Nanos>,
+        /// Only of this high side.
+        #[arg(long)]
+        origin: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -28,6 +28,17 @@ pub fn render(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
         out.extend_from_slice(b",\"tls-subject\":");
         json(out, &subject);
     }
+    if let Some(tag) = record.tag.map(Token::decode) {
+        out.extend_from_slice(b",\"tag\":");
+        json(out, &tag);
+    }
+    if record.recovered {
+        out.extend_from_slice(b",\"recovered\":true");
+    }
+    if let Some(note) = record.redacted.map(Token::decode) {
+        out.extend_from_slice(b",\"redacted\":");
+        json(out, &note);
+    }
     if let Some(cut_from) = record.cut_from {
         let _ = write!(out, ",\"cut-from\":{cut_from}");
     }

@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+pub mod account;
 pub mod admit;
 pub mod agent;
 pub mod bell;

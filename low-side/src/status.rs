@@ -66,10 +66,13 @@ impl Status {
         let sums = ledger.sums()?;
         let bundles = sums.received == sums.admitted + sums.duplicate + sums.quarantined;
         let records = sums.sinks.iter().all(|sink| sink.delivered + sink.pending == sums.records);
+        // A ledger from before this was counted holds bundles without counts by stream.
+        let by_rule: u64 = sums.suppressed_by.iter().map(|rule| rule.records).sum();
+        let suppressed = by_rule == sums.suppressed;
         let last = ledger.last_heard()?.into_iter().map(|(_, time)| time).max();
         Ok(Self {
             time: now.to_string(),
-            adds_up: bundles && records,
+            adds_up: bundles && records && suppressed,
             last_bundle_age_secs: last.map(|last| now.since(last).as_secs()),
             quarantine_codes: ledger.quarantine_codes()?.into_iter().collect(),
             gaps: ledger.gaps()?,
@@ -134,6 +137,23 @@ impl Status {
             "gauge",
             "Records a sink has yet to take.",
             &pending.collect::<Vec<_>>(),
+        );
+        let rules = sums.suppressed_by.iter().map(|sum| {
+            let labels = format!("{{rule=\"{}\",stream=\"{}\"}}", sum.rule, sum.stream);
+            (labels, sum.records)
+        });
+        metric(
+            "records_suppressed_total",
+            "counter",
+            "Records that rules suppressed on the high side.",
+            &rules.collect::<Vec<_>>(),
+        );
+        let streams = sums.streams.iter().map(|sum| label("stream", &sum.stream, sum.records));
+        metric(
+            "records_by_stream_total",
+            "counter",
+            "Records in admitted bundles, by stream.",
+            &streams.collect::<Vec<_>>(),
         );
         let lost = sums.losses.iter().map(|loss| label("reason", &loss.reason, loss.records));
         metric(

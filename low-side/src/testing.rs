@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
+use shared::bundle::{
+    BundleDigest, Limits, Manifest, SealReason, StreamCount, SuppressedCount, seal,
+};
 use shared::clock::{FakeClock, Nanos};
 use shared::keys::{
     IDENTITY_FILE, Identities, Recipients, SigningKey, Trust, Validity, generate_identity,
     generate_signing_key,
 };
-use shared::record::{Epoch, Lane, OriginId, Sequence, SourceTag, Stream, encode};
+use shared::record::{Epoch, Lane, OriginId, Sequence, SourceTag, Stream, Suppressed, encode};
 
 use crate::config::{AdmissionConfig, GapPolicy};
 use crate::folders::Folders;
@@ -97,6 +99,16 @@ impl Site {
     }
 
     pub(crate) fn seal_raw(&self, chain: &mut Chain, messages: &[Vec<u8>]) -> PathBuf {
+        self.seal_with(chain, messages, 0)
+    }
+
+    /// As [`Site::seal_raw`], followed by so many records that rule `noise` suppressed.
+    pub(crate) fn seal_with(
+        &self,
+        chain: &mut Chain,
+        messages: &[Vec<u8>],
+        suppressed: u64,
+    ) -> PathBuf {
         let source = SourceTag::new("syslog", "10.0.0.1:99", None);
         let first = chain.sequence + 1;
         let mut records = Vec::new();
@@ -113,13 +125,20 @@ impl Site {
                 raw,
             );
         }
+        for _ in 0..suppressed {
+            chain.sequence += 1;
+            let received = START.plus(std::time::Duration::from_nanos(chain.sequence));
+            let (sequence, stream) = (Sequence(chain.sequence), Stream::KubeAudit);
+            let gone = Suppressed { sequence, received, stream, length: 10, rule: "noise" };
+            gone.encode(&mut records);
+        }
         chain.number += 1;
         let before = chain.head;
         chain.head = BundleDigest::of(&records);
         let bytes = messages.iter().map(|raw| raw.len() as u64).sum();
         let count = messages.len() as u64;
         let time = |sequence: u64| {
-            (count > 0).then(|| START.plus(std::time::Duration::from_nanos(sequence)))
+            (count + suppressed > 0).then(|| START.plus(std::time::Duration::from_nanos(sequence)))
         };
         let streams = match count {
             0 => Vec::new(),
@@ -143,7 +162,15 @@ impl Site {
             chain_before: before,
             chain_head: chain.head,
             streams,
-            suppressed: Vec::new(),
+            suppressed: match suppressed {
+                0 => Vec::new(),
+                records => vec![SuppressedCount {
+                    rule: "noise".to_owned(),
+                    stream: Stream::KubeAudit,
+                    records,
+                    bytes: 10 * records,
+                }],
+            },
             losses: Vec::new(),
         };
         let path = self

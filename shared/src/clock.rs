@@ -37,6 +37,22 @@ impl std::fmt::Display for Nanos {
     }
 }
 
+/// RFC 3339, with any offset from UTC.
+impl std::str::FromStr for Nanos {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        let time: jiff::Timestamp = text.parse().map_err(|_| TimeError(text.to_owned()))?;
+        let nanos = i64::try_from(time.as_nanosecond()).map_err(|_| TimeError(text.to_owned()))?;
+        Ok(Self(nanos))
+    }
+}
+
+/// A text that is no time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no time: write it as 2026-11-23T21:10:19Z or with an offset, as ...19+01:00")]
+pub struct TimeError(String);
+
 /// A source of UTC time.
 pub trait Clock: Send + Sync {
     /// The time now.

@@ -94,12 +94,19 @@ impl fmt::Display for Span {
     }
 }
 
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Span)
+            .map_err(|_| format!("a duration is written like \"5m\", not {text:?}"))
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map(Span).map_err(|_| {
-            serde::de::Error::custom(format!("a duration is written like \"5m\", not {text:?}"))
-        })
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -135,6 +135,14 @@ fn manifest_json(manifest: &Manifest) -> Value {
     let streams = manifest.streams.iter().map(
         |count| json!({"stream": count.stream, "records": count.records, "bytes": count.bytes}),
     );
+    let suppressed = manifest.suppressed.iter().map(|count| {
+        json!({
+            "rule": count.rule,
+            "stream": count.stream,
+            "records": count.records,
+            "bytes": count.bytes,
+        })
+    });
     let losses = manifest.losses.iter().map(|loss| {
         json!({
             "reason": loss.reason.as_str(),
@@ -158,6 +166,7 @@ fn manifest_json(manifest: &Manifest) -> Value {
         "chain-before": manifest.chain_before.to_string(),
         "chain-head": manifest.chain_head.to_string(),
         "streams": streams.collect::<Vec<_>>(),
+        "suppressed": suppressed.collect::<Vec<_>>(),
         "losses": losses.collect::<Vec<_>>(),
     })
 }

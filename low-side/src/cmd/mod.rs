@@ -8,6 +8,7 @@ macro_rules! tell {
     }};
 }
 
+mod account;
 mod bundles;
 mod import;
 mod init;
@@ -119,6 +120,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             Ok(agent::run(&config)?)
         }
         Verb::Status { json } => status::status(&load()?, *json),
+        Verb::Account { last, from, to, origin, json } => {
+            account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
+        }
         Verb::Import { paths, json } => import::import(&load()?, paths, *json),
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),

@@ -47,6 +47,16 @@ fn text(status: &Status, config: &Config) -> String {
         let _ = writeln!(out, "             quarantined: {count} {code}");
     }
     let _ = writeln!(out, "records      {} admitted", sums.records);
+    for sum in &sums.streams {
+        let _ = writeln!(out, "             {} of {}", sum.records, sum.stream);
+    }
+    for sum in &sums.suppressed_by {
+        let _ = writeln!(
+            out,
+            "             {} of {} suppressed by rule {}",
+            sum.records, sum.stream, sum.rule
+        );
+    }
     for loss in &sums.losses {
         let _ = writeln!(out, "             {} declared lost: {}", loss.records, loss.reason);
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::{OptionalExtension, Transaction, params};
-use shared::bundle::{BundleDigest, Loss, VerifiedBundle};
+use shared::bundle::{BundleDigest, Loss, StreamCount, SuppressedCount, VerifiedBundle};
 use shared::clock::Nanos;
 use shared::record::Epoch;
 
@@ -21,6 +21,12 @@ pub struct BundleFacts {
     pub candidate: Candidate,
     /// The number of records in it.
     pub records: u64,
+    /// What it holds of each stream.
+    pub streams: Vec<StreamCount>,
+    /// What rules suppressed on the high side.
+    pub suppressed: Vec<SuppressedCount>,
+    /// When its oldest record was received, and its newest.
+    pub received: Option<(Nanos, Nanos)>,
     /// How many of its sequence numbers were lost on the high side.
     pub lost_in_range: u64,
     /// What the high side declared lost.
@@ -56,6 +62,9 @@ impl BundleFacts {
                 last_sequence: manifest.last_sequence.0,
             },
             records: manifest.records,
+            streams: manifest.streams.clone(),
+            suppressed: manifest.suppressed.clone(),
+            received: manifest.oldest.zip(manifest.newest),
             lost_in_range: manifest.lost_in_range(),
             losses: manifest.losses.clone(),
             chain_before: manifest.chain_before,
@@ -353,8 +362,9 @@ fn insert(
     let BundleFacts { candidate, .. } = facts;
     tx.prepare_cached(
         "INSERT INTO bundle (chain, number, digest, previous, first_sequence, last_sequence, records,
-             lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes,
+             oldest_ns, newest_ns)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?
     .execute(params![
         chain,
@@ -372,17 +382,32 @@ fn insert(
         facts.signer,
         facts.store_name(),
         int(facts.file_bytes),
+        facts.received.map(|(oldest, _)| oldest.0),
+        facts.received.map(|(_, newest)| newest.0),
     ])?;
+    let kept = facts.streams.iter().map(|count| (count.stream, "", count.records, count.bytes));
+    let suppressed = facts
+        .suppressed
+        .iter()
+        .map(|count| (count.stream, count.rule.as_str(), count.records, count.bytes));
+    for (stream, rule, records, bytes) in kept.chain(suppressed) {
+        let mut tally = tx.prepare_cached("INSERT INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let number = int(candidate.number);
+        tally.execute(params![chain, number, stream.as_str(), rule, int(records), int(bytes)])?;
+    }
+    let suppressed = facts.suppressed.iter().fold(0, |sum: u64, c| sum.saturating_add(c.records));
     tx.prepare_cached(
         "UPDATE chain SET bundles = bundles + 1, records = records + ?2, lost_in_range = lost_in_range + ?3,
-             last_sequence = max(last_sequence, ?4), last_ns = ?5 WHERE id = ?1",
+             last_sequence = max(last_sequence, ?4), last_ns = ?5, suppressed = suppressed + ?6
+         WHERE id = ?1",
     )?
     .execute(params![
         chain,
         int(facts.records),
         int(facts.lost_in_range),
         int(candidate.last_sequence),
-        now.0
+        now.0,
+        int(suppressed)
     ])?;
     Ok(())
 }

@@ -11,6 +11,7 @@
 mod admission;
 mod alarms;
 mod delivery;
+mod periods;
 mod recover;
 mod schema;
 mod sums;
@@ -27,8 +28,9 @@ use shared::record::{Epoch, Lane, OriginId};
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
 pub use delivery::{ChainState, Delivery, FilePosition, SinkId};
+pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
-pub use sums::{ChainSum, LossSum, SinkSum, Sums};
+pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.
 pub const FILE_NAME: &str = "ledger.db";

@@ -118,6 +118,23 @@ CREATE INDEX alarm_open ON alarm (code, subject) WHERE acknowledged_ns IS NULL;
 -- The highest number that a rotated file was given: an archiver may have moved the file away.
 ALTER TABLE sink_file ADD COLUMN last_rotated INTEGER NOT NULL DEFAULT 0;
 UPDATE sink_file SET last_rotated = coalesce(rotating_to, 0);
+", "
+-- When the records of a bundle were received, and how many of its numbers rules suppressed.
+ALTER TABLE bundle ADD COLUMN oldest_ns INTEGER;
+ALTER TABLE bundle ADD COLUMN newest_ns INTEGER;
+ALTER TABLE chain ADD COLUMN suppressed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX bundle_by_time ON bundle (newest_ns, oldest_ns);
+
+-- What each bundle holds of each stream, and what each rule suppressed (an empty rule: nothing did).
+CREATE TABLE tally (
+    chain   INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    stream  TEXT NOT NULL,
+    rule    TEXT NOT NULL,
+    records INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    PRIMARY KEY (chain, number, stream, rule)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the tables up to date.

@@ -22,6 +22,12 @@ pub struct Sums {
     pub held: u64,
     /// Records in the admitted bundles.
     pub records: u64,
+    /// Sequence numbers of records that rules suppressed on the high side.
+    pub suppressed: u64,
+    /// The same, by rule.
+    pub suppressed_by: Vec<RuleSum>,
+    /// Records in the admitted bundles, by stream.
+    pub streams: Vec<StreamSum>,
     /// Sequence numbers that the high side declared lost.
     pub lost_in_range: u64,
     /// What the high side declared lost.
@@ -50,6 +56,26 @@ pub struct ChainSum {
     pub missing: u64,
     /// When the last bundle was admitted, RFC 3339.
     pub last_admitted: String,
+}
+
+/// What one rule suppressed of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleSum {
+    /// The rule.
+    pub rule: String,
+    /// The stream.
+    pub stream: String,
+    /// How many records.
+    pub records: u64,
+}
+
+/// The records of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamSum {
+    /// The stream.
+    pub stream: String,
+    /// How many records.
+    pub records: u64,
 }
 
 /// One reason of loss.
@@ -114,15 +140,31 @@ impl Ledger {
             .prepare_cached("SELECT reason, sum(count) FROM loss GROUP BY reason ORDER BY reason")?
             .query_map([], |row| Ok(LossSum { reason: row.get(0)?, records: uint(row.get(1)?) }))?
             .collect::<Result<_, _>>()?;
+        let tallies: Vec<RuleSum> = tx
+            .prepare_cached(
+                "SELECT rule, stream, sum(records) FROM tally GROUP BY rule, stream ORDER BY rule, stream",
+            )?
+            .query_map([], |row| {
+                Ok(RuleSum { rule: row.get(0)?, stream: row.get(1)?, records: uint(row.get(2)?) })
+            })?
+            .collect::<Result<_, _>>()?;
+        let (kept, suppressed_by): (Vec<RuleSum>, Vec<RuleSum>) =
+            tallies.into_iter().partition(|sum| sum.rule.is_empty());
+        let streams = kept
+            .into_iter()
+            .map(|RuleSum { stream, records, .. }| StreamSum { stream, records })
+            .collect();
         let held: i64 = tx
             .prepare_cached(
                 "SELECT coalesce(sum((SELECT count(*) FROM bundle b WHERE b.chain = h.chain AND b.number > h.first)), 0)
                  FROM (SELECT chain, min(first) AS first FROM gap WHERE passed_ns IS NULL GROUP BY chain) h",
             )?
             .query_row([], |row| row.get(0))?;
-        let (in_range, last): (i64, Option<i64>) = tx
-            .prepare_cached("SELECT coalesce(sum(lost_in_range), 0), max(last_ns) FROM chain")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (in_range, suppressed, last): (i64, i64, Option<i64>) = tx
+            .prepare_cached(
+                "SELECT coalesce(sum(lost_in_range), 0), coalesce(sum(suppressed), 0), max(last_ns) FROM chain",
+            )?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(Sums {
             received: counter("received")?,
             admitted: counter("admitted")?,
@@ -130,6 +172,9 @@ impl Ledger {
             quarantined: counter("quarantined")?,
             held: uint(held),
             records,
+            suppressed: uint(suppressed),
+            suppressed_by,
+            streams,
             lost_in_range: uint(in_range),
             losses,
             last_admitted: last.map(|ns| Nanos(ns).to_string()),

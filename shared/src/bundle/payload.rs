@@ -128,29 +128,55 @@ impl RecordReader {
     /// # Errors
     /// After an error the reader is of no more use.
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>, Refusal> {
-        // FORMAT.md 8.10
-        let raw_max = self.limits.record_bytes_max;
-        // Parsed twice: the borrow checker can't see that an early return would end the first
-        // borrow, and a head line is cheap beside what is done with its record.
-        loop {
-            match record::parse_entry(self.plain.buffered(), raw_max) {
-                Ok((Entry::Suppressed(suppressed), length)) => {
-                    self.seen.note_suppressed(&suppressed, &self.manifest)?;
-                    self.plain.start += length;
-                }
-                Err(RecordError::Incomplete) => {
-                    if self.plain.fill()? == 0 {
-                        return self.finish().map(|()| None);
-                    }
-                }
-                Ok((Entry::Record(_), _)) | Err(_) => break,
+        while self.is_entry_ready()? {
+            if self.plain.buffered().starts_with(b"s ") {
+                self.next_entry()?;
+                continue;
             }
+            return Ok(match self.next_entry()? {
+                Some(Entry::Record(record)) => Some(record),
+                Some(Entry::Suppressed(_)) | None => None,
+            });
+        }
+        Ok(None)
+    }
+
+    /// What stands for the next sequence number; `None` after the last one, when everything added up.
+    ///
+    /// # Errors
+    /// After an error the reader is of no more use.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, Refusal> {
+        if !self.is_entry_ready()? {
+            return Ok(None);
         }
         let start = self.plain.start;
-        let (record, length) = record::parse(&self.plain.buffer[start..self.plain.end], raw_max)?;
+        let raw_max = self.limits.record_bytes_max;
+        let window = &self.plain.buffer[start..self.plain.end];
+        let (entry, length) = record::parse_entry(window, raw_max)?;
         self.plain.start += length;
-        self.seen.note(&record, &self.manifest)?;
-        Ok(Some(record))
+        match &entry {
+            Entry::Record(record) => self.seen.note(record, &self.manifest)?,
+            Entry::Suppressed(gone) => self.seen.note_suppressed(gone, &self.manifest)?,
+        }
+        Ok(Some(entry))
+    }
+
+    /// Reads until a whole entry is at hand; `false` at the end, when everything added up.
+    fn is_entry_ready(&mut self) -> Result<bool, Refusal> {
+        // FORMAT.md 8.10. What is ready is parsed again when it is taken: the borrow checker can't
+        // see that an early return would end the first borrow, and a head line is cheap beside
+        // what is done with its record.
+        loop {
+            match record::parse_entry(self.plain.buffered(), self.limits.record_bytes_max) {
+                Ok(_) => return Ok(true),
+                Err(RecordError::Incomplete) => {
+                    if self.plain.fill()? == 0 {
+                        return self.finish().map(|()| false);
+                    }
+                }
+                Err(err) => return Err(err.into()),
+            }
+        }
     }
 
     /// Reads all records that are left, each of them once, and forgets them.
