@@ -62,6 +62,21 @@ pub struct Rec {
     pub raw: Vec<u8>,
 }
 
+/// What is left of a record that a rule suppressed.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// Its number.
+    pub sequence: u64,
+    /// Its time of reception.
+    pub received: u64,
+    /// Its stream's name.
+    pub stream: &'static str,
+    /// How many bytes it had.
+    pub length: u64,
+    /// The rule's name.
+    pub rule: &'static str,
+}
+
 /// One member of the archive: its block and its content, without padding.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -164,6 +179,8 @@ pub struct Recipe {
     pub span: u64,
     /// The records.
     pub records: Vec<Rec>,
+    /// What rules suppressed, in order.
+    pub suppressed: Vec<Gone>,
     /// The manifest's loss lines.
     pub losses: Vec<String>,
     /// Who signs.
@@ -227,6 +244,7 @@ impl Recipe {
                 record(12, "other", "udp 10.0.0.8:514", b"<13>hello"),
                 record(13, "other", "udp 10.0.0.8:514", b"bytes: \x00\x0a\xff"),
             ],
+            suppressed: Vec::new(),
             losses: Vec::new(),
             signer_name: fingerprint(&signer),
             signer,
@@ -271,13 +289,24 @@ impl Recipe {
     /// The encoded records as they will be in the bundle.
     pub fn records_section(&self) -> Vec<u8> {
         let mut out = Vec::new();
+        let mut gone = self.suppressed.iter().peekable();
+        let mut push_gone = |out: &mut Vec<u8>, before: u64| {
+            while let Some(Gone { sequence, received, stream, length, rule }) =
+                gone.next_if(|gone| gone.sequence < before)
+            {
+                let line = format!("s {sequence} {received} {stream} {length} {rule}\n");
+                out.extend_from_slice(line.as_bytes());
+            }
+        };
         for Rec { sequence, received, stream, tail, raw } in &self.records {
+            push_gone(&mut out, *sequence);
             let length = raw.len();
             let head = format!("r {sequence} {received} {stream} {length} {tail}\n");
             out.extend_from_slice(head.as_bytes());
             out.extend_from_slice(raw);
             out.push(b'\n');
         }
+        push_gone(&mut out, u64::MAX);
         self.apply(Layer::Records, out)
     }
 
@@ -308,6 +337,7 @@ impl Recipe {
 
     fn manifest(&self, records_bytes: usize) -> Vec<u8> {
         let times = self.records.iter().map(|record| record.received);
+        let times = times.chain(self.suppressed.iter().map(|gone| gone.received));
         let time = |time: Option<u64>| time.map_or("-".to_owned(), |time| time.to_string());
         let mut text = format!(
             "penstock-manifest 1\norigin {}\nepoch {}\nlane {}\nnumber {}\nprevious {}\n\
@@ -335,6 +365,14 @@ impl Recipe {
             if count > 0 {
                 let _ = writeln!(text, "stream {stream} {count} {bytes}");
             }
+        }
+        let mut sums = std::collections::BTreeMap::new();
+        for Gone { stream, length, rule, .. } in &self.suppressed {
+            let (count, bytes) = sums.entry((rule, stream)).or_insert((0, 0));
+            (*count, *bytes) = (*count + 1, *bytes + length);
+        }
+        for ((rule, stream), (count, bytes)) in sums {
+            let _ = writeln!(text, "suppressed {rule} {stream} {count} {bytes}");
         }
         for loss in &self.losses {
             let _ = writeln!(text, "loss {loss}");

@@ -83,23 +83,8 @@ pub fn open(edits: &[Edit]) {
     let mut again = verified.manifest().encode().into_bytes();
     let digest = verified.digest();
     let mut reader = bundle::reopen(&file, &digest, &SITE.identities, &LIMITS).unwrap();
-    while let Some(record) = reader.next_record().unwrap() {
-        let subject = record.tls_subject.map(Token::decode);
-        let source = SourceTag::new(
-            &record.listener.decode(),
-            &record.peer.decode(),
-            subject.as_deref(),
-        );
-        let (sequence, received) = (record.sequence, record.received);
-        record::encode(
-            &mut again,
-            sequence,
-            received,
-            record.stream,
-            &source,
-            record.cut_from,
-            record.raw,
-        );
+    while let Some(entry) = reader.next_entry().unwrap() {
+        entry.encode(&mut again);
     }
     // Edits of the frame may compress other bytes than were captured; they are then parsed all the same.
     if edits

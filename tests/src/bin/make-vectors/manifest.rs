@@ -37,6 +37,7 @@ pub(crate) fn add(cases: &mut Cases) {
     }
     replaced(cases);
     losses(cases);
+    suppressed(cases);
 
     let recipe = cases.base().edit(layer, |text| String::from_utf8_lossy(&text).replace('\n', "\r\n").into_bytes());
     cases.add("manifest-crlf", MALFORMED, "5", "Lines end with CR LF.", recipe);
@@ -158,4 +159,27 @@ fn losses(cases: &mut Cases) {
         format!("{}loss {}{}\n", &before[..at], loss.trim_end_matches('\n').to_owned() + "\n", &before[at..]).into_bytes()
     });
     cases.add("loss-before-the-streams", MALFORMED, "5", "The losses come before the streams.", recipe);
+}
+
+/// The manifest says: health-checks kube-audit 1, leases kube-audit 2, leases other 1.
+fn suppressed(cases: &mut Cases) {
+    const FIRST: &str = "suppressed health-checks kube-audit 1 912\n";
+    const LAST: &str = "suppressed leases other 1 914\n";
+    for (name, comment, from, to) in [
+        ("suppressed-order", "The rules are not in order.", FIRST, "suppressed z kube-audit 1 912\n"),
+        ("suppressed-twice", "A rule and stream are counted in two lines.", LAST, "suppressed leases kube-audit 1 914\n"),
+        ("suppressed-none", "A count is zero.", FIRST, "suppressed a other 0 0\nsuppressed health-checks kube-audit 1 912\n"),
+        ("suppressed-too-many", "More are counted than there are numbers.", LAST, "suppressed leases other 2 914\n"),
+        ("suppressed-too-few", "Fewer are counted than there are numbers.", LAST, ""),
+        ("suppressed-overflow", "The counts add up to more than 2^64.", LAST, "suppressed leases other 18446744073709551615 914\n"),
+        ("suppressed-stream-unknown", "There is no such stream.", LAST, "suppressed leases others 1 914\n"),
+        ("suppressed-name-malformed", "A rule's name begins with a hyphen.", FIRST, "suppressed -a kube-audit 1 912\n"),
+        ("suppressed-leading-zero", "A number has a leading zero.", LAST, "suppressed leases other 01 914\n"),
+        ("suppressed-behind-losses", "The suppressed come after the losses.", "suppressed health-checks kube-audit 1 912\n", "loss udp-receive-queue udp 1 1 2\nsuppressed health-checks kube-audit 1 912\n"),
+    ] {
+        let recipe = super::valid::suppressed(cases.base()).replace(Layer::Manifest, from, to);
+        cases.add(name, MALFORMED, "5", comment, recipe);
+    }
+    let other = super::valid::suppressed(cases.base()).replace(Layer::Manifest, LAST, "suppressed leases portainer-auth 1 914\n");
+    cases.add("suppressed-counted-elsewhere", MISMATCH, "6", "A suppressed record is counted under another stream.", other);
 }

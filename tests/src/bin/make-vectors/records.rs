@@ -10,6 +10,42 @@ const MISMATCH: &str = "manifest-mismatch";
 pub(crate) fn add(cases: &mut Cases) {
     heads(cases);
     sums(cases);
+    suppressed(cases);
+}
+
+/// The line of number 14 is `s 14 1795468000000000014 other 914 leases`.
+fn suppressed(cases: &mut Cases) {
+    const LINE: &str = "s 14 1795468000000000014 other 914 leases\n";
+    for (name, expect, comment, to) in [
+        ("suppressed-rule-upper-case", MALFORMED, "A rule's name has a capital.", "s 14 1795468000000000014 other 914 Leases\n"),
+        ("suppressed-rule-missing", MALFORMED, "The rule is missing.", "s 14 1795468000000000014 other 914\n"),
+        ("suppressed-extra-word", MALFORMED, "Another word follows the rule.", "s 14 1795468000000000014 other 914 leases x\n"),
+        ("suppressed-sequence-zero", MALFORMED, "Numbers begin with 1.", "s 0 1795468000000000014 other 914 leases\n"),
+        ("suppressed-with-bytes", MALFORMED, "Bytes follow, as if it had been kept.", "s 14 1795468000000000014 other 2 leases\nhi\n"),
+        ("suppressed-other-rule", MISMATCH, "It names a rule that was not counted.", "s 14 1795468000000000014 other 914 lease\n"),
+        ("suppressed-other-stream", MISMATCH, "It is of another stream than was counted.", "s 14 1795468000000000014 falco 914 leases\n"),
+        ("suppressed-other-length", MISMATCH, "It had another length than was counted.", "s 14 1795468000000000014 other 915 leases\n"),
+        ("suppressed-other-number", MISMATCH, "Its number is not the next.", "s 15 1795468000000000014 other 914 leases\n"),
+        ("suppressed-too-new", MISMATCH, "It is newer than the newest.", "s 14 1795468000000000019 other 914 leases\n"),
+        ("suppressed-turned-record", MISMATCH, "A record stands where one was suppressed.", "r 14 1795468000000000014 other 2 a b\nhi\n"),
+        ("suppressed-left-out", MISMATCH, "Its line is missing.", ""),
+    ] {
+        let recipe = super::valid::suppressed(cases.base()).replace(Layer::Records, LINE, to);
+        cases.add(name, expect, "6", comment, recipe);
+    }
+    for (name, comment, tail) in [
+        ("record-tag-before-tls", "The tag comes before the certificate.", "udp 10.0.0.8:514 tag=a tls=b"),
+        ("record-tag-empty", "The tag is empty.", "udp 10.0.0.8:514 tag="),
+        ("record-recovered-before-tag", "The order of fields is another.", "udp 10.0.0.8:514 recovered tag=a"),
+        ("record-recovered-value", "`recovered` has no value.", "udp 10.0.0.8:514 recovered=1"),
+        ("record-redacted-before-cut", "The order of fields is another.", "udp 10.0.0.8:514 redacted=a cut=10"),
+        ("record-redacted-empty", "The note is empty.", "udp 10.0.0.8:514 redacted="),
+        ("record-redacted-twice", "There are two notes.", "udp 10.0.0.8:514 redacted=a redacted=b"),
+    ] {
+        let mut recipe = cases.base();
+        recipe.records[1].tail = tail;
+        cases.add(name, MALFORMED, "6", comment, recipe);
+    }
 }
 
 /// The base's second record is `r 12 1795468000000000012 other 9 udp 10.0.0.8:514`.

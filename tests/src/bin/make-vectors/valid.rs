@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use shared::keys::PublicKey;
-use tests::forge::{Layer, Rec, Recipe, hex, raw_frame};
+use tests::forge::{Gone, Layer, Rec, Recipe, hex, raw_frame};
 
 use super::Cases;
 
@@ -38,6 +38,21 @@ pub(crate) fn add(cases: &mut Cases) {
     (lost.records, lost.losses) = (Vec::new(), vec!["buffer-damaged - 3 5 5 11 13".to_owned()]);
     cases.add("valid-all-lost", "ok", "5", "Every record was damaged in the buffer.", lost);
 
+    cases.add("valid-suppressed", "ok", "6", "Suppressed records before, between and behind the others, of two rules.", suppressed(cases.base()));
+
+    let mut all = suppressed(cases.base());
+    all.records.clear();
+    all.losses.clear();
+    all.suppressed.retain(|gone| gone.sequence < 13);
+    (all.first, all.span) = (11, 2);
+    cases.add("valid-all-suppressed", "ok", "5", "No record is left: each has its line and its time.", all);
+
+    let mut noted = cases.base();
+    noted.records[0].tail = "relay 10.0.0.7:1 tls=x tag=kube.audit recovered cut=99 redacted=secret-keys:/a%20b";
+    noted.records[1].tail = "portainer-api portainer.example recovered";
+    noted.records[2].tail = "relay 10.0.0.7:1 tag=-";
+    cases.add("valid-notes", "ok", "6", "A tag, what was asked for, and what was redacted.", noted);
+
     let mut odd = cases.base();
     odd.records[0].raw.clear();
     odd.records[1].raw = b"r 13 1 other 0 a b\n\n".to_vec();
@@ -67,6 +82,23 @@ pub(crate) fn add(cases: &mut Cases) {
     let mut raw = cases.base();
     raw.compress = |plain| raw_frame(&[&[0xC0, 13 << 3][..], &(plain.len() as u64).to_le_bytes()].concat(), plain);
     cases.add("valid-window-8-mib", "ok", "5", "The largest window, raw blocks, and a content size of eight bytes.", raw);
+}
+
+/// 11, 12, 14 and 18 suppressed; 13, 15 and 17 kept; 16 lost.
+pub(crate) fn suppressed(mut recipe: Recipe) -> Recipe {
+    let gone = |sequence, stream, rule| Gone { sequence, received: 1_795_468_000_000_000_000 + sequence, stream, length: 900 + sequence, rule };
+    recipe.suppressed = vec![
+        gone(11, "kube-audit", "leases"),
+        gone(12, "kube-audit", "health-checks"),
+        gone(14, "other", "leases"),
+        gone(18, "kube-audit", "leases"),
+    ];
+    for (record, sequence) in recipe.records.iter_mut().zip([13, 15, 17]) {
+        record.sequence = sequence;
+    }
+    recipe.losses = vec!["buffer-damaged - 1 1 1 16 16".to_owned()];
+    recipe.span = 8;
+    recipe
 }
 
 fn many(mut recipe: Recipe) -> Recipe {
