@@ -8,11 +8,13 @@ mod rfc3164;
 mod rfc5424;
 mod stream;
 mod timestamp;
+mod understand;
 mod view;
 
 pub use body::Body;
 pub use envelope::{Element, Envelope, Format, Parameter, Problem, envelope};
 pub use stream::recognise;
+pub use understand::understand;
 pub use view::{
     Access, Actor, Category, Classified, Event, Outcome, Privilege, PrivilegeSettings, Resource,
     Unclassified,

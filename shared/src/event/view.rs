@@ -186,7 +186,80 @@ pub struct Event<'a> {
     pub details: Vec<(&'static str, Cow<'a, str>)>,
 }
 
-impl Event<'_> {
+impl<'a> Event<'a> {
+    /// An event of which only the stream is known.
+    pub fn blank(stream: Stream) -> Self {
+        Self {
+            stream,
+            category: Classified::Not {
+                unclassified: match stream {
+                    Stream::Other => Unclassified::OtherStream,
+                    _ => Unclassified::UnknownShape,
+                },
+            },
+            privileged: None,
+            time: None,
+            kind: None,
+            action: Cow::Borrowed(""),
+            access: Access::Write,
+            actor: Actor::default(),
+            source_address: None,
+            resource: Resource::default(),
+            outcome: None,
+            request_id: None,
+            session_id: None,
+            severity: None,
+            details: Vec::new(),
+        }
+    }
+
+    /// The same event, with strings of its own.
+    pub fn into_owned(self) -> Event<'static> {
+        Event {
+            stream: self.stream,
+            category: self.category,
+            privileged: self.privileged,
+            time: self.time,
+            kind: owned(self.kind),
+            action: Cow::Owned(self.action.into_owned()),
+            access: self.access,
+            actor: Actor {
+                id: owned(self.actor.id),
+                name: owned(self.actor.name),
+                method: owned(self.actor.method),
+                groups: self.actor.groups.into_iter().map(|g| Cow::Owned(g.into_owned())).collect(),
+                acting_as: owned(self.actor.acting_as),
+            },
+            source_address: owned(self.source_address),
+            resource: Resource {
+                kind: owned(self.resource.kind),
+                part: owned(self.resource.part),
+                id: owned(self.resource.id),
+                name: owned(self.resource.name),
+                environment: owned(self.resource.environment),
+                stack: owned(self.resource.stack),
+                namespace: owned(self.resource.namespace),
+                group: owned(self.resource.group),
+            },
+            outcome: self.outcome,
+            request_id: owned(self.request_id),
+            session_id: owned(self.session_id),
+            severity: owned(self.severity),
+            details: self
+                .details
+                .into_iter()
+                .map(|(name, value)| (name, Cow::Owned(value.into_owned())))
+                .collect(),
+        }
+    }
+
+    /// Adds a detail, if there is one.
+    pub(super) fn detail_of(&mut self, name: &'static str, value: Option<Cow<'a, str>>) {
+        if let Some(value) = value {
+            self.details.push((name, value));
+        }
+    }
+
     /// Whether it may never be suppressed.
     pub fn is_guarded(&self) -> bool {
         self.privileged.is_some()
@@ -272,6 +345,10 @@ impl Default for PrivilegeSettings {
     fn default() -> Self {
         Self { break_glass_names: vec!["admin".to_owned()] }
     }
+}
+
+fn owned(text: Option<Cow<'_, str>>) -> Option<Cow<'static, str>> {
+    text.map(|text| Cow::Owned(text.into_owned()))
 }
 
 #[expect(clippy::ptr_arg, reason = "serde gives the field by reference")]
