@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use shared::record::Stream;
 
 use crate::config::DEFAULT_PATH;
 
@@ -80,6 +81,21 @@ pub enum Verb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what would happen to each line of a file: stream, category, lane, what would be redacted
+    /// or suppressed. Nothing is stored.
+    Try {
+        /// The file; - for standard input.
+        file: PathBuf,
+        /// Take every line for one of this stream.
+        #[arg(long)]
+        stream: Option<Stream>,
+        /// Print JSON, a line each.
+        #[arg(long)]
+        json: bool,
+        /// Print only the sums.
+        #[arg(long, conflicts_with = "json")]
+        summary: bool,
     },
     /// Mark what the operator must know as known.
     Acknowledge {

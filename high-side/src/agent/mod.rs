@@ -152,7 +152,7 @@ fn start_listeners(
 ) -> Result<Vec<RunningListener>, Failure> {
     let surroundings = Surroundings {
         intake: intake.clone(),
-        guard: Arc::new(Guard::default()),
+        guard: Arc::new(Guard::new(&config.guard).map_err(Failure::new)?),
         clock: Arc::clone(clock),
         memory: ReadMemory::new(READ_MEMORY_BYTES),
         shutdown,

@@ -21,6 +21,7 @@ mod export;
 mod init;
 mod seal;
 mod status;
+mod try_lines;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -141,6 +142,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Status { json } => status::status(&load()?, *json),
         Verb::Bundles { json } => bundles::bundles(&load()?, *json),
         Verb::CheckBuffer { json } => bundles::check_buffer(&load()?, *json),
+        Verb::Try { file, stream, json, summary } => {
+            let shown = try_lines::Shown { json: *json, summary: *summary };
+            try_lines::try_lines(&load()?, file, *stream, shown)
+        }
         Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

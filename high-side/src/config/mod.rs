@@ -1,5 +1,6 @@
 //! The configuration file: raw form, checked form, defaults.
 
+mod guard;
 mod listener;
 
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use shared::record::{Lane, OriginId};
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::guard::suppress::SuppressRule;
 use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
 
+pub use guard::GuardConfig;
+use guard::RawGuard;
 use listener::RawListener;
 
 /// Where the configuration is looked for without `--config`.
@@ -39,6 +43,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The sockets.
     pub listeners: Vec<ListenerSettings>,
+    /// What is privileged, what is noise, what must not leave.
+    pub guard: GuardConfig,
     /// The buffer's limits.
     pub buffer: RawBuffer,
     /// When to seal.
@@ -74,6 +80,10 @@ struct RawConfig {
     log: RawLog,
     #[serde(default)]
     listener: Vec<RawListener>,
+    #[serde(default)]
+    guard: RawGuard,
+    #[serde(default)]
+    suppress: Vec<SuppressRule>,
     #[serde(default)]
     buffer: RawBuffer,
     #[serde(default)]
@@ -232,6 +242,7 @@ impl Config {
             }
         };
         let listeners = listener::check_all(&raw.listener, &mut problems);
+        let guard = guard::check(raw.guard, raw.suppress, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -261,6 +272,7 @@ impl Config {
             log_level,
             log_format,
             listeners,
+            guard,
             buffer: raw.buffer,
             seal: raw.seal,
             outbox: Outbox {

@@ -1,0 +1,79 @@
+//! The sections `[guard]` and `[[suppress]]`: what is privileged, what is noise.
+
+use serde::Deserialize;
+use shared::config::Problems;
+use shared::event::PrivilegeSettings;
+
+use crate::guard::default_suppressions;
+use crate::guard::suppress::SuppressRule;
+
+/// The section `[guard]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct RawGuard {
+    default_suppressions: bool,
+    disable: Vec<String>,
+    break_glass: Vec<String>,
+}
+
+impl Default for RawGuard {
+    fn default() -> Self {
+        Self {
+            default_suppressions: true,
+            disable: Vec::new(),
+            break_glass: PrivilegeSettings::default().break_glass_names,
+        }
+    }
+}
+
+/// The export guard, checked.
+#[derive(Clone, Debug, Default)]
+pub struct GuardConfig {
+    /// Who is privileged here.
+    pub privileges: PrivilegeSettings,
+    /// What is noise: the site's own rules first, then those that are shipped.
+    pub suppress: Vec<SuppressRule>,
+}
+
+/// Checks the rules; each problem names its rule.
+pub(super) fn check(
+    raw: RawGuard,
+    suppress: Vec<SuppressRule>,
+    problems: &mut Problems,
+) -> GuardConfig {
+    let defaults = default_suppressions();
+    for name in &raw.disable {
+        problems.check(
+            defaults.iter().any(|rule| rule.name == *name),
+            "guard.disable",
+            &format!("no shipped rule is named {name:?}"),
+        );
+    }
+    let on = |rule: &SuppressRule| raw.default_suppressions && !raw.disable.contains(&rule.name);
+    for (at, rule) in suppress.iter().enumerate() {
+        let key = if rule.name.is_empty() {
+            format!("suppress.#{}", at + 1)
+        } else {
+            format!("suppress.{}", rule.name)
+        };
+        for problem in rule.problems() {
+            problems.add(&key, problem);
+        }
+        let taken = suppress[..at].iter().chain(&defaults).any(|other| other.name == rule.name);
+        problems.check(!taken, &key, "the name is taken by another rule");
+    }
+    let rules: Vec<SuppressRule> =
+        suppress.into_iter().chain(defaults.into_iter().filter(on)).collect();
+    problems.check(
+        rules.len() <= RULES_MAX,
+        "suppress",
+        &format!("has more than {RULES_MAX} rules: every record is held against them"),
+    );
+    GuardConfig {
+        privileges: PrivilegeSettings { break_glass_names: raw.break_glass },
+        suppress: rules,
+    }
+}
+
+/// The most rules: each is counted by stream in every manifest, and every record is held against them.
+const RULES_MAX: usize = 256;
