@@ -3,15 +3,22 @@
 //! The rendering is deterministic and its fields stand in one order: the file sink compares it,
 //! byte by byte, with what a killed process has left in the file.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
-use shared::event::envelope;
+use shared::event::{Body, PrivilegeSettings, envelope, understand};
+use shared::json::Tape;
 use shared::record::{Epoch, RecordId, RecordRef, Token};
 
 use crate::ledger::ChainName;
+
+thread_local! {
+    // Each sink has a thread of its own; the memory is used again for each record.
+    static TAPE: RefCell<Tape> = RefCell::default();
+}
 
 /// Appends the event of a record: one JSON object, without a line end.
 pub fn render(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
@@ -44,6 +51,11 @@ pub fn render(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
     }
     out.extend_from_slice(b",\"envelope\":");
     json(out, &envelope(record.raw, record.received));
+    out.extend_from_slice(b",\"event\":");
+    TAPE.with_borrow_mut(|tape| {
+        let body = Body::of(record.raw, tape);
+        json(out, &understand(&body, Some(record.stream), &PrivilegeSettings::default()));
+    });
     if let Ok(text) = std::str::from_utf8(record.raw) {
         out.extend_from_slice(b",\"raw\":");
         json(out, text);
@@ -134,6 +146,7 @@ mod tests {
         assert_eq!(event["raw"], "<34>1 2026-11-23T21:10:19Z host app - - - it's \"so\"\n");
         assert_eq!(event["cut-from"], 57);
         assert!(event["envelope"].is_object());
+        assert_eq!(event["event"]["unclassified"], "other-stream");
     }
 
     #[test]
