@@ -111,7 +111,8 @@ impl Crossing {
                 return false;
             }
             let low = self.pair.low.status();
-            low["records"] == records && pending(&low) == 0
+            let gone = low["suppressed"].as_u64().unwrap_or(0);
+            low["records"].as_u64().map(|kept| kept + gone) == Some(records) && pending(&low) == 0
         });
         records
     }
