@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::clock::Nanos;
 use crate::json::{Kind, Value};
 use crate::record::Stream;
 
@@ -284,16 +283,38 @@ const DETAILS: usize = 16;
 /// `2016-08-04T16:17:57.881781397+0000`
 const TIME_BYTES_MAX: usize = 40;
 
-/// Used by the tests of the table.
 #[cfg(test)]
-pub(super) fn fields_are_sorted() -> bool {
-    FIELDS.is_sorted_by_key(|(field, _)| *field)
-}
+mod tests {
+    use super::*;
 
-impl TextAlert<'_> {
-    /// The time, where it has a date and a zone.
-    #[cfg(test)]
-    pub(super) fn instant(&self) -> Option<Nanos> {
-        timestamp::instant(self.time)
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(FIELDS.is_sorted_by_key(|(field, _)| *field));
+    }
+
+    #[test]
+    fn text_alerts_are_taken_apart_and_what_is_none_is_not() {
+        let line = b"18:08:40.584075795: Notice A shell was spawned in a container with an attached \
+            terminal (user=root k8s.ns=default k8s.pod=db-1 container=3fc8 cmdline=bash -c ls image=<NA>)";
+        let event = text_alert(&text(line).unwrap(), Stream::Falco);
+        assert_eq!(event.actor.name.as_deref(), Some("root"));
+        assert_eq!(event.resource.namespace.as_deref(), Some("default"));
+        assert_eq!((event.detail("pod"), event.detail("container")), (Some("db-1"), Some("3fc8")));
+        assert_eq!((event.detail("command"), event.detail("image")), (Some("bash -c ls"), None));
+        assert_eq!(event.action, "container.shell");
+        assert_eq!((event.time, event.privileged), (None, None));
+        let line = b"2016-08-04T16:17:57.881781397+0000: critical An open was seen (command=cat)";
+        let event = text_alert(&text(line).unwrap(), Stream::Falco);
+        assert!(event.time.is_some());
+        assert_eq!(event.privileged, Some(Privilege::FalcoCritical));
+        for none in [
+            "2026-04-03T10:41:53+0000: Falco version: 0.43.0",
+            "2026-04-03T10:41:53+0000: Error opening something",
+            "16:31:56.746609046: Errors are many",
+            "I0101 12:00:00.000000 1 x.go:1] Notice this",
+            "",
+        ] {
+            assert!(text(none.as_bytes()).is_none(), "{none}");
+        }
     }
 }
