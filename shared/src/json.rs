@@ -306,6 +306,24 @@ impl<'t> Value<'t> {
         decode(&self.text[node.key_start as usize..node.key_end as usize], node.key_escaped)
     }
 
+    /// The bytes of its key as they are written, without quotes.
+    pub fn key_bytes(&self) -> &'t [u8] {
+        let node = self.node();
+        &self.text[node.key_start as usize..node.key_end as usize]
+    }
+
+    /// Another value of the same text, by the index of its node.
+    pub fn of_index(&self, index: usize) -> Option<Value<'t>> {
+        (index < self.nodes.len()).then(|| Value { index: index as u32, ..*self })
+    }
+
+    /// The first member whose key is this one in any letter case; the exact one is preferred.
+    pub fn get_any_case(&self, key: &str) -> Option<Value<'t>> {
+        self.get(key).or_else(|| {
+            self.children().find(|child| child.key_bytes().eq_ignore_ascii_case(key.as_bytes()))
+        })
+    }
+
     /// Its content, if it is a string.
     pub fn as_str(&self) -> Option<Cow<'t, str>> {
         let node = self.node();

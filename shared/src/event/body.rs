@@ -44,7 +44,11 @@ impl<'t> Body<'t> {
                     broken: None,
                 };
             }
-            Err(_) if fast.is_some() && raw.first() == Some(&b'<') => header_end(&raw[..end]),
+            Err(_) if fast.is_some() && raw.first() == Some(&b'<') => {
+                // Often the header was right and the JSON is not whole.
+                let full = header_end(&raw[..end]);
+                if is_container_runtime(&raw[full..start.max(full)]) { start } else { full }
+            }
             Err(_) => start,
         };
         let (json, broken) = match tape.scan(&raw[start..end]) {
@@ -61,9 +65,26 @@ fn is_at_body(head: &[u8]) -> bool {
     match head {
         [] | b"\xEF\xBB\xBF" => true,
         [b'<', .., b' ' | b':' | b'\xBF'] => true,
+        [b'0'..=b'9', .., b' '] => is_container_runtime(head),
         [.., b' ' | b'\t' | b'\n'] => head.iter().all(u8::is_ascii_whitespace),
         _ => false,
     }
+}
+
+/// Whether this is what a container runtime writes before a line: `TIME stdout F `, with `P` for a
+/// part of a line.
+fn is_container_runtime(head: &[u8]) -> bool {
+    let mut words = head.split(|&byte| byte == b' ');
+    let time = words.next().is_some_and(|word| word.contains(&b'T'));
+    let stream = matches!(words.next(), Some(b"stdout" | b"stderr"));
+    let tag = words.next().is_some_and(|word| word.starts_with(b"F") || word.starts_with(b"P"));
+    time && stream && tag && words.next() == Some(b"") && words.next().is_none()
+}
+
+/// A line without what a container runtime writes before it.
+pub(super) fn without_runtime_prefix(line: &[u8]) -> &[u8] {
+    let end = memchr::memchr_iter(b' ', line).nth(2).map_or(0, |at| at + 1);
+    if is_container_runtime(&line[..end]) { &line[end..] } else { line }
 }
 
 fn header_end(raw: &[u8]) -> usize {
@@ -86,6 +107,8 @@ mod tests {
             ("<13> 2026-11-23T16:00:00Z h tag[7]: {\"a\":[]}", "{\"a\":[]}", true),
             ("<13>1 - h a - - - user=x [y] {z}", "user=x [y] {z}", false),
             ("<13>1 - h a - - - {\"a\":", "{\"a\":", false),
+            ("2026-11-23T16:00:00.1Z stdout F {\"a\":1}", "{\"a\":1}", true),
+            ("2026-11-23T16:00:00.1Z stderr P {\"a\":", "{\"a\":", false),
             ("words", "words", false),
             ("", "", false),
         ] {

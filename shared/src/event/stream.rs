@@ -1,68 +1,133 @@
-//! Which stream a record belongs to, from its bytes alone.
+//! Which stream a record belongs to.
 //!
-//! This runs once for every record on its way into the buffer, so it is a handful of substring
-//! searches and allocates nothing. JSON keys are searched with their quotes: inside a JSON string a
-//! quote is escaped, so that a user name or a path can't pretend to be a key.
-//!
-//! It is recognition, not authentication: whoever can send a record can make it look like any stream.
+//! JSON is recognised by the members of the object, found on the one scan of the record; text by its
+//! header and its form. It is recognition, not authentication: whoever can send a record can make it
+//! look like any stream.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
-
+use crate::json::{Kind, Value};
 use crate::record::Stream;
 
-/// The stream that the bytes of a record look like.
-pub fn recognise(raw: &[u8]) -> Stream {
-    if let Some(at) = memchr::memchr(b'{', raw) {
-        let body = &raw[at..];
-        if is_kube_audit(body) {
-            return Stream::KubeAudit;
-        }
-        if is_falco(body) {
-            return Stream::Falco;
-        }
-        if let Some(stream) = portainer_record(body) {
-            return stream;
+use super::keys::{Key, Slots};
+use super::{falco, portainer};
+
+/// The shape of an object.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape<'t> {
+    /// An alert of Falco.
+    Falco,
+    /// An audit event of Google's Kubernetes engine.
+    GoogleAudit(Value<'t>),
+    /// An event of `audit.k8s.io`.
+    KubeAudit,
+    /// Several events in one text.
+    List(Value<'t>),
+    /// What Portainer writes: its two record types, or the names of an audit envelope.
+    Portainer(Stream),
+    /// None of these.
+    Unknown,
+    /// An object that a relay wrapped.
+    Wrapped(Value<'t>),
+    /// A string that a relay wrapped: the line itself.
+    WrappedLine(Value<'t>),
+}
+
+/// The shape of an object by its members. `portainer` says that the header names Portainer, so that
+/// any of its members is enough.
+pub(super) fn shape<'t>(slots: &Slots<'t>, portainer: bool) -> Shape<'t> {
+    if is_kube_audit(slots) {
+        return Shape::KubeAudit;
+    }
+    if is_falco(slots) {
+        return Shape::Falco;
+    }
+    if let Some(stream) = portainer::stream_of(slots, portainer) {
+        return Shape::Portainer(stream);
+    }
+    if let Some(items) = slots.get(Key::Items).filter(|items| items.kind() == Kind::Array) {
+        let list = slots.str(Key::Kind).is_some_and(|kind| kind == "EventList");
+        let first = items.children().next().map(Slots::of);
+        if list || first.is_some_and(|first| is_kube_audit(&first)) {
+            return Shape::List(items);
         }
     }
-    match names(raw) {
-        Some(names) if names.iter().any(|name| is_name(name, b"portainer")) => portainer_text(raw),
-        Some([_, app]) if is_name(app, b"falco") => Stream::Falco,
-        _ => Stream::Other,
+    if let Some(payload) = slots.get(Key::ProtoPayload)
+        && payload.str_at(&["serviceName"]).is_some_and(|name| name == "k8s.io")
+    {
+        return Shape::GoogleAudit(payload);
+    }
+    wrapped(slots)
+}
+
+/// What a relay wrapped: the line as a string, or the event as an object of its own.
+fn wrapped<'t>(slots: &Slots<'t>) -> Shape<'t> {
+    // Azure's diagnostic records carry the line in `properties.log`.
+    let azure = slots.get(Key::Properties).and_then(|inner| inner.get("log"));
+    let keys = [Key::LogProcessed, Key::Log, Key::Message, Key::Event, Key::Data, Key::Payload];
+    for value in keys.iter().filter_map(|key| slots.get(*key)).chain(azure) {
+        match value.kind() {
+            Kind::Object => return Shape::Wrapped(value),
+            Kind::String => return Shape::WrappedLine(value),
+            _ => {}
+        }
+    }
+    Shape::Unknown
+}
+
+/// An event of `audit.k8s.io`; the items of an `EventList` do not name their API version, and some
+/// relays drop members that they hold for useless.
+fn is_kube_audit(slots: &Slots<'_>) -> bool {
+    let known = slots.count(&[
+        Key::AuditId,
+        Key::ObjectRef,
+        Key::RequestUri,
+        Key::ResponseStatus,
+        Key::Stage,
+        Key::Verb,
+    ]);
+    if known < 2 {
+        return false;
+    }
+    let api = slots.str(Key::ApiVersion).is_some_and(|api| api.starts_with("audit.k8s.io/"));
+    let asked = slots.has(Key::Verb) || slots.has(Key::RequestUri);
+    api || known >= 4 || (known >= 3 && asked && slots.has(Key::AuditId))
+}
+
+fn is_falco(slots: &Slots<'_>) -> bool {
+    let named = slots.str(Key::Rule).is_some() && slots.str(Key::Priority).is_some();
+    if named {
+        return slots.has(Key::Output) || slots.has(Key::OutputFields) || slots.has(Key::Time);
+    }
+    // A relay's cut takes rule and priority, which stand behind the fields in the alphabet.
+    slots.has(Key::Hostname)
+        && slots.str(Key::Output).is_some_and(|output| falco::text(output.as_bytes()).is_some())
+}
+
+/// What the header of a record says about where it comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sender {
+    pub(super) falco: bool,
+    pub(super) portainer: bool,
+}
+
+impl Sender {
+    /// Looks at the names in the syslog header of a record.
+    pub(super) fn of(raw: &[u8]) -> Self {
+        let Some(names) = names(raw) else { return Self::default() };
+        Self {
+            falco: is_name(names[1], b"falco"),
+            portainer: names.iter().any(|name| is_name(name, b"portainer")),
+        }
     }
 }
 
-/// An event of `audit.k8s.io`; the items of an `EventList` do not name their API version.
-fn is_kube_audit(body: &[u8]) -> bool {
-    has(&KEYS.audit_id, body)
-        && (has(&KEYS.audit_api, body)
-            || (has(&KEYS.stage, body) && has(&KEYS.request_uri, body) && has(&KEYS.verb, body)))
-}
-
-fn is_falco(body: &[u8]) -> bool {
-    has(&KEYS.rule, body)
-        && has(&KEYS.priority, body)
-        && [&KEYS.output, &KEYS.output_fields, &KEYS.time].iter().any(|key| has(key, body))
-}
-
-/// Portainer's own two record types, by the keys they always have.
-fn portainer_record(body: &[u8]) -> Option<Stream> {
-    let ours = has(&KEYS.username, body) && has(&KEYS.timestamp, body) && has(&KEYS.context, body);
-    if ours && has(&KEYS.action, body) {
-        return Some(Stream::PortainerActivity);
-    }
-    (ours && has(&KEYS.origin, body) && has(&KEYS.kind, body)).then_some(Stream::PortainerAuth)
-}
-
-/// A message whose header says Portainer, in a shape that is not known: it is about authentication
-/// if its first bytes say so.
-fn portainer_text(raw: &[u8]) -> Stream {
-    let window = &raw[..raw.len().min(TEXT_WINDOW_BYTES)];
+/// The stream of a message of Portainer in a shape that is not known: it is about authentication if
+/// its first bytes say so.
+pub(super) fn portainer_text(text: &[u8]) -> Stream {
+    let window = &text[..text.len().min(TEXT_WINDOW_BYTES)];
     let says = |word: &[u8]| window.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
-    if says(b"\"action\"") && !says(b"\"authenticationmethod\"") {
-        Stream::PortainerActivity
-    } else if AUTH_WORDS.iter().any(|word| says(word)) {
+    if portainer::method_and_url(&String::from_utf8_lossy(window)).is_none()
+        && AUTH_WORDS.iter().any(|word| says(word))
+    {
         Stream::PortainerAuth
     } else {
         Stream::PortainerActivity
@@ -96,49 +161,8 @@ fn is_name(name: &[u8], wanted: &[u8]) -> bool {
     base.eq_ignore_ascii_case(wanted)
 }
 
-fn has(key: &Finder<'static>, body: &[u8]) -> bool {
-    key.find(body).is_some()
-}
-
-struct Keys {
-    action: Finder<'static>,
-    audit_api: Finder<'static>,
-    audit_id: Finder<'static>,
-    context: Finder<'static>,
-    kind: Finder<'static>,
-    origin: Finder<'static>,
-    output: Finder<'static>,
-    output_fields: Finder<'static>,
-    priority: Finder<'static>,
-    request_uri: Finder<'static>,
-    rule: Finder<'static>,
-    stage: Finder<'static>,
-    time: Finder<'static>,
-    timestamp: Finder<'static>,
-    username: Finder<'static>,
-    verb: Finder<'static>,
-}
-
-static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys {
-    action: Finder::new("\"action\""),
-    audit_api: Finder::new("\"audit.k8s.io/"),
-    audit_id: Finder::new("\"auditID\""),
-    context: Finder::new("\"context\""),
-    kind: Finder::new("\"type\""),
-    origin: Finder::new("\"origin\""),
-    output: Finder::new("\"output\""),
-    output_fields: Finder::new("\"output_fields\""),
-    priority: Finder::new("\"priority\""),
-    request_uri: Finder::new("\"requestURI\""),
-    rule: Finder::new("\"rule\""),
-    stage: Finder::new("\"stage\""),
-    time: Finder::new("\"time\""),
-    timestamp: Finder::new("\"timestamp\""),
-    username: Finder::new("\"username\""),
-    verb: Finder::new("\"verb\""),
-});
-
-const AUTH_WORDS: [&[u8]; 4] = [b"auth", b"login", b"logout", b"password"];
+const AUTH_WORDS: [&[u8]; 6] =
+    [b"auth", b"login", b"logged in", b"logout", b"logged out", b"password"];
 
 /// `<` and up to five bytes of whatever should be a priority, such as rsyslog's `invld`, and `>`.
 const PRIORITY_BYTES_MAX: usize = 8;
@@ -151,6 +175,7 @@ const TEXT_WINDOW_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use super::super::recognise;
     use super::*;
 
     const KUBE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete","requestURI":"/api","verb":"get","requestObject":{"rule":1,"priority":2,"output":3}}"#;
@@ -197,6 +222,7 @@ mod tests {
             ),
             ("<12>Nov 23 16:00:00 h falco: 16:00:00.1: Notice A shell", Stream::Falco),
             ("<13>1 - h app - - - portainer falco", Stream::Other),
+            ("<12>1 - h falco - - - Falco initialized with configuration file", Stream::Other),
         ] {
             assert_eq!(recognise(raw.as_bytes()), stream, "{raw}");
         }
