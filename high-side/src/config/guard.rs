@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use shared::config::Problems;
-use shared::event::PrivilegeSettings;
+use shared::event::{PrivilegeSettings, Shape};
 
 use crate::guard::default_suppressions;
 use crate::guard::suppress::SuppressRule;
@@ -42,6 +42,7 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> GuardConfig {
     let defaults = default_suppressions();
+    let privileges = PrivilegeSettings { break_glass_names: raw.break_glass };
     for name in &raw.disable {
         problems.check(
             defaults.iter().any(|rule| rule.name == *name),
@@ -59,6 +60,10 @@ pub(super) fn check(
         for problem in rule.problems() {
             problems.add(&key, problem);
         }
+        for shape in rule.guarded(&privileges).take(SHAPES_NAMED) {
+            problems
+                .add(&key, format!("could match what is never suppressed: {}", describe(&shape)));
+        }
         let taken = suppress[..at].iter().chain(&defaults).any(|other| other.name == rule.name);
         problems.check(!taken, &key, "the name is taken by another rule");
     }
@@ -69,11 +74,42 @@ pub(super) fn check(
         "suppress",
         &format!("has more than {RULES_MAX} rules: every record is held against them"),
     );
-    GuardConfig {
-        privileges: PrivilegeSettings { break_glass_names: raw.break_glass },
-        suppress: rules,
-    }
+    GuardConfig { privileges, suppress: rules }
 }
+
+/// What a rule must exclude, in the words of a rule.
+fn describe(shape: &Shape) -> String {
+    let mut said = Vec::new();
+    let mut say = |field: &str, value: Option<String>| {
+        said.extend(value.map(|value| format!("{field} {value}")));
+    };
+    say("category", shape.category.map(|category| category.to_string()));
+    say("action", shape.action.map(ToOwned::to_owned));
+    say("kind", shape.kind.map(ToOwned::to_owned));
+    say("part", shape.part.map(ToOwned::to_owned));
+    say("group", shape.group.map(ToOwned::to_owned));
+    say("verb", (!shape.verbs.is_empty()).then(|| shape.verbs.join(", ")));
+    say("severity", (!shape.severities.is_empty()).then(|| shape.severities.join(", ")));
+    say("outcome", shape.outcome.map(|outcome| format!("{outcome:?}").to_lowercase()));
+    say(
+        "name",
+        (!shape.name_words.is_empty()).then(|| format!("*{}*", shape.name_words.join("*, *"))),
+    );
+    say("access", shape.access.map(|access| format!("{access:?}").to_lowercase()));
+    say("privilege", shape.privilege.map(|privilege| format!("{privilege:?}")));
+    let mut text = said.join(", ");
+    if !shape.note.is_empty() {
+        text = if text.is_empty() {
+            shape.note.to_owned()
+        } else {
+            format!("{text} ({})", shape.note)
+        };
+    }
+    format!("{}: {text}; narrow the rule so that it can't", shape.stream)
+}
+
+/// How many reasons are given for one rule.
+const SHAPES_NAMED: usize = 3;
 
 /// The most rules: each is counted by stream in every manifest, and every record is held against them.
 const RULES_MAX: usize = 256;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use shared::event::Category;
 use shared::record::Stream;
 
 use super::pattern::Patterns;
@@ -19,6 +20,14 @@ const SYSTEM_ACCOUNTS: &[&str] = &[
     "system:kube-scheduler",
     "system:node:*",
     "system:serviceaccount:kube-system:*",
+];
+
+/// The control plane itself, and the nodes.
+const COMPONENTS: &[&str] = &[
+    "system:apiserver",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+    "system:node:*",
 ];
 
 /// What components watch all day, and which holds no secret and grants nothing.
@@ -101,8 +110,29 @@ pub fn default_suppressions() -> Vec<SuppressRule> {
             ..rule("kube-watch", Stream::KubeAudit)
         },
         SuppressRule {
+            access: Some(RuleAccess::Read),
+            actors: list(COMPONENTS),
+            kinds: list(WATCHED_KINDS),
+            parts: list(&[""]),
+            outcomes: went_well.clone(),
+            details: details(&[("verb", &["get"])]),
+            ..rule("kube-get", Stream::KubeAudit)
+        },
+        SuppressRule {
+            // Leader election by the older kind of lock. Those who keep endpoints for a living are heard.
+            actors: list(&["system:serviceaccount:kube-system:*", "!*endpoint*"]),
+            kinds: list(&["endpoints"]),
+            parts: list(&[""]),
+            namespaces: list(&["kube-system"]),
+            outcomes: went_well.clone(),
+            details: details(&[("verb", &["get", "update"])]),
+            ..rule("kube-election", Stream::KubeAudit)
+        },
+        SuppressRule {
+            categories: vec![Category::Deployment, Category::Configuration],
             actions: list(&["gitops.*", "stack.gitops", "stack.reconcile", "stack.sync"]),
             actors: list(&[""]),
+            kinds: list(&["", "application", "gitops*", "stack", "stacks"]),
             details: details(&[(
                 "result",
                 &["no-change", "no_change", "nochange", "no change", "unchanged", "up-to-date"],

@@ -52,6 +52,40 @@ impl Patterns {
     }
 }
 
+impl Patterns {
+    /// The only texts that can match; `None` where some pattern stands for more than one, or none does.
+    pub fn texts(&self) -> Option<Vec<&str>> {
+        let positive = self.0.iter().filter(|pattern| !pattern.not);
+        let texts: Vec<&str> = positive
+            .map(|pattern| match pattern.parts.as_slice() {
+                [text] => Some(text.as_str()),
+                _ => None,
+            })
+            .collect::<Option<_>>()?;
+        (!texts.is_empty()).then_some(texts)
+    }
+
+    /// Whether some text with this word in it matches, as far as trying tells: the word itself, and each
+    /// pattern with the word in place of its asterisks.
+    pub fn could_match_word(&self, word: &str) -> bool {
+        let filled = self.0.iter().filter(|pattern| !pattern.not && pattern.parts.len() > 1);
+        self.matches(word)
+            || filled.map(|pattern| pattern.parts.join(word)).any(|text| self.matches(&text))
+    }
+
+    /// Whether some text that begins so matches: of actions such as `role.`, say.
+    pub fn could_match_begin(&self, begin: &str) -> bool {
+        if self.matches(begin) || self.matches(&format!("{begin}x")) {
+            return true;
+        }
+        self.0.iter().filter(|pattern| !pattern.not).any(|pattern| {
+            let first = pattern.parts.first().map_or("", String::as_str);
+            let exact = pattern.parts.len() == 1;
+            first.starts_with(begin) || !exact && begin.starts_with(first)
+        })
+    }
+}
+
 impl Pattern {
     fn new(text: &str) -> Self {
         let (not, text) = match text.strip_prefix('!') {

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use shared::event::{Access, Event, Outcome};
+use shared::event::{
+    Access, Category, Event, Outcome, PrivilegeSettings, Shape, guarded_shapes, is_known_kind,
+};
 use shared::record::{Stream, is_rule_name};
 
 use super::pattern::Patterns;
@@ -21,6 +23,8 @@ pub struct SuppressRule {
     pub name: String,
     /// The streams it looks at: at least one.
     pub streams: Vec<Stream>,
+    /// The categories: what is in none of them is not matched.
+    pub categories: Vec<Category>,
     /// What was done: `lease.update`.
     pub actions: Patterns,
     /// Only looking, or only changing.
@@ -79,10 +83,61 @@ impl SuppressRule {
         if fields.iter().all(|field| field.is_empty())
             && self.details.is_empty()
             && self.access.is_none()
+            && self.categories.is_empty()
         {
             problems.push("it says nothing but streams, and would suppress all of them".to_owned());
         }
         problems
+    }
+
+    /// What the rule could match although it may never be suppressed.
+    pub fn guarded<'r>(
+        &'r self,
+        settings: &'r PrivilegeSettings,
+    ) -> impl Iterator<Item = Shape> + 'r {
+        guarded_shapes().filter(|shape| self.could_match(shape, settings))
+    }
+
+    /// Whether some event of this shape could match: no field of the rule excludes what the shape says.
+    fn could_match(&self, shape: &Shape, settings: &PrivilegeSettings) -> bool {
+        let text = |patterns: &Patterns, value: Option<&str>| {
+            patterns.is_empty() || value.is_none_or(|value| patterns.matches(value))
+        };
+        let action = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(begin) => self.actions.could_match_begin(begin),
+            None => self.actions.matches(pattern),
+        };
+        let any_of = |patterns: Option<&Patterns>, values: &[&str]| {
+            values.is_empty()
+                || patterns.is_none_or(|p| values.iter().any(|value| p.matches(value)))
+        };
+        let group_end = |end: &str| {
+            self.groups.is_empty() || self.groups.matches(end) || self.groups.could_match_word(end)
+        };
+        // An event without resource has no kind that a table could lack.
+        let only_known = self
+            .kinds
+            .texts()
+            .is_some_and(|texts| texts.iter().all(|text| text.is_empty() || is_known_kind(text)));
+        let named = |word: &&str| self.names.is_empty() || self.names.could_match_word(word);
+        self.streams.contains(&shape.stream)
+            // Rules never match those who act as somebody else.
+            && !shape.acts_as_another
+            && (self.categories.is_empty()
+                || shape.category.is_none_or(|category| self.categories.contains(&category)))
+            && (self.actions.is_empty() || shape.action.is_none_or(action))
+            && text(&self.kinds, shape.kind)
+            && text(&self.parts, shape.part)
+            && shape.group.is_none_or(group_end)
+            && !(shape.unknown_kind && only_known)
+            && any_of(self.details.get("verb"), shape.verbs)
+            && any_of((!self.severities.is_empty()).then_some(&self.severities), shape.severities)
+            && self.access.is_none_or(|access| shape.access.is_none_or(|a| access == a.into()))
+            && text(&self.outcomes, shape.outcome.map(|outcome| outcome_name(Some(outcome))))
+            && (shape.name_words.is_empty() || shape.name_words.iter().any(named))
+            && (!shape.by_break_glass
+                || self.actors.is_empty()
+                || settings.break_glass_names.iter().any(|name| self.actors.matches(name)))
     }
 
     /// Whether the rule matches an event; whether it may is not asked here.
@@ -93,6 +148,8 @@ impl SuppressRule {
         self.streams.contains(&event.stream)
             && self.access.is_none_or(|access| access == event.access.into())
             && event.actor.acting_as.is_none()
+            && (self.categories.is_empty()
+                || event.category.category().is_some_and(|c| self.categories.contains(&c)))
             && text(&event.resource.kind, &self.kinds)
             && (self.actions.is_empty() || self.actions.matches(&event.action))
             && text(&event.actor.name, &self.actors)
@@ -154,5 +211,63 @@ impl Suppressor {
             candidates.iter().map(|at| &self.rules[*at]).find(|(_, rule)| rule.matches(event));
         // Asked last: most events match no rule.
         found.filter(|_| !event.is_guarded()).map(|(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::default_suppressions;
+
+    fn rule(text: &str) -> SuppressRule {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn no_shipped_rule_could_match_what_is_guarded() {
+        let settings = PrivilegeSettings::default();
+        for rule in default_suppressions() {
+            assert_eq!(rule.problems(), [""; 0], "{}", rule.name);
+            let guarded: Vec<Shape> = rule.guarded(&settings).collect();
+            assert!(guarded.is_empty(), "{}: {guarded:#?}", rule.name);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_could_match_what_is_guarded_is_found() {
+        let settings = PrivilegeSettings::default();
+        for text in [
+            "streams = [\"portainer-auth\"]\nactors = [\"bot\"]",
+            "streams = [\"kube-audit\"]\naccess = \"read\"",
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\naccess = \"read\"\nparts = [\"\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\noutcomes = [\"success\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\noutcomes = [\"success\"]\nparts = [\"\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"role*\"]\noutcomes = [\"success\"]\nparts = [\"\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"configmaps\"]\nnames = [\"app-*\"]\noutcomes = [\"success\"]\nparts = [\"\"]",
+            "streams = [\"falco\"]\ndetails = { rule = [\"Terminal shell*\"] }",
+            "streams = [\"falco\"]\nseverities = [\"Critical\"]\ncategories = [\"runtime\"]",
+            "streams = [\"portainer-activity\"]\nactions = [\"stack.*\"]",
+            "streams = [\"portainer-activity\"]\nactions = [\"stack.*\"]\ncategories = [\"deployment\"]",
+            "streams = [\"portainer-activity\"]\nactions = [\"user.*\"]\nactors = [\"ci\"]",
+            "streams = [\"portainer-activity\"]\nactions = [\"container.exec\"]\nactors = [\"ci\"]\ncategories = [\"deployment\"]",
+        ] {
+            assert!(rule(text).guarded(&settings).next().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_narrow_enough_is_taken() {
+        let settings = PrivilegeSettings::default();
+        for text in [
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\naccess = \"read\"\nparts = [\"\"]\noutcomes = [\"success\", \"\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\nparts = [\"\"]\noutcomes = [\"success\"]\nnames = [\"web-*\", \"!*node-debugger-*\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"events\"]\nparts = [\"\"]\noutcomes = [\"success\"]",
+            "streams = [\"falco\"]\nseverities = [\"Debug\"]\ncategories = [\"runtime\"]",
+            "streams = [\"portainer-activity\"]\nactions = [\"stack.redeploy\"]\nkinds = [\"stack\"]\nactors = [\"ci\"]\ncategories = [\"deployment\"]",
+            "streams = [\"other\"]\naccess = \"write\"",
+        ] {
+            let found: Vec<Shape> = rule(text).guarded(&settings).collect();
+            assert!(found.is_empty(), "{text}: {found:#?}");
+        }
     }
 }

@@ -240,12 +240,14 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
         privilege: Some(Privilege::FalcoCritical),
         ..Shape::of(Stream::Falco)
     };
-    let plugins = Shape {
-        note: "an alert about authentication, identity or policy from a plugin's source",
+    let guarded = Category::ALL.into_iter().filter(|category| category.is_guarded());
+    let plugins = guarded.map(|category| Shape {
+        category: Some(category),
+        note: "an alert from a plugin's source",
         certain: false,
         ..Shape::of(Stream::Falco)
-    };
-    [critical, plugins].into_iter()
+    });
+    std::iter::once(critical).chain(plugins)
 }
 
 /// The fields that are kept, by name; sorted.

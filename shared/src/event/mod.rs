@@ -22,7 +22,7 @@ mod view;
 pub use body::Body;
 pub use envelope::{Element, Envelope, Format, Parameter, Problem, envelope};
 pub use fields::{Fields, fields};
-pub use shapes::{Shape, guarded_shapes};
+pub use shapes::{Shape, guarded_shapes, is_known_kind};
 pub use understand::{recognise, recognise_body, understand};
 pub use view::{
     Access, Actor, Category, Classified, Event, Outcome, Privilege, PrivilegeSettings, Resource,

@@ -2,7 +2,7 @@
 
 use crate::record::Stream;
 
-use super::view::{Access, Category, Event, Privilege};
+use super::view::{Access, Category, Event, Outcome, Privilege};
 use super::{falco, kubernetes, portainer};
 
 /// One kind of event that is guarded, in whole or in part. What is `None` or empty may be anything.
@@ -20,16 +20,26 @@ pub struct Shape {
     pub part: Option<&'static str>,
     /// The API group, or the end of one.
     pub group: Option<&'static str>,
+    /// Whether the kind of resource is in no table: see [`is_known_kind`](super::is_known_kind).
+    pub unknown_kind: bool,
     /// The verbs of the Kubernetes API; none for any.
     pub verbs: &'static [&'static str],
     /// The severities of Falco; none for any.
     pub severities: &'static [&'static str],
     /// Whether something is changed.
     pub access: Option<Access>,
+    /// How it went.
+    pub outcome: Option<Outcome>,
+    /// Words of which one stands in the name; none for any name.
+    pub name_words: &'static [&'static str],
+    /// Whether its actor is a break-glass account of the site.
+    pub by_break_glass: bool,
+    /// Whether its actor acts as somebody else.
+    pub acts_as_another: bool,
     /// The privilege that the events of this shape have.
     pub privilege: Option<Privilege>,
     /// Whether every event of this shape is guarded. Where it is `false`, only some are, by what else
-    /// they say: a rule that fits the shape is no fault, and the guard decides at run time.
+    /// they say beyond these fields, and the guard decides at run time.
     pub certain: bool,
     /// Why, where the rest does not say it.
     pub note: &'static str,
@@ -45,9 +55,14 @@ impl Shape {
             kind: None,
             part: None,
             group: None,
+            unknown_kind: false,
             verbs: &[],
             severities: &[],
             access: None,
+            outcome: None,
+            name_words: &[],
+            by_break_glass: false,
+            acts_as_another: false,
             privilege: None,
             certain: true,
             note: "",
@@ -72,6 +87,8 @@ impl Shape {
                     self.severities.iter().any(|name| name.eq_ignore_ascii_case(severity))
                 }))
             && self.access.is_none_or(|access| event.access == access)
+            && self.outcome.is_none_or(|outcome| event.outcome == Some(outcome))
+            && (!self.acts_as_another || event.actor.acting_as.is_some())
     }
 }
 
@@ -80,6 +97,11 @@ fn fits(pattern: &str, action: &str) -> bool {
         Some(begin) => action.starts_with(begin),
         None => action == pattern,
     }
+}
+
+/// Whether a resource of the Kubernetes API is in the tables.
+pub fn is_known_kind(kind: &str) -> bool {
+    kubernetes::resource(kind).is_some()
 }
 
 /// Every guarded shape, read from the tables by which events are understood.

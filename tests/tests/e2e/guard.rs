@@ -66,7 +66,7 @@ fn sections(crossing: &Crossing, more: &str) -> String {
 fn noise_is_suppressed_counted_and_what_is_guarded_never() {
     let crossing = Crossing::new("guard-noise");
     let own = "[[suppress]]\nname = \"ci-reads\"\nstreams = [\"kube-audit\"]\naccess = \"read\"\n\
-               actors = [\"ci\"]\nkinds = [\"pods\"]\nparts = [\"\"]\n";
+               actors = [\"ci\"]\nkinds = [\"pods\"]\nparts = [\"\"]\noutcomes = [\"success\"]\n";
     crossing.pair.high.configure(&sections(&crossing, own));
     let low = format!("{}{}", Crossing::quick_inbox(), crossing.file_sink());
     crossing.pair.low.configure(&low);

@@ -430,6 +430,7 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
         GROUPS.iter().filter(|(_, category)| category.is_guarded()).map(move |row| Shape {
             group: Some(row.0),
             category: Some(row.1),
+            unknown_kind: true,
             note: "a resource of this group, or of one that ends so, that is in no table",
             ..base
         });
@@ -462,6 +463,7 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
         kind: Some(name),
         access: Some(Access::Write),
         privilege: Some(Privilege::AuditSettings),
+        name_words: &AUDIT_WORDS,
         certain: false,
         note: "its name has audit, syslog or falco in it",
         ..base
@@ -471,6 +473,7 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
             kind: Some("pods"),
             access: Some(Access::Write),
             privilege: Some(Privilege::Exec),
+            name_words: &[NODE_DEBUGGER],
             certain: false,
             note: "the pod of a shell on a node",
             ..base
@@ -495,11 +498,13 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
     let any = [
         Shape {
             privilege: Some(Privilege::ClusterAdmin),
+            acts_as_another: true,
             certain: false,
             note: "somebody acts as cluster administrator",
             ..base
         },
         Shape {
+            outcome: Some(Outcome::Denied),
             certain: false,
             note: "refused: not authenticated, by policy, or impersonation",
             ..base

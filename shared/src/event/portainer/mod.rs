@@ -478,7 +478,8 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
     let first = Shape {
         certain: false,
         privilege: Some(Privilege::BreakGlass),
-        note: "done by user 1, or told by names that mean a privilege",
+        by_break_glass: true,
+        note: "done by the break-glass account, or told by names that mean a privilege",
         ..base
     };
     [auth].into_iter().chain(certain).chain(checked).chain(proxied).chain(named).chain([first])
