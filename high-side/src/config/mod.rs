@@ -1,6 +1,7 @@
 //! The configuration file: raw form, checked form, defaults.
 
 mod listener;
+mod portainer_api;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use tracing::level_filters::LevelFilter;
 
 use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
+use crate::reconcile::PortainerApi;
 
 use listener::RawListener;
+use portainer_api::RawPortainerApi;
 
 /// Where the configuration is looked for without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/penstock/high.toml";
@@ -39,6 +42,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The sockets.
     pub listeners: Vec<ListenerSettings>,
+    /// Portainers that are asked what syslog lost.
+    pub portainer_apis: Vec<PortainerApi>,
     /// The buffer's limits.
     pub buffer: RawBuffer,
     /// When to seal.
@@ -74,6 +79,8 @@ struct RawConfig {
     log: RawLog,
     #[serde(default)]
     listener: Vec<RawListener>,
+    #[serde(default)]
+    portainer_api: Vec<RawPortainerApi>,
     #[serde(default)]
     buffer: RawBuffer,
     #[serde(default)]
@@ -232,6 +239,8 @@ impl Config {
             }
         };
         let listeners = listener::check_all(&raw.listener, &mut problems);
+        let portainer_apis =
+            portainer_api::check_all(&raw.portainer_api, &listeners, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -261,6 +270,7 @@ impl Config {
             log_level,
             log_format,
             listeners,
+            portainer_apis,
             buffer: raw.buffer,
             seal: raw.seal,
             outbox: Outbox {
@@ -352,7 +362,7 @@ mod tests {
             })
             .collect();
         let message = parse(&all).unwrap_err().to_string();
-        assert!(message.contains("3 problem(s)"), "only the missing files: {message}");
+        assert!(message.contains("5 problem(s)"), "only the missing files: {message}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use shared::event::recognise;
 use shared::record::Stream;
 
 use crate::buffer::{Fate, Sighting};
+use crate::reconcile;
 
 /// What was decided about a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,20 +26,34 @@ pub struct Judged {
 
 /// The rules of one site, compiled.
 #[derive(Debug, Default)]
-pub struct Guard {}
+pub struct Guard {
+    /// Whether sightings are kept of records that Portainer can be asked for.
+    reconciles: bool,
+}
 
 impl Guard {
+    /// The same, which also says what is remembered of records that Portainer can be asked for.
+    #[must_use]
+    pub fn reconciling(mut self, reconciles: bool) -> Self {
+        self.reconciles = reconciles;
+        self
+    }
+
     /// Judges a record and appends what is kept of it to `out`. `stream` is given where the way it
     /// came by says it.
     pub fn judge(
         &self,
         raw: &[u8],
-        _received: Nanos,
+        received: Nanos,
         stream: Option<Stream>,
         out: &mut Vec<u8>,
     ) -> Judged {
         out.extend_from_slice(raw);
         let stream = stream.unwrap_or_else(|| recognise(raw));
-        Judged { stream, urgent: false, fate: Fate::Kept, sighting: None }
+        let sighting = match self.reconciles {
+            true => reconcile::sighting(raw, stream, received),
+            false => None,
+        };
+        Judged { stream, urgent: false, fate: Fate::Kept, sighting }
     }
 }

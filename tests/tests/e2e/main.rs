@@ -7,4 +7,5 @@ mod disorder;
 mod incoming;
 mod outgoing;
 mod pressure;
+mod reconcile;
 mod samples;
