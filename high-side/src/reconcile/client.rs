@@ -243,7 +243,7 @@ fn shortened(text: &str) -> String {
 fn second_of_date(text: &str) -> Option<i64> {
     let time = jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text.trim()).ok()?;
     let time = time.to_datetime().ok()?;
-    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
+    Some(jiff::tz::Offset::UTC.to_timestamp(time).ok()?.as_second())
 }
 
 /// The longest answer that is read: a record of the longest kind, encoded, and the rest of its page.

@@ -128,6 +128,11 @@ impl<'a> Run<'a> {
             report.requests = portainer.requests;
             (self.progress)(report);
         }
+        if report.asked() >= MOSTLY_MISSING_LEAST && report.missing * 10 >= report.asked() * 9 {
+            report.note(
+                "hardly anything that it has came by syslog: either syslog is not set up, or it comes in a shape that can't be compared, and then records are taken in twice".to_owned(),
+            );
+        }
         Ok(())
     }
 
@@ -496,6 +501,9 @@ pub(super) async fn with_store<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&mut Store::open(&dir)?));
     Ok(done.await.map_err(|_| ReconcileError::Thread)??)
 }
+
+/// With so many records it says something if hardly any of them came.
+const MOSTLY_MISSING_LEAST: u64 = 20;
 
 /// How much time is compared at once.
 const STRETCH_SECS: i64 = 6 * 3600;

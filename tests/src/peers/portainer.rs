@@ -163,9 +163,8 @@ impl Portainer {
     pub fn start(certificate: Option<&Certificate>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens");
-        let tls = certificate.map(|certificate| {
-            Arc::new(server_config(&certificate.cert, &certificate.key))
-        });
+        let tls = certificate
+            .map(|certificate| Arc::new(server_config(&certificate.cert, &certificate.key)));
         let with_tls = tls.is_some();
         let shared = Arc::new(Shared::default());
         let all = Arc::clone(&shared);
@@ -376,7 +375,8 @@ fn reply_to(head: &[String], shared: &Shared) -> Option<Reply> {
     if !empty {
         let count = inside.not_empty.entry(list).or_insert(0);
         *count += 1;
-        if inside.manners.stall_at == Some((list, *count)) {
+        let nth = *count;
+        if inside.manners.stall_at == Some((list, nth)) {
             inside.stalled = true;
             let until = Instant::now() + PATIENCE;
             while !inside.stopping && inside.manners.stall_at.is_some() && Instant::now() < until {
@@ -414,7 +414,9 @@ impl Query {
                 "sortDesc" => query.descending = value == "true",
                 "sortBy" => {
                     let columns: &[&str] = match list {
-                        List::Auth => &["Type", "Timestamp", "Origin", "Context", "Username", "Result"],
+                        List::Auth => {
+                            &["Type", "Timestamp", "Origin", "Context", "Username", "Result"]
+                        }
                         List::Activity => &["Context", "Action", "Timestamp", "Username"],
                     };
                     if !columns.contains(&value) {
