@@ -240,12 +240,11 @@ fn print_portainers(status: &Value) {
     for portainer in status["portainer-apis"].as_array().into_iter().flatten() {
         let name = portainer["name"].as_str().unwrap_or_default();
         let success = portainer["last-success"].as_str();
-        match serde_json::from_value::<Report>(portainer["last"].clone()) {
-            Ok(last) => {
-                say!("reconciled {}, {}", success.unwrap_or_default(), last.summary());
-                last.notes.iter().for_each(|note| say!("         {note}"));
-            }
-            Err(_) => say!("reconciled never: {name} was not asked yet"),
+        if let Ok(last) = serde_json::from_value::<Report>(portainer["last"].clone()) {
+            say!("reconciled {}, {}", success.unwrap_or_default(), last.summary());
+            last.notes.iter().for_each(|note| say!("         {note}"));
+        } else {
+            say!("reconciled never: {name} was not asked yet");
         }
         let sections = status["live"]["portainer-apis"].as_array();
         let mut sections = sections.into_iter().flatten();

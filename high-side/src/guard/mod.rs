@@ -50,10 +50,8 @@ impl Guard {
     ) -> Judged {
         out.extend_from_slice(raw);
         let stream = stream.unwrap_or_else(|| recognise(raw));
-        let sighting = match self.reconciles {
-            true => reconcile::sighting(raw, stream, received),
-            false => None,
-        };
+        let sighting =
+            self.reconciles.then(|| reconcile::sighting(raw, stream, received)).flatten();
         Judged { stream, urgent: false, fate: Fate::Kept, sighting }
     }
 }

@@ -180,14 +180,13 @@ impl Walk {
         offsets.total = page.total;
         let new = |item: &usize| offsets.seen.insert(page.items[*item].print);
         let fresh: Vec<usize> = (0..page.items.len()).filter(new).collect();
-        let ended = match page.total {
-            Some(total) => count == 0 || offsets.next >= total,
-            None => {
-                if count >= u64::from(offsets.limit) && fresh.is_empty() {
-                    return Err(ReconcileError::Paging { url: pages.place() });
-                }
-                fresh.is_empty()
+        let ended = if let Some(total) = page.total {
+            count == 0 || offsets.next >= total
+        } else {
+            if count >= u64::from(offsets.limit) && fresh.is_empty() {
+                return Err(ReconcileError::Paging { url: pages.place() });
             }
+            fresh.is_empty()
         };
         if ended {
             // Records with equal times may have changed places between two pages.
@@ -266,6 +265,7 @@ mod tests {
     use super::*;
 
     /// A Portainer in a few lines.
+    #[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
     struct Fake {
         seconds: Vec<i64>,
         bare: bool,

@@ -67,13 +67,11 @@ impl Client {
     pub(super) async fn get(&mut self, path: &str) -> Result<Said, ReconcileError> {
         let url = format!("{}{path}", self.api.url);
         let timeout = self.api.timeout;
-        match tokio::time::timeout(timeout, self.get_within(path, &url)).await {
-            Ok(said) => said,
-            Err(_) => {
-                self.open = None;
-                Err(ReconcileError::Timeout { url, secs: timeout.as_secs() })
-            }
+        if let Ok(said) = tokio::time::timeout(timeout, self.get_within(path, &url)).await {
+            return said;
         }
+        self.open = None;
+        Err(ReconcileError::Timeout { url, secs: timeout.as_secs() })
     }
 
     async fn get_within(&mut self, path: &str, url: &str) -> Result<Said, ReconcileError> {
@@ -162,14 +160,14 @@ impl Client {
         while let Some(frame) = incoming.frame().await {
             let frame = frame
                 .map_err(|err| ReconcileError::Http { url: url.to_owned(), why: words(&err) })?;
-            let Some(data) = frame.data_ref() else { continue };
-            if body.len() + data.len() > ANSWER_BYTES_MAX {
+            let Some(part) = frame.data_ref() else { continue };
+            if body.len() + part.len() > ANSWER_BYTES_MAX {
                 return Err(ReconcileError::TooLarge {
                     url: url.to_owned(),
                     most: ANSWER_BYTES_MAX,
                 });
             }
-            body.extend_from_slice(data);
+            body.extend_from_slice(part);
         }
         self.open = Some(open);
         Ok(Said { body, date })

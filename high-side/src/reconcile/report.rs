@@ -1,5 +1,7 @@
 //! What one run of reconciliation found and did.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 use shared::clock::Nanos;
 use shared::record::Stream;
@@ -124,11 +126,11 @@ impl Report {
             (self.gone, "gone before they could be taken"),
         ] {
             if count > 0 {
-                text.push_str(&format!(", {count} {what}"));
+                let _ = write!(text, ", {count} {what}");
             }
         }
         if !self.from.is_empty() {
-            text.push_str(&format!(" ({} to {})", self.from, self.through));
+            let _ = write!(text, " ({} to {})", self.from, self.through);
         }
         text
     }

@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         for stream in STREAMS {
             let mut walk = Walk::new(stream, stretch.from - margin, until, self.api.page_size);
             while let Some(step) = walk.next(portainer).await? {
-                self.index(&step, stream, stretch, &mut entries, &mut found);
+                Self::index(&step, stream, stretch, &mut entries, &mut found);
                 if entries.len() > RECORDS_MAX {
                     let secs = stretch.to - stretch.from + 1;
                     let url = portainer.place();
@@ -248,7 +248,6 @@ impl<'a> Run<'a> {
 
     /// Notes what a page holds; its bytes are not kept.
     fn index(
-        &self,
         step: &Step,
         stream: Stream,
         stretch: &Stretch,

@@ -58,10 +58,11 @@ impl Scene {
 
     /// Configures the high side; `more` goes into the section.
     fn configure(&self, portainer: &Portainer, key: &str, more: &str) {
-        self.configure_with(portainer, key, self.authority.ca().display().to_string(), more);
+        let ca = self.authority.ca().display().to_string();
+        self.configure_with(portainer, key, &ca, more);
     }
 
-    fn configure_with(&self, portainer: &Portainer, key: &str, ca: String, more: &str) {
+    fn configure_with(&self, portainer: &Portainer, key: &str, ca: &str, more: &str) {
         let url = portainer.url();
         let ca = if url.starts_with("https") { format!("ca = {ca:?}\n") } else { String::new() };
         self.pair.high.configure(&format!(
@@ -334,7 +335,7 @@ fn whoever_is_not_that_portainer_gets_no_key() {
     let asked = portainer.requests().len();
 
     let ca = strangers.ca().display().to_string();
-    scene.configure_with(&portainer, ADMIN_KEY, ca, "");
+    scene.configure_with(&portainer, ADMIN_KEY, &ca, "");
     let message = scene.refused();
     assert!(message.contains("can't prove who it is") && message.contains("`ca`"), "{message}");
     assert_eq!(portainer.requests().len(), asked, "nothing was asked");
@@ -458,8 +459,11 @@ fn a_portainer_that_is_silent_for_long_is_an_alarm() {
     });
     assert_eq!(scene.pair.high.run(["reconcile"]).code, Some(1));
     assert_eq!(scene.alarms("reconcile-overdue"), 1, "told once");
-    let shown = scene.pair.high.run(["status"]).success();
-    assert!(shown.contains("TROUBLE asked: can't reach"), "{shown}");
+    // The agent writes its report once a second.
+    wait_until(PATIENCE, "the trouble in the status", || {
+        let shown = scene.pair.high.run(["status"]).success();
+        shown.contains("TROUBLE asked: can't reach")
+    });
     assert!(agent.stop(PATIENCE).success());
 }
 
