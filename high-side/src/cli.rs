@@ -64,6 +64,18 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Ask every Portainer for records that syslog lost, and take them in, once.
+    Reconcile {
+        /// Look back so far (36h, 7d); else to a little before the end of the last run.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only compare, and say what would be taken in.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what waits, how old it is, and sums that add up.
     Status {
         /// Print JSON.

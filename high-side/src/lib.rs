@@ -16,4 +16,5 @@ pub mod guard;
 pub mod ingest;
 pub mod outbox;
 pub mod policy;
+pub mod reconcile;
 pub mod sealer;

@@ -20,11 +20,12 @@ use shared::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::buffer::{Buffer, BufferSettings, Intake, Opened, Writer};
+use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
 use crate::cmd::Failure;
 use crate::config::Config;
 use crate::guard::Guard;
 use crate::ingest::{self, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
+use crate::reconcile::{self, RunningReconciler};
 use crate::sealer::SealKeys;
 
 pub use report::{Live, read_live};
@@ -49,6 +50,11 @@ pub fn check(config: &Config) -> Vec<String> {
             {
                 problems.push(other.to_string());
             }
+        }
+    }
+    for api in &config.portainer_apis {
+        if let Err(err) = reconcile::Client::new(api) {
+            problems.push(format!("portainer-api.{}: {err}", api.name));
         }
     }
     for listener in &config.listeners {
@@ -102,8 +108,20 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
     let (intake, writer) = buffer.start_writer()?;
     let sealing = sealing::start(&config, keys, Arc::clone(&clock))?;
     let (stop_listeners, shutdown) = watch::channel(false);
-    let listeners = start_listeners(&config, &intake, &clock, shutdown)?;
-    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners };
+    reconcile::begin(&config, &intake, clock.now()).await?;
+    let surroundings = Surroundings {
+        intake,
+        guard: Arc::new(guard(&config)?),
+        clock: Arc::clone(&clock),
+        memory: ReadMemory::new(READ_MEMORY_BYTES),
+        shutdown,
+    };
+    let listeners = start_listeners(&config, &surroundings)?;
+    let reconciler = (!config.portainer_apis.is_empty()).then(|| {
+        let apis = config.portainer_apis.clone();
+        reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
+    });
+    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, reconciler };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -114,7 +132,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
     tracing::info!("stopping");
     let _ = stop_listeners.send(true);
     let stopped = tokio::select! {
-        stopped = parts.stop(intake) => stopped,
+        stopped = parts.stop(surroundings) => stopped,
         () = signals.second() => Err(Failure::new("told to stop a second time: stopped at once")),
     };
     match fault {
@@ -123,7 +141,13 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
     }
 }
 
-fn buffer_settings(config: &Config) -> BufferSettings {
+/// The export guard, by the rules of a configuration.
+pub(crate) fn guard(config: &Config) -> Result<Guard, Failure> {
+    Guard::new(&config.guard).map_err(Failure::new)
+}
+
+/// The buffer's settings in a configuration.
+pub(crate) fn buffer_settings(config: &Config) -> BufferSettings {
     BufferSettings {
         quota_bytes: config.buffer.quota.0,
         free_disk_floor_bytes: config.buffer.free_disk_floor.0,
@@ -146,24 +170,15 @@ fn tell_opened(opened: &Opened, epoch: u64) {
 
 fn start_listeners(
     config: &Config,
-    intake: &Intake,
-    clock: &Arc<dyn Clock>,
-    shutdown: watch::Receiver<bool>,
+    surroundings: &Surroundings,
 ) -> Result<Vec<RunningListener>, Failure> {
-    let surroundings = Surroundings {
-        intake: intake.clone(),
-        guard: Arc::new(Guard::new(&config.guard).map_err(Failure::new)?),
-        clock: Arc::clone(clock),
-        memory: ReadMemory::new(READ_MEMORY_BYTES),
-        shutdown,
-    };
     if config.listeners.is_empty() {
         tracing::warn!("no listener is configured: nothing will be received");
     }
     config
         .listeners
         .iter()
-        .map(|settings| ingest::spawn(settings.clone(), &surroundings).map_err(Failure::new))
+        .map(|settings| ingest::spawn(settings.clone(), surroundings).map_err(Failure::new))
         .collect()
 }
 
@@ -175,6 +190,7 @@ struct Parts {
     writer: Writer,
     sealing: sealing::Sealing,
     listeners: Vec<RunningListener>,
+    reconciler: Option<RunningReconciler>,
 }
 
 impl Parts {
@@ -204,6 +220,9 @@ impl Parts {
         if self.sealing.is_finished() {
             return Some("the sealer");
         }
+        if self.reconciler.as_ref().is_some_and(|reconciler| reconciler.task.is_finished()) {
+            return Some("reconciliation");
+        }
         self.listeners.iter().any(|listener| listener.task.is_finished()).then_some("a listener")
     }
 
@@ -232,6 +251,7 @@ impl Parts {
             &self.config,
             &self.buffer.gauges(),
             &self.listeners,
+            self.reconciler.as_ref().map(|reconciler| &reconciler.status),
             &self.sealing,
             self.clock.now(),
             now,
@@ -239,8 +259,14 @@ impl Parts {
     }
 
     /// Stops everything in order; gives up what can't be committed within the grace period.
-    async fn stop(mut self, intake: Intake) -> Result<(), Failure> {
+    async fn stop(mut self, surroundings: Surroundings) -> Result<(), Failure> {
         let mut result = Ok(());
+        if let Some(reconciler) = self.reconciler.take()
+            && let Err(err) = reconciler.task.await
+            && err.is_panic()
+        {
+            result = Err(Failure::new("reconciliation panicked"));
+        }
         for listener in std::mem::take(&mut self.listeners) {
             match tokio::time::timeout(GRACE, listener.task).await {
                 Ok(Ok(Ok(()))) => {}
@@ -255,7 +281,7 @@ impl Parts {
                 }
             }
         }
-        drop(intake);
+        drop(surroundings);
         let Self { writer, sealing, buffer, .. } = self;
         let waited = tokio::time::timeout(GRACE, async {
             while !writer.is_finished() {

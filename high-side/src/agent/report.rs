@@ -15,6 +15,7 @@ use super::sealing::Sealing;
 use crate::buffer::BufferGauges;
 use crate::config::Config;
 use crate::ingest::RunningListener;
+use crate::reconcile::{Reconciling, SectionStatus};
 
 /// The live part of the status.
 const STATUS_FILE: &str = "status.json";
@@ -33,6 +34,7 @@ pub(super) fn write(
     config: &Config,
     gauges: &BufferGauges,
     listeners: &[RunningListener],
+    reconciling: Option<&Reconciling>,
     sealing: &Sealing,
     time: Nanos,
     now: bool,
@@ -42,8 +44,11 @@ pub(super) fn write(
         return;
     }
     LAST.store(time.0, Ordering::Relaxed);
-    let status = status(gauges, listeners, sealing, time);
-    let metrics = metrics(gauges, listeners, time);
+    let sections = reconciling.map(Reconciling::sections).unwrap_or_default();
+    let mut status = status(gauges, listeners, sealing, time);
+    status["portainer-apis"] = json!(sections);
+    let mut metrics = metrics(gauges, listeners, time);
+    reconciliation_metrics(&mut metrics, &sections);
     let write = |name: &str, text: String| {
         durable::write_volatile(&config.state_dir.join(name), text.as_bytes(), 0o644)
     };
@@ -181,6 +186,39 @@ fn metrics(gauges: &BufferGauges, listeners: &[RunningListener], time: Nanos) ->
         s.waiting as f64
     });
     text
+}
+
+/// What is counted of each Portainer that is asked.
+fn reconciliation_metrics(text: &mut String, sections: &[SectionStatus]) {
+    type Value = fn(&SectionStatus) -> f64;
+    let metrics: [(&str, &str, &str, Value); 7] = [
+        ("runs_total", "counter", "Runs since the start.", |s| s.runs as f64),
+        ("failures_total", "counter", "Runs that did not come to their end.", |s| {
+            s.failures as f64
+        }),
+        ("asked_records_total", "counter", "Records that Portainer gave.", |s| s.asked as f64),
+        ("matched_records_total", "counter", "Those that had come before.", |s| s.matched as f64),
+        ("recovered_records_total", "counter", "Those that were taken.", |s| s.recovered as f64),
+        (
+            "succeeded_time_seconds",
+            "gauge",
+            "When a run last came to its end; 0: not since the start.",
+            |s| s.succeeded_secs as f64,
+        ),
+        ("clock_ahead_seconds", "gauge", "How far Portainer's clock is ahead of ours.", |s| {
+            s.last.clock_ahead_secs as f64
+        }),
+    ];
+    for (name, kind, help, value) in metrics {
+        if sections.is_empty() {
+            return;
+        }
+        let name = format!("penstock_high_reconcile_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for section in sections {
+            let _ = writeln!(text, "{name}{{portainer=\"{}\"}} {}", section.name, value(section));
+        }
+    }
 }
 
 /// The live part of the status.

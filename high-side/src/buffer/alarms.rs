@@ -17,6 +17,10 @@ pub enum AlarmKind {
     EpochBegan,
     /// A sealed bundle's file is missing or changed.
     OutboxDamaged,
+    /// A Portainer could not be asked for so long that what syslog lost may be gone.
+    ReconcileOverdue,
+    /// Records that never came by syslog were asked for and taken.
+    RecordsRecovered,
 }
 
 impl AlarmKind {
@@ -27,6 +31,8 @@ impl AlarmKind {
             AlarmKind::BufferSetAside => "buffer-set-aside",
             AlarmKind::EpochBegan => "epoch-began",
             AlarmKind::OutboxDamaged => "outbox-damaged",
+            AlarmKind::ReconcileOverdue => "reconcile-overdue",
+            AlarmKind::RecordsRecovered => "records-recovered",
         }
     }
 }

@@ -19,6 +19,7 @@ macro_rules! tell {
 mod bundles;
 mod export;
 mod init;
+mod reconcile;
 mod seal;
 mod status;
 mod try_lines;
@@ -139,6 +140,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Run => agent::run(load()?),
         Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
         Verb::Export { dest, all, json } => export::export(&load()?, dest, *all, *json),
+        Verb::Reconcile { since, dry_run, json } => {
+            let (since, dry_run, as_json) = (since.as_deref(), *dry_run, *json);
+            reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
+        }
         Verb::Status { json } => status::status(&load()?, *json),
         Verb::Bundles { json } => bundles::bundles(&load()?, *json),
         Verb::CheckBuffer { json } => bundles::check_buffer(&load()?, *json),

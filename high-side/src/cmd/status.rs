@@ -8,6 +8,7 @@ use super::Failure;
 use crate::agent::{Live, read_live};
 use crate::buffer::{BundleState, LaneTotals, Store, is_agent_running};
 use crate::config::Config;
+use crate::reconcile::{Report, State};
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let store = Store::open(&config.state_dir)?;
@@ -52,6 +53,16 @@ fn gather(
             })
         })
         .collect();
+    let mut portainers = Vec::new();
+    for api in &config.portainer_apis {
+        let state = State::load(store, &api.name)?;
+        portainers.push(json!({
+            "name": api.name,
+            "url": api.url.to_string(),
+            "last-success": state.asked_ns.map(|time| Nanos(time).to_string()),
+            "last": state.last,
+        }));
+    }
     Ok(json!({
         "origin": store.origin(),
         "epoch": store.epoch(),
@@ -60,6 +71,7 @@ fn gather(
         "adds-up": adds_up,
         "bundles": bundles,
         "outbox": config.outbox.path.display().to_string(),
+        "portainer-apis": portainers,
         "alarms": alarms,
         "live": live.map(|live| &live.0),
     }))
@@ -208,6 +220,7 @@ fn print(status: &Value) {
             counters["datagrams-lost"]
         );
     }
+    print_portainers(status);
     for alarm in status["alarms"].as_array().into_iter().flatten() {
         say!(
             "ALARM {} {} {}: {}",
@@ -219,6 +232,29 @@ fn print(status: &Value) {
     }
     if status["adds-up"] != true {
         say!("the sums do NOT add up: run penstock-high check-buffer");
+    }
+}
+
+/// How reconciliation goes: what the running agent says, and the last run that came to its end.
+fn print_portainers(status: &Value) {
+    for portainer in status["portainer-apis"].as_array().into_iter().flatten() {
+        let name = portainer["name"].as_str().unwrap_or_default();
+        let success = portainer["last-success"].as_str();
+        if let Ok(last) = serde_json::from_value::<Report>(portainer["last"].clone()) {
+            say!("reconciled {}, {}", success.unwrap_or_default(), last.summary());
+            last.notes.iter().for_each(|note| say!("         {note}"));
+        } else {
+            say!("reconciled never: {name} was not asked yet");
+        }
+        let sections = status["live"]["portainer-apis"].as_array();
+        let mut sections = sections.into_iter().flatten();
+        let Some(live) = sections.find(|section| section["name"] == name) else { continue };
+        if live["running"] == true {
+            say!("         {name} is being asked, up to {}", live["last"]["through"]);
+        }
+        if let Some(error) = live["last"]["error"].as_str().filter(|error| !error.is_empty()) {
+            say!("TROUBLE {name}: {error}");
+        }
     }
 }
 

@@ -33,12 +33,15 @@ pub struct GuardConfig {
     pub privileges: PrivilegeSettings,
     /// What is noise: the site's own rules first, then those that are shipped.
     pub suppress: Vec<SuppressRule>,
+    /// Whether Portainer is asked for what did not come, so that what did must be remembered.
+    pub reconciles: bool,
 }
 
 /// Checks the rules; each problem names its rule.
 pub(super) fn check(
     raw: RawGuard,
     suppress: Vec<SuppressRule>,
+    reconciles: bool,
     problems: &mut Problems,
 ) -> GuardConfig {
     let defaults = default_suppressions();
@@ -74,7 +77,7 @@ pub(super) fn check(
         "suppress",
         &format!("has more than {RULES_MAX} rules: every record is held against them"),
     );
-    GuardConfig { privileges, suppress: rules }
+    GuardConfig { privileges, suppress: rules, reconciles }
 }
 
 /// What a rule must exclude, in the words of a rule.

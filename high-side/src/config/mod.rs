@@ -2,6 +2,7 @@
 
 mod guard;
 mod listener;
+mod portainer_api;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +16,12 @@ use tracing::level_filters::LevelFilter;
 use crate::guard::suppress::SuppressRule;
 use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
+use crate::reconcile::PortainerApi;
 
 pub use guard::GuardConfig;
 use guard::RawGuard;
 use listener::RawListener;
+use portainer_api::RawPortainerApi;
 
 /// Where the configuration is looked for without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/penstock/high.toml";
@@ -45,6 +48,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// What is privileged, what is noise, what must not leave.
     pub guard: GuardConfig,
+    /// Portainers that are asked what syslog lost.
+    pub portainer_apis: Vec<PortainerApi>,
     /// The buffer's limits.
     pub buffer: RawBuffer,
     /// When to seal.
@@ -84,6 +89,7 @@ struct RawConfig {
     guard: RawGuard,
     #[serde(default)]
     suppress: Vec<SuppressRule>,
+    portainer_api: Vec<RawPortainerApi>,
     #[serde(default)]
     buffer: RawBuffer,
     #[serde(default)]
@@ -242,7 +248,10 @@ impl Config {
             }
         };
         let listeners = listener::check_all(&raw.listener, &mut problems);
-        let guard = guard::check(raw.guard, raw.suppress, &mut problems);
+        let portainer_apis =
+            portainer_api::check_all(&raw.portainer_api, &listeners, &mut problems);
+        let reconciles = !portainer_apis.is_empty();
+        let guard = guard::check(raw.guard, raw.suppress, reconciles, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -273,6 +282,7 @@ impl Config {
             log_format,
             listeners,
             guard,
+            portainer_apis,
             buffer: raw.buffer,
             seal: raw.seal,
             outbox: Outbox {
@@ -364,7 +374,7 @@ mod tests {
             })
             .collect();
         let message = parse(&all).unwrap_err().to_string();
-        assert!(message.contains("3 problem(s)"), "only the missing files: {message}");
+        assert!(message.contains("5 problem(s)"), "only the missing files: {message}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use shared::record::Stream;
 
 use crate::buffer::{Fate, Sighting};
 use crate::config::GuardConfig;
+use crate::reconcile;
 
 pub use defaults::default_suppressions;
 use suppress::Suppressor;
@@ -51,6 +52,8 @@ pub struct Guard {
     pub privileges: PrivilegeSettings,
     /// What is noise.
     pub suppressor: Suppressor,
+    /// Whether sightings are kept of records that Portainer can be asked for.
+    pub reconciles: bool,
 }
 
 /// The memory that judging uses again and again.
@@ -70,6 +73,7 @@ impl Guard {
         Ok(Self {
             privileges: config.privileges.clone(),
             suppressor: Suppressor::new(config.suppress.clone()),
+            reconciles: config.reconciles,
         })
     }
 
@@ -80,7 +84,7 @@ impl Guard {
         let body = Body::of(raw, &mut tape);
         let event = understand(&body, stream, &self.privileges);
         let mut after = Vec::new();
-        let judged = self.decide(&body, &event, &mut after);
+        let judged = self.decide(&body, &event, Nanos(0), &mut after);
         (event.into_owned(), judged, after)
     }
 
@@ -89,7 +93,7 @@ impl Guard {
     pub fn judge(
         &self,
         raw: &[u8],
-        _received: Nanos,
+        received: Nanos,
         stream: Option<Stream>,
         out: &mut Vec<u8>,
     ) -> Judged {
@@ -97,16 +101,25 @@ impl Guard {
             let Scratch { tape } = scratch;
             let body = Body::of(raw, tape);
             let event = understand(&body, stream, &self.privileges);
-            self.decide(&body, &event, out)
+            self.decide(&body, &event, received, out)
         })
     }
 
-    fn decide(&self, body: &Body<'_>, event: &Event<'_>, out: &mut Vec<u8>) -> Judged {
+    fn decide(
+        &self,
+        body: &Body<'_>,
+        event: &Event<'_>,
+        received: Nanos,
+        out: &mut Vec<u8>,
+    ) -> Judged {
+        // Of the bytes as they came: a redacted or suppressed record was seen all the same.
+        let sighting =
+            self.reconciles.then(|| reconcile::sighting_in(body, event.stream, received)).flatten();
         let judged = |fate| Judged {
             stream: event.stream,
             urgent: event.privileged.is_some(),
             fate,
-            sighting: None,
+            sighting,
         };
         if let Some(rule) = self.suppressor.suppressed_by(event) {
             let bytes = body.raw.len() as u64;

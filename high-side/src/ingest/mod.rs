@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use crate::buffer::Intake;
 use crate::guard::Guard;
 
-use gate::Gate;
+pub(crate) use gate::{Batch, Gate};
 
 pub use counters::{IngestCounters, IngestSnapshot};
 pub use memory::ReadMemory;

@@ -3,6 +3,7 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+mod portainer;
 mod rsyslog;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::process::{Command, Stdio};
 use crate::process::{Done, run};
 
 pub use authority::{Authority, Certificate};
+pub use portainer::{ADMIN_KEY, Kept, List, Manners, Portainer, USER_KEY};
 pub use rsyslog::Rsyslog;
 
 /// Programs and the Debian packages they come in.

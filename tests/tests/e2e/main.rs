@@ -8,4 +8,5 @@ mod guard;
 mod incoming;
 mod outgoing;
 mod pressure;
+mod reconcile;
 mod samples;
