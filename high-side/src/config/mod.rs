@@ -89,6 +89,7 @@ struct RawConfig {
     guard: RawGuard,
     #[serde(default)]
     suppress: Vec<SuppressRule>,
+    #[serde(default)]
     portainer_api: Vec<RawPortainerApi>,
     #[serde(default)]
     buffer: RawBuffer,
