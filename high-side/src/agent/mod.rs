@@ -8,6 +8,7 @@
 //! Every part is joined. One that ends early ends the process, and the service manager starts it
 //! again: `kill -9` and a clean stop differ only in what was read and not committed yet.
 
+mod files;
 mod report;
 mod sealing;
 
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::guard::Guard;
 use crate::ingest::{self, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
 use crate::sealer::SealKeys;
+use crate::tail::{self, RunningFiles};
 
 pub use report::{Live, read_live};
 
@@ -57,6 +59,10 @@ pub fn check(config: &Config) -> Vec<String> {
         {
             problems.push(format!("listener.{}: {err}", listener.name));
         }
+    }
+    for set in &config.files {
+        let unreadable = tail::check(set).into_iter();
+        problems.extend(unreadable.map(|problem| format!("file.{}: {problem}", set.name)));
     }
     let mut folder = |key: &str, path: &std::path::Path, must_exist: bool| {
         let problem = match std::fs::metadata(path) {
@@ -102,8 +108,11 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
     let (intake, writer) = buffer.start_writer()?;
     let sealing = sealing::start(&config, keys, Arc::clone(&clock))?;
     let (stop_listeners, shutdown) = watch::channel(false);
-    let listeners = start_listeners(&config, &intake, &clock, shutdown)?;
-    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners };
+    let surroundings = surroundings(&intake, &clock, shutdown);
+    let listeners = start_listeners(&config, &surroundings)?;
+    let files = files::start(&config, &buffer, &surroundings)?;
+    drop(surroundings);
+    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, files };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -144,26 +153,31 @@ fn tell_opened(opened: &Opened, epoch: u64) {
     }
 }
 
-fn start_listeners(
-    config: &Config,
+fn surroundings(
     intake: &Intake,
     clock: &Arc<dyn Clock>,
     shutdown: watch::Receiver<bool>,
-) -> Result<Vec<RunningListener>, Failure> {
-    let surroundings = Surroundings {
+) -> Surroundings {
+    Surroundings {
         intake: intake.clone(),
         guard: Arc::new(Guard::default()),
         clock: Arc::clone(clock),
         memory: ReadMemory::new(READ_MEMORY_BYTES),
         shutdown,
-    };
-    if config.listeners.is_empty() {
-        tracing::warn!("no listener is configured: nothing will be received");
+    }
+}
+
+fn start_listeners(
+    config: &Config,
+    surroundings: &Surroundings,
+) -> Result<Vec<RunningListener>, Failure> {
+    if config.listeners.is_empty() && config.files.is_empty() {
+        tracing::warn!("no listener and no file is configured: nothing will be received");
     }
     config
         .listeners
         .iter()
-        .map(|settings| ingest::spawn(settings.clone(), &surroundings).map_err(Failure::new))
+        .map(|settings| ingest::spawn(settings.clone(), surroundings).map_err(Failure::new))
         .collect()
 }
 
@@ -175,6 +189,7 @@ struct Parts {
     writer: Writer,
     sealing: sealing::Sealing,
     listeners: Vec<RunningListener>,
+    files: Vec<RunningFiles>,
 }
 
 impl Parts {
@@ -204,6 +219,9 @@ impl Parts {
         if self.sealing.is_finished() {
             return Some("the sealer");
         }
+        if self.files.iter().any(|files| files.task.is_finished()) {
+            return Some("a reader of files");
+        }
         self.listeners.iter().any(|listener| listener.task.is_finished()).then_some("a listener")
     }
 
@@ -231,7 +249,7 @@ impl Parts {
         report::write(
             &self.config,
             &self.buffer.gauges(),
-            &self.listeners,
+            report::Sources { listeners: &self.listeners, files: &self.files },
             &self.sealing,
             self.clock.now(),
             now,
@@ -253,6 +271,11 @@ impl Parts {
                     tracing::warn!(listener = %listener.name, "did not stop in time; what it holds is given up");
                     self.writer.give_up();
                 }
+            }
+        }
+        for files in std::mem::take(&mut self.files) {
+            if let Err(failure) = files::join(files, GRACE, &self.writer).await {
+                result = Err(failure);
             }
         }
         drop(intake);

@@ -1,5 +1,6 @@
 //! The configuration file: raw form, checked form, defaults.
 
+mod file;
 mod listener;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use tracing::level_filters::LevelFilter;
 
 use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
+use crate::tail::FileSettings;
 
+use file::RawFile;
 use listener::RawListener;
 
 /// Where the configuration is looked for without `--config`.
@@ -39,6 +42,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The sockets.
     pub listeners: Vec<ListenerSettings>,
+    /// The files.
+    pub files: Vec<FileSettings>,
     /// The buffer's limits.
     pub buffer: RawBuffer,
     /// When to seal.
@@ -74,6 +79,8 @@ struct RawConfig {
     log: RawLog,
     #[serde(default)]
     listener: Vec<RawListener>,
+    #[serde(default)]
+    file: Vec<RawFile>,
     #[serde(default)]
     buffer: RawBuffer,
     #[serde(default)]
@@ -232,6 +239,7 @@ impl Config {
             }
         };
         let listeners = listener::check_all(&raw.listener, &mut problems);
+        let files = file::check_all(&raw.file, &listeners, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -261,6 +269,7 @@ impl Config {
             log_level,
             log_format,
             listeners,
+            files,
             buffer: raw.buffer,
             seal: raw.seal,
             outbox: Outbox {
