@@ -62,12 +62,7 @@ pub(super) fn write(
     }
 }
 
-fn status(
-    gauges: &BufferGauges,
-    sources: Sources<'_>,
-    sealing: &Sealing,
-    time: Nanos,
-) -> Value {
+fn status(gauges: &BufferGauges, sources: Sources<'_>, sealing: &Sealing, time: Nanos) -> Value {
     let listeners: Vec<Value> = sources
         .listeners
         .iter()
@@ -223,9 +218,7 @@ fn metrics(gauges: &BufferGauges, sources: Sources<'_>, time: Nanos) -> String {
     each("file_unreadable", "gauge", "Files and folders that can't be read.", |s| {
         s.unreadable as f64
     });
-    each("file_refused", "gauge", "Files not read since there are too many.", |s| {
-        s.refused as f64
-    });
+    each("file_refused", "gauge", "Files not read since there are too many.", |s| s.refused as f64);
     each("file_rewritten_total", "counter", "Files truncated or written anew in place.", |s| {
         s.rewritten as f64
     });

@@ -56,6 +56,9 @@ pub(super) struct Place {
     pub(super) modified: Modified,
     /// Whether it was compared with the fingerprint since it last changed unwatched.
     pub(super) verified: bool,
+    /// Whether it was looked at so soon after it was written that the same size and time may mean
+    /// other bytes: times move in steps of milliseconds.
+    pub(super) fresh: bool,
     /// Whether it stands in the listing.
     pub(super) listed: bool,
     /// If it is compressed: how far that is.
@@ -117,7 +120,7 @@ impl Place {
     pub(super) fn new(key: Key, is_gzip: bool) -> Self {
         let gzip = is_gzip.then_some(Gzip { done: false, reader: None, stuck: false });
         let (size, modified) = (0, (0, 0));
-        Self { key, file: None, size, modified, verified: false, listed: true, gzip }
+        Self { key, file: None, size, modified, verified: false, fresh: false, listed: true, gzip }
     }
 }
 

@@ -156,8 +156,8 @@ impl FromStr for Pattern {
                 continue;
             }
             let glob = GlobBuilder::new(name_text).literal_separator(true).build();
-            let glob = glob
-                .map_err(|err| PatternError::Glob(text.to_owned(), err.kind().to_string()))?;
+            let glob =
+                glob.map_err(|err| PatternError::Glob(text.to_owned(), err.kind().to_string()))?;
             let hidden = name_text.starts_with('.');
             parts.push(Part::Wild { matcher: glob.compile_matcher(), hidden });
         }
@@ -364,8 +364,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         for name in [
-            "audit.log", "audit-2026-11-24T00-00-00.000.log.gz", "audit-other.log", ".hidden.log",
-            "falco.log.1", "a/x.log", "a/b/x.log", "b/x.log", "b/x.txt",
+            "audit.log",
+            "audit-2026-11-24T00-00-00.000.log.gz",
+            "audit-other.log",
+            ".hidden.log",
+            "falco.log.1",
+            "a/x.log",
+            "a/b/x.log",
+            "b/x.log",
+            "b/x.txt",
         ] {
             fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
             fs::write(dir.join(name), name).unwrap();
@@ -375,7 +382,10 @@ mod tests {
         assert_eq!(names(&dir, "audit.log", &auto), [gz, "audit.log"]);
         assert_eq!(names(&dir, "audit.log", &Rotated::Patterns(vec![])), ["audit.log"]);
         assert_eq!(names(&dir, "falco.log", &auto), ["falco.log.1"]);
-        assert_eq!(names(&dir, "*.log", &Rotated::Patterns(vec![])), ["audit-other.log", "audit.log"]);
+        assert_eq!(
+            names(&dir, "*.log", &Rotated::Patterns(vec![])),
+            ["audit-other.log", "audit.log"]
+        );
         assert_eq!(names(&dir, "*/x.{log,txt}", &auto), ["a/x.log", "b/x.log", "b/x.txt"]);
         assert_eq!(names(&dir, "nowhere/*/x.log", &auto), Vec::<String>::new());
     }

@@ -177,8 +177,7 @@ pub fn spawn(
         })
         .map_err(|_| TailError::Thread(name.clone()))?;
     let thread_name = name.clone();
-    let task =
-        tokio::spawn(async move { ended.await.map_err(|_| TailError::Thread(thread_name)) });
+    let task = tokio::spawn(async move { ended.await.map_err(|_| TailError::Thread(thread_name)) });
     Ok(RunningFiles { name, counters, files, task })
 }
 
@@ -192,7 +191,8 @@ fn run(mut tailer: Tailer) {
         let now = Instant::now();
         let due = scanned.is_none_or(|then| {
             let age = now.duration_since(then);
-            age >= timing.poll || age >= SCAN_PAUSE && (wake.folder_changed() || tailer.wants_scan())
+            age >= timing.poll
+                || age >= SCAN_PAUSE && (wake.folder_changed() || tailer.wants_scan())
         });
         if due {
             let folders = tailer.scan(now);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use memchr::{memchr, memchr_iter, memrchr};
 use nix::unistd::{Whence, lseek};
@@ -27,6 +27,7 @@ impl Tailer {
     pub(super) fn look(&mut self, id: u64, now: Instant) -> bool {
         let Some(content) = self.contents.get_mut(&id) else { return false };
         let (offset, idle) = (content.offset, self.settings.timing.rotated_idle);
+        let wall = self.gate.clock.now();
         let Some(place) = &mut content.place else { return false };
         if place.gzip.is_some() {
             return self.look_at_gzip(id, now);
@@ -35,20 +36,23 @@ impl Tailer {
             && let Ok(meta) = file.metadata()
         {
             let seen = place.size;
-            if place.observe(meta.len(), modified(&meta)) {
+            let is_changed = place.observe(meta.len(), modified(&meta));
+            let was_fresh = place.fresh;
+            place.fresh = is_fresh(&meta, wall);
+            if is_changed {
                 content.changed = now;
                 content.finished = false;
                 if content.blank {
                     // Something may have been written where nothing was before.
                     (content.scanned, content.blank) = (offset, false);
                 }
-                let is_shorter = meta.len() < offset;
-                let is_same_size = meta.len() == seen && !content.holds_still(&file, offset);
-                if is_shorter || is_same_size {
-                    let unread = seen.saturating_sub(offset);
-                    self.lose(id, Departure::Rewritten { unread }, now);
-                    return false;
-                }
+            }
+            let is_shorter = meta.len() < offset;
+            let may_differ = (is_changed || was_fresh) && meta.len() == seen;
+            if is_shorter || may_differ && !content.holds_still(&file, offset) {
+                let unread = seen.saturating_sub(offset);
+                self.lose(id, Departure::Rewritten { unread }, now);
+                return false;
             }
         }
         if content.has_unread() {
@@ -210,7 +214,8 @@ impl Tailer {
         let limit = self.settings.message_bytes_max;
         let (mut start, mut handed) = (0, 0);
         for end in memchr_iter(b'\n', bytes) {
-            let nul = push(&gate, &mut batch, &bytes[start..end], (end - start) as u64, limit, received);
+            let nul =
+                push(&gate, &mut batch, &bytes[start..end], (end - start) as u64, limit, received);
             add(&self.counters.nul_bytes, nul);
             start = end + 1;
             if batch.is_full() {
@@ -348,7 +353,8 @@ impl Tailer {
             return Ok(self.keep_reader(id, reader));
         }
         if !reader.verified {
-            let tail = &reader.tail[reader.tail.len() - content.print.tail_len().min(reader.tail.len())..];
+            let tail =
+                &reader.tail[reader.tail.len() - content.print.tail_len().min(reader.tail.len())..];
             if !content.print.begins(&reader.head) || !content.print.ends(tail) {
                 return Ok(self.reject(id, now));
             }
@@ -424,8 +430,8 @@ impl Tailer {
         now: Instant,
     ) -> Result<bool, IntakeClosed> {
         let Some(content) = self.contents.get_mut(&id) else { return Ok(false) };
-        let is_old = now.saturating_duration_since(content.changed)
-            >= self.settings.timing.gzip_damaged;
+        let is_old =
+            now.saturating_duration_since(content.changed) >= self.settings.timing.gzip_damaged;
         let Some(gzip) = content.place.as_mut().and_then(|place| place.gzip.as_mut()) else {
             return Ok(false);
         };
@@ -577,6 +583,13 @@ fn push(
     nul as u64
 }
 
+/// Whether a file was written to a moment ago.
+fn is_fresh(meta: &std::fs::Metadata, wall: Nanos) -> bool {
+    let (secs, nanos) = modified(meta);
+    let written = Nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos));
+    wall.since(written) < FRESH
+}
+
 fn read_some(file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < room.len() {
@@ -613,3 +626,6 @@ const GZIP_SKIP_CHUNKS: usize = 16;
 
 /// A buffer for one long line gives back what is above this.
 const LINE_BYTES_KEPT: usize = 1 << 20;
+
+/// The coarsest step of a file's time on the file systems that logs lie on, and some more.
+const FRESH: Duration = Duration::from_secs(2);

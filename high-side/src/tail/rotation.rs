@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn names_of_live_files_lead_nowhere() {
-        for name in ["audit.log", "audit-other.log", "0.log", "events.json", ".1", "-1.log", "a.b-c"]
+        for name in
+            ["audit.log", "audit-other.log", "0.log", "events.json", ".1", "-1.log", "a.b-c"]
         {
             assert_eq!(names_before(name), Vec::<String>::new(), "{name}");
         }

@@ -130,12 +130,21 @@ impl Tailer {
             return Known::Another(Departure::Missing);
         };
         let seen = place.size;
+        if place.gzip.is_some() != rotation::is_gzip(&found.path) && place.file.is_none() {
+            // The number of a file that is gone was given to this one.
+            return Known::Another(Departure::Missing);
+        }
         if place.file.is_none() {
             if place.observe(found.size, found.modified) {
-                place.verified = false;
-                if let Some(gzip) = &mut place.gzip {
-                    (gzip.done, gzip.stuck, gzip.reader) = (false, false, None);
+                // Nothing can be compared yet of a compressed file, or where nothing was read: the
+                // number may have been given to another file, so it is looked at as a new one.
+                if offset == 0 || place.gzip.is_some() {
+                    return Known::Another(match &place.gzip {
+                        Some(gzip) if gzip.done => Departure::Finished,
+                        _ => Departure::Missing,
+                    });
                 }
+                place.verified = false;
                 content.changed = now;
                 content.finished &= found.size == offset;
             }
@@ -299,8 +308,8 @@ impl Tailer {
         };
         // A content without a place goes on here.
         let homeless = self.contents.iter().filter(|(_, content)| {
-            let is_sure = content.offset >= STRONG_BYTES
-                || found.rotated && content.path != found.path;
+            let is_sure =
+                content.offset >= STRONG_BYTES || found.rotated && content.path != found.path;
             content.place.is_none() && is_sure && goes_on(content)
         });
         if let Some((id, _)) = homeless.max_by_key(|(_, content)| content.offset) {

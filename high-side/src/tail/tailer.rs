@@ -72,7 +72,10 @@ impl Tailer {
                         Ok(content) => _ = contents.insert(number, content),
                         // No reason not to start: a file that is read again is better than none.
                         Err(err) => {
-                            alarm(&format!("files {:?}: the mark {name:?} can't be understood ({err}): its file is read again", settings.name));
+                            alarm(&format!(
+                                "files {:?}: the mark {name:?} can't be understood ({err}): its file is read again",
+                                settings.name
+                            ));
                             removed.push(number);
                         }
                     }
@@ -173,7 +176,8 @@ impl Tailer {
         }
         let gate = Arc::clone(&self.gate);
         for mark in marks {
-            let mut batch = Batch::new(&gate, Arc::new(SourceTag::new(&self.settings.name, "", None)));
+            let mut batch =
+                Batch::new(&gate, Arc::new(SourceTag::new(&self.settings.name, "", None)));
             batch.mark(mark);
             if let Some(incoming) = batch.take() {
                 self.hand_over(incoming)?;
@@ -220,8 +224,7 @@ impl Tailer {
                 oldest = Some((content, since));
             }
         }
-        let oldest =
-            oldest.map(|(content, since)| Oldest { path: shown(&content.path), since });
+        let oldest = oldest.map(|(content, since)| Oldest { path: shown(&content.path), since });
         let counters = &self.counters;
         counters.files.store(self.contents.len() as u64, Ordering::Relaxed);
         counters.open.store(open, Ordering::Relaxed);
