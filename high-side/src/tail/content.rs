@@ -240,7 +240,7 @@ impl Content {
     /// Gives it a place that was compared with it.
     pub(super) fn settle(&mut self, path: &Path, place: Place, now: Instant) {
         self.rotated |= self.path != path;
-        self.path = path.to_owned();
+        path.clone_into(&mut self.path);
         self.place = Some(place);
         self.scanned = self.offset;
         self.blank = false;

@@ -183,9 +183,17 @@ impl Tailer {
         place.verified = true;
         match content.is_in(&file) {
             Ok(true) => Some(file),
-            Ok(false) | Err(_) => {
+            Ok(false) => {
                 let unread = content.backlog();
                 self.lose(id, Departure::Rewritten { unread }, now);
+                None
+            }
+            Err(err) => {
+                if let Some(place) = &mut content.place {
+                    place.file = None;
+                }
+                let trouble = Trouble::of(&err);
+                tracing::warn!(files = %self.settings.name, "{}", trouble_text(&path, trouble));
                 None
             }
         }

@@ -17,7 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 /// Folders that are watched, and the bell that they ring.
 pub(super) struct Wake {
     watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
     bell: Receiver<()>,
     folder_changed: Arc<AtomicBool>,
     woken: Option<Instant>,
@@ -30,7 +30,7 @@ impl Wake {
     pub(super) fn new(notifications: bool) -> Self {
         let (ring, bell) = sync_channel(1);
         let folder_changed = Arc::new(AtomicBool::new(false));
-        let (changed, rung) = (Arc::clone(&folder_changed), ring.clone());
+        let (changed, bell_rope) = (Arc::clone(&folder_changed), ring.clone());
         let on_event = move |event: notify::Result<notify::Event>| {
             let kind = event.map_or(EventKind::Any, |event| event.kind);
             match kind {
@@ -40,7 +40,7 @@ impl Wake {
                 _ => changed.store(true, Ordering::Release),
             }
             // A bell that rings already is enough.
-            let _ = rung.try_send(());
+            let _ = bell_rope.try_send(());
         };
         let watcher = notifications.then(|| notify::recommended_watcher(on_event));
         let watcher = watcher.and_then(|watcher| {
@@ -48,29 +48,29 @@ impl Wake {
                 .inspect_err(|error| tracing::warn!(%error, "files can't be watched: they are looked at now and then"))
                 .ok()
         });
-        let watched = BTreeSet::new();
-        Self { watcher, watched, bell, folder_changed, woken: None, told: false, _ring: ring }
+        let folders = BTreeSet::new();
+        Self { watcher, folders, bell, folder_changed, woken: None, told: false, _ring: ring }
     }
 
     /// Watches these folders and no others.
     pub(super) fn watch(&mut self, folders: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         let folders: BTreeSet<PathBuf> = folders.into_iter().take(WATCHES_MAX).collect();
-        for gone in self.watched.difference(&folders) {
+        for gone in self.folders.difference(&folders) {
             // The system forgets a folder that was deleted by itself.
             let _ = watcher.unwatch(gone);
         }
-        let mut watched: BTreeSet<PathBuf> = self.watched.intersection(&folders).cloned().collect();
-        for new in folders.difference(&self.watched) {
+        let mut kept: BTreeSet<PathBuf> = self.folders.intersection(&folders).cloned().collect();
+        for new in folders.difference(&self.folders) {
             match watcher.watch(new, RecursiveMode::NonRecursive) {
-                Ok(()) => _ = watched.insert(new.clone()),
+                Ok(()) => _ = kept.insert(new.clone()),
                 Err(error) if new.is_dir() && !std::mem::replace(&mut self.told, true) => {
                     tracing::warn!(folder = %new.display(), %error, "a folder can't be watched: it is looked at now and then");
                 }
                 Err(_) => {}
             }
         }
-        self.watched = watched;
+        self.folders = kept;
     }
 
     /// Whether something in a folder came, went or changed its name since this was asked last.

@@ -4,6 +4,7 @@
 
 mod codes;
 mod disorder;
+mod files;
 mod incoming;
 mod outgoing;
 mod pressure;

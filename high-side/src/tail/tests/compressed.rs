@@ -47,7 +47,7 @@ fn a_compressed_file_that_lies_beside_its_original_is_not_read() {
 #[test]
 fn a_damaged_one_is_read_to_its_damage_and_told() {
     let mut rig = Rig::new("a.log");
-    let lines: String = (0..20_000).map(|n| format!("line {n} {}\n", n * 7919)).collect();
+    let lines: String = numbered(20_000, |n| format!("line {n} {}", n * 7919));
     let whole = gzip(lines.as_bytes());
     fs::write(rig.path("a.log.1.gz"), &whole[..whole.len() - 100]).unwrap();
     fs::write(rig.path("b.log.1.gz"), b"no gzip at all").unwrap();
@@ -82,7 +82,7 @@ fn another_content_with_the_same_beginning_is_not_taken_for_it() {
 #[test]
 fn long_lines_and_pieces_make_no_difference() {
     let mut rig = Rig::with(&["a.log"], |settings| settings.message_bytes_max = 1000);
-    let lines: String = (0..3000).map(|n| format!("{n} {}\n", "y".repeat(n % 1500))).collect();
+    let lines: String = numbered(3000, |n| format!("{n} {}", "y".repeat(n % 1500)));
     fs::write(rig.path("a.log.1.gz"), gzip((lines.clone() + &"z".repeat(600_000)).as_bytes()))
         .unwrap();
     rig.pass(Duration::from_secs(20));

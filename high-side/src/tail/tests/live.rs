@@ -101,9 +101,8 @@ fn files_that_are_deleted_while_the_buffer_takes_no_more_are_read() {
     let dir = temp.path().canonicalize().unwrap();
     let mut settings = settings(&dir, &["*.log"]);
     settings.timing.poll = Duration::from_millis(20);
-    let text = |name: &str| -> String {
-        (0..20_000).map(|n| format!("{name} {n} {}\n", "x".repeat(80))).collect()
-    };
+    let text =
+        |name: &str| -> String { numbered(20_000, |n| format!("{name} {n} {}", "x".repeat(80))) };
     append(&dir.join("a.log"), &text("a"));
     let mut live = Live::start(settings, 1);
     let until = |what: &dyn Fn(&Live) -> bool| {

@@ -246,5 +246,11 @@ fn long(text: &str) -> String {
     format!("{text} {}\n", "x".repeat(600))
 }
 
+/// So many lines.
+fn numbered(count: usize, line: impl Fn(usize) -> String) -> String {
+    let lines: Vec<String> = (0..count).map(line).collect();
+    lines.join("\n") + "\n"
+}
+
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
