@@ -349,7 +349,13 @@ impl Tailer {
             is_like.then_some(Likeness { id: *id, offset: content.offset, is_whole })
         });
         let Some(like) = like.max_by_key(|like| (like.is_whole, like.offset)) else {
-            return Ok(Decided::New);
+            // One of which nothing was read yet can be compared only as it lies there.
+            let is_like_unread = !is_settled
+                && self.contents.values().any(|content| {
+                    let file = content.place.as_ref().and_then(|place| place.file.as_deref());
+                    content.offset == 0 && file.is_some_and(|file| begins_alike(file, &first))
+                });
+            return Ok(if is_like_unread { Decided::Waits } else { Decided::New });
         };
         Ok(self.decide_likeness(&like, size, unchanged))
     }
@@ -656,6 +662,14 @@ fn first_bytes(file: &File) -> io::Result<Vec<u8>> {
     }
     first.truncate(filled);
     Ok(first)
+}
+
+/// Whether a file begins with these bytes, or they with it.
+fn begins_alike(file: &File, first: &[u8]) -> bool {
+    first_bytes(file).is_ok_and(|own| {
+        let common = own.len().min(first.len());
+        common > 0 && own[..common] == first[..common]
+    })
 }
 
 /// Begins behind the last line that is complete now.

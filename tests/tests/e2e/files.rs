@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tests::crossing::{Crossing, assert_unaltered};
-use tests::load::Pool;
+use tests::load::{Framing, Pool};
 use tests::oracle::Oracle;
 use tests::peers::peer;
 use tests::process::{Process, run};
@@ -20,6 +20,7 @@ struct Log {
     path: PathBuf,
     file: File,
     oracle: Oracle,
+    pool: Pool,
     count: u64,
 }
 
@@ -27,13 +28,16 @@ impl Log {
     fn new(dir: PathBuf, name: &str) -> Self {
         let path = dir.join(name);
         let file = append_to(&path);
-        Self { dir, path, file, oracle: Oracle::new(), count: 0 }
+        let pool = Pool::new(Framing::None, None);
+        Self { dir, path, file, oracle: Oracle::new(), pool, count: 0 }
     }
 
     fn write(&mut self, count: u64) {
         let ids = self.oracle.issue(count);
         for id in ids.clone() {
-            let line = [&Pool::message(id, None)[..], b"\n"].concat();
+            let mut line = Vec::new();
+            self.pool.append(id, &mut line);
+            line.push(b'\n');
             self.file.write_all(&line).unwrap();
         }
         self.oracle.taken(ids);
@@ -53,7 +57,12 @@ impl Log {
         );
         fs::write(&config, text).unwrap();
         let state = self.dir.join("logrotate.state");
+        let second = || jiff::Timestamp::now().as_second();
+        let begun = second();
         run(peer("logrotate").arg("-f").arg("-s").arg(state).arg(config)).success();
+        if options.contains("%s") {
+            wait_until(PATIENCE, "a name that is not taken", || second() > begun + 1);
+        }
     }
 }
 
@@ -170,7 +179,7 @@ fn files_rotated_and_compressed_while_the_agent_is_killed_are_read_to_the_byte()
 fn a_killed_reader_of_a_large_file_goes_on_at_the_exact_byte() {
     let crossing = Crossing::new("file-kill");
     let mut log = Log::new(crossing.sandbox.dir("log"), "audit.log");
-    log.write(60_000);
+    log.write(30_000);
     let [mut high, low] = start(&crossing, &section(&[log.path.clone()], ""));
     let mut kills = 0;
     let behind = |crossing: &Crossing| {

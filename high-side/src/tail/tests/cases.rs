@@ -154,6 +154,22 @@ fn a_copy_made_before_the_last_line_was_written_is_not_read_again() {
 }
 
 #[test]
+fn a_copy_that_is_there_at_the_first_look_is_not_read_beside_its_original() {
+    for text in ["short", &"long ".repeat(200)] {
+        let mut rig = Rig::new("a.log");
+        rig.append("a.log", format!("{text} 1\n{text} 2\n"));
+        fs::copy(rig.path("a.log"), rig.path("a.log.1")).unwrap();
+        rig.step();
+        rig.truncate("a.log", 0);
+        rig.append("a.log", format!("{text} 3\n"));
+        rig.pass(Duration::from_mins(12));
+        let text = |end: &str| format!("{text} {end}");
+        assert_eq!(rig.take().tap_sort(), [text("1"), text("2"), text("3")]);
+        assert_eq!(rig.alarms(), lines(&[]));
+    }
+}
+
+#[test]
 fn a_backup_is_not_read_until_it_goes_on_by_itself() {
     let mut rig = Rig::new("*.log");
     rig.append("a.log", long("1"));
@@ -172,7 +188,7 @@ fn a_backup_is_not_read_until_it_goes_on_by_itself() {
 fn what_is_unread_in_a_file_that_goes_is_told_with_what_is_known() {
     let mut rig = Rig::new("*.log");
     rig.append("a.log", "one\nhalf");
-    rig.append("b.log", "one\n");
+    rig.append("b.log", "two\n");
     rig.step();
     rig.truncate("a.log", 0);
     rig.kill(usize::MAX);
