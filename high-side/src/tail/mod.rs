@@ -186,7 +186,6 @@ fn run(mut tailer: Tailer) {
     let timing = tailer.settings().timing;
     let mut wake = Wake::new(tailer.settings().notifications);
     let mut scanned: Option<Instant> = None;
-    let mut sets = tailer.settings().paths.len();
     while !tailer.is_stopping() {
         let now = Instant::now();
         let due = scanned.is_none_or(|then| {
@@ -197,9 +196,9 @@ fn run(mut tailer: Tailer) {
         if due {
             let folders = tailer.scan(now);
             wake.watch(folders);
-            if std::mem::take(&mut sets) > 0 {
-                let snapshot = tailer.known();
-                tracing::info!(files = %tailer.settings().name, known = snapshot, "reading files");
+            if scanned.is_none() {
+                let (name, known) = (&tailer.settings().name, tailer.known());
+                tracing::info!(files = %name, known, "reading files");
             }
             scanned = Some(Instant::now());
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,8 +101,8 @@ impl Tailer {
         let count = match read_some(&file, chunk, from) {
             Ok(count) => count,
             Err(err) => {
-                let (path, err) = (content.path.clone(), Trouble::of(&err));
-                tracing::warn!(files = %self.settings.name, "{}", trouble_text(&path, err));
+                let path = content.path.clone();
+                self.tell_once(path, &err);
                 return Ok(false);
             }
         };
@@ -169,11 +170,8 @@ impl Tailer {
                 return None;
             }
             Err(err) => {
-                let trouble = Trouble::of(&err);
-                if err.kind() != io::ErrorKind::NotFound
-                    && self.troubles.insert(path.clone(), trouble) != Some(trouble)
-                {
-                    tracing::warn!(files = %self.settings.name, "{}", trouble_text(&path, trouble));
+                if err.kind() != io::ErrorKind::NotFound {
+                    self.tell_once(path, &err);
                 }
                 self.rescan = true;
                 return None;
@@ -192,10 +190,18 @@ impl Tailer {
                 if let Some(place) = &mut content.place {
                     place.file = None;
                 }
-                let trouble = Trouble::of(&err);
-                tracing::warn!(files = %self.settings.name, "{}", trouble_text(&path, trouble));
+                self.tell_once(path, &err);
                 None
             }
+        }
+    }
+
+    /// Tells what can't be read, and not again before the next scan.
+    fn tell_once(&mut self, path: PathBuf, err: &io::Error) {
+        let trouble = Trouble::of(err);
+        let text = trouble_text(&path, trouble);
+        if self.troubles.insert(path, trouble) != Some(trouble) {
+            tracing::warn!(files = %self.settings.name, "{text}");
         }
     }
 
