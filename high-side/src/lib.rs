@@ -1,7 +1,7 @@
 //! The high-side agent of Penstock: listeners, the durable buffer, and the sealing of bundles.
 //!
 //! ```text
-//! ingest ──> buffer (one writer) ──> sealer ──> outbox ──> export, hand-off folder
+//! ingest, tail ──> buffer (one writer) ──> sealer ──> outbox ──> export, hand-off folder
 //!              policy says when ───────^
 //! ```
 
@@ -18,3 +18,4 @@ pub mod outbox;
 pub mod policy;
 pub mod reconcile;
 pub mod sealer;
+pub mod tail;

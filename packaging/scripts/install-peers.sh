@@ -6,7 +6,9 @@ set -euo pipefail
 needs=(
     "age age"
     "cc gcc"
+    "gzip gzip"
     "logger bsdutils"
+    "logrotate logrotate"
     "openssl openssl"
     "rsyslogd rsyslog"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"

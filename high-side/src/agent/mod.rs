@@ -8,6 +8,7 @@
 //! Every part is joined. One that ends early ends the process, and the service manager starts it
 //! again: `kill -9` and a clean stop differ only in what was read and not committed yet.
 
+mod files;
 mod report;
 mod sealing;
 
@@ -27,6 +28,7 @@ use crate::guard::Guard;
 use crate::ingest::{self, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
 use crate::reconcile::{self, RunningReconciler};
 use crate::sealer::SealKeys;
+use crate::tail::{self, RunningFiles};
 
 pub use report::{Live, read_live};
 
@@ -63,6 +65,10 @@ pub fn check(config: &Config) -> Vec<String> {
         {
             problems.push(format!("listener.{}: {err}", listener.name));
         }
+    }
+    for set in &config.files {
+        let unreadable = tail::check(set).into_iter();
+        problems.extend(unreadable.map(|problem| format!("file.{}: {problem}", set.name)));
     }
     let mut folder = |key: &str, path: &std::path::Path, must_exist: bool| {
         let problem = match std::fs::metadata(path) {
@@ -121,7 +127,8 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         let apis = config.portainer_apis.clone();
         reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
     });
-    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, reconciler };
+    let files = files::start(&config, &buffer, &surroundings)?;
+    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, files, reconciler };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -172,8 +179,8 @@ fn start_listeners(
     config: &Config,
     surroundings: &Surroundings,
 ) -> Result<Vec<RunningListener>, Failure> {
-    if config.listeners.is_empty() {
-        tracing::warn!("no listener is configured: nothing will be received");
+    if config.listeners.is_empty() && config.files.is_empty() {
+        tracing::warn!("no listener and no file is configured: nothing will be received");
     }
     config
         .listeners
@@ -191,6 +198,7 @@ struct Parts {
     sealing: sealing::Sealing,
     listeners: Vec<RunningListener>,
     reconciler: Option<RunningReconciler>,
+    files: Vec<RunningFiles>,
 }
 
 impl Parts {
@@ -223,6 +231,9 @@ impl Parts {
         if self.reconciler.as_ref().is_some_and(|reconciler| reconciler.task.is_finished()) {
             return Some("reconciliation");
         }
+        if self.files.iter().any(|files| files.task.is_finished()) {
+            return Some("a reader of files");
+        }
         self.listeners.iter().any(|listener| listener.task.is_finished()).then_some("a listener")
     }
 
@@ -250,7 +261,7 @@ impl Parts {
         report::write(
             &self.config,
             &self.buffer.gauges(),
-            &self.listeners,
+            report::Sources { listeners: &self.listeners, files: &self.files },
             self.reconciler.as_ref().map(|reconciler| &reconciler.status),
             &self.sealing,
             self.clock.now(),
@@ -279,6 +290,11 @@ impl Parts {
                     tracing::warn!(listener = %listener.name, "did not stop in time; what it holds is given up");
                     self.writer.give_up();
                 }
+            }
+        }
+        for files in std::mem::take(&mut self.files) {
+            if let Err(failure) = files::join(files, GRACE, &self.writer).await {
+                result = Err(failure);
             }
         }
         drop(surroundings);

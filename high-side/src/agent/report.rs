@@ -16,6 +16,7 @@ use crate::buffer::BufferGauges;
 use crate::config::Config;
 use crate::ingest::RunningListener;
 use crate::reconcile::{Reconciling, SectionStatus};
+use crate::tail::{FileSnapshot, RunningFiles};
 
 /// The live part of the status.
 const STATUS_FILE: &str = "status.json";
@@ -28,12 +29,19 @@ const STALE: Duration = Duration::from_secs(5);
 
 static LAST: AtomicI64 = AtomicI64::new(0);
 
+/// Everything that records come from.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) listeners: &'a [RunningListener],
+    pub(super) files: &'a [RunningFiles],
+}
+
 /// Writes both files, if it is time or `now` is asked for. A failure is no reason to stop: the
 /// report says less than it could, the records flow on.
 pub(super) fn write(
     config: &Config,
     gauges: &BufferGauges,
-    listeners: &[RunningListener],
+    sources: Sources<'_>,
     reconciling: Option<&Reconciling>,
     sealing: &Sealing,
     time: Nanos,
@@ -45,9 +53,9 @@ pub(super) fn write(
     }
     LAST.store(time.0, Ordering::Relaxed);
     let sections = reconciling.map(Reconciling::sections).unwrap_or_default();
-    let mut status = status(gauges, listeners, sealing, time);
+    let mut status = status(gauges, sources, sealing, time);
     status["portainer-apis"] = json!(sections);
-    let mut metrics = metrics(gauges, listeners, time);
+    let mut metrics = metrics(gauges, sources, time);
     reconciliation_metrics(&mut metrics, &sections);
     let write = |name: &str, text: String| {
         durable::write_volatile(&config.state_dir.join(name), text.as_bytes(), 0o644)
@@ -59,19 +67,26 @@ pub(super) fn write(
     }
 }
 
-fn status(
-    gauges: &BufferGauges,
-    listeners: &[RunningListener],
-    sealing: &Sealing,
-    time: Nanos,
-) -> Value {
-    let listeners: Vec<Value> = listeners
+fn status(gauges: &BufferGauges, sources: Sources<'_>, sealing: &Sealing, time: Nanos) -> Value {
+    let listeners: Vec<Value> = sources
+        .listeners
         .iter()
         .map(|listener| {
             json!({
                 "name": listener.name,
                 "address": listener.address.to_string(),
                 "counters": listener.counters.snapshot(),
+            })
+        })
+        .collect();
+    let files: Vec<Value> = sources
+        .files
+        .iter()
+        .map(|files| {
+            json!({
+                "name": files.name,
+                "files": files.files.snapshot(),
+                "counters": files.counters.snapshot(),
             })
         })
         .collect();
@@ -90,10 +105,11 @@ fn status(
         },
         "sealer-trouble": sealing.trouble(),
         "listeners": listeners,
+        "files": files,
     })
 }
 
-fn metrics(gauges: &BufferGauges, listeners: &[RunningListener], time: Nanos) -> String {
+fn metrics(gauges: &BufferGauges, sources: Sources<'_>, time: Nanos) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
         let _ = writeln!(
@@ -147,10 +163,12 @@ fn metrics(gauges: &BufferGauges, listeners: &[RunningListener], time: Nanos) ->
         .map(|lane| (format!("{{lane=\"{lane}\"}}"), gauges.last_sequence(lane) as f64))
         .collect();
     metric("buffer_last_durable_sequence", "gauge", "The last durable sequence number.", &lanes);
-    let snapshots: Vec<_> = listeners
-        .iter()
-        .map(|l| (format!("{{listener=\"{}\"}}", l.name), l.counters.snapshot()))
-        .collect();
+    let label = |name: &str| format!("{{listener=\"{name}\"}}");
+    let of_listeners =
+        sources.listeners.iter().map(|source| (label(&source.name), source.counters.snapshot()));
+    let of_files =
+        sources.files.iter().map(|source| (label(&source.name), source.counters.snapshot()));
+    let snapshots: Vec<_> = of_listeners.chain(of_files).collect();
     let mut each =
         |name: &str, kind: &str, help: &str, value: fn(&crate::ingest::IngestSnapshot) -> f64| {
             let samples: Vec<_> =
@@ -185,6 +203,36 @@ fn metrics(gauges: &BufferGauges, listeners: &[RunningListener], time: Nanos) ->
     each("listener_waiting", "gauge", "Connections that wait for the buffer.", |s| {
         s.waiting as f64
     });
+    let snapshots: Vec<_> =
+        sources.files.iter().map(|source| (label(&source.name), source.files.snapshot())).collect();
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&FileSnapshot) -> f64| {
+        let samples: Vec<_> =
+            snapshots.iter().map(|(labels, s)| (labels.clone(), value(s))).collect();
+        metric(name, kind, help, &samples);
+    };
+    each("file_count", "gauge", "Files known, finished ones among them.", |s| s.files as f64);
+    each("file_backlog_bytes", "gauge", "Bytes in files that were not read.", |s| {
+        s.backlog_bytes as f64
+    });
+    each(
+        "file_oldest_unread_seconds",
+        "gauge",
+        "How long the bytes that waited longest have waited to be read.",
+        |s| s.oldest_unread_secs,
+    );
+    each("file_unreadable", "gauge", "Files and folders that can't be read.", |s| {
+        s.unreadable as f64
+    });
+    each("file_refused", "gauge", "Files not read since there are too many.", |s| s.refused as f64);
+    each("file_rewritten_total", "counter", "Files truncated or written anew in place.", |s| {
+        s.rewritten as f64
+    });
+    each(
+        "file_unread_gone_total",
+        "counter",
+        "Files that went away with a rest that was not read, or may have had one.",
+        |s| s.unread_gone as f64,
+    );
     text
 }
 

@@ -15,6 +15,8 @@ pub enum AlarmKind {
     BufferSetAside,
     /// A new epoch began although there had been one before.
     EpochBegan,
+    /// Something in a file went away, or was damaged, before it was read.
+    FileUnread,
     /// A sealed bundle's file is missing or changed.
     OutboxDamaged,
     /// A Portainer could not be asked for so long that what syslog lost may be gone.
@@ -30,6 +32,7 @@ impl AlarmKind {
             AlarmKind::BlockDamaged => "block-damaged",
             AlarmKind::BufferSetAside => "buffer-set-aside",
             AlarmKind::EpochBegan => "epoch-began",
+            AlarmKind::FileUnread => "file-unread",
             AlarmKind::OutboxDamaged => "outbox-damaged",
             AlarmKind::ReconcileOverdue => "reconcile-overdue",
             AlarmKind::RecordsRecovered => "records-recovered",

@@ -220,6 +220,23 @@ fn print(status: &Value) {
             counters["datagrams-lost"]
         );
     }
+    for set in status["live"]["files"].as_array().into_iter().flatten() {
+        let (counters, files) = (&set["counters"], &set["files"]);
+        say!(
+            "files {}: {} messages from {} files, {} cut, {} bytes behind, {} unreadable, {} gone unread",
+            text(&set["name"]),
+            counters["messages"],
+            files["files"],
+            counters["truncated"],
+            files["backlog-bytes"],
+            files["unreadable"],
+            files["unread-gone"]
+        );
+        if let Some(oldest) = files["oldest-unread"].as_str() {
+            let secs = files["oldest-unread-secs"].as_f64().unwrap_or_default();
+            say!("         longest unread: {oldest}, for {}", humantime_secs(secs));
+        }
+    }
     print_portainers(status);
     for alarm in status["alarms"].as_array().into_iter().flatten() {
         say!(

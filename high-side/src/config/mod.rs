@@ -1,5 +1,6 @@
 //! The configuration file: raw form, checked form, defaults.
 
+mod file;
 mod guard;
 mod listener;
 mod portainer_api;
@@ -18,8 +19,11 @@ use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
 use crate::reconcile::PortainerApi;
 
+use crate::tail::FileSettings;
 pub use guard::GuardConfig;
 use guard::RawGuard;
+
+use file::RawFile;
 use listener::RawListener;
 use portainer_api::RawPortainerApi;
 
@@ -50,6 +54,8 @@ pub struct Config {
     pub guard: GuardConfig,
     /// Portainers that are asked what syslog lost.
     pub portainer_apis: Vec<PortainerApi>,
+    /// The files.
+    pub files: Vec<FileSettings>,
     /// The buffer's limits.
     pub buffer: RawBuffer,
     /// When to seal.
@@ -91,6 +97,8 @@ struct RawConfig {
     suppress: Vec<SuppressRule>,
     #[serde(default)]
     portainer_api: Vec<RawPortainerApi>,
+    #[serde(default)]
+    file: Vec<RawFile>,
     #[serde(default)]
     buffer: RawBuffer,
     #[serde(default)]
@@ -253,6 +261,7 @@ impl Config {
             portainer_api::check_all(&raw.portainer_api, &listeners, &mut problems);
         let reconciles = !portainer_apis.is_empty();
         let guard = guard::check(raw.guard, raw.suppress, reconciles, &mut problems);
+        let files = file::check_all(&raw.file, &listeners, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),
@@ -284,6 +293,7 @@ impl Config {
             listeners,
             guard,
             portainer_apis,
+            files,
             buffer: raw.buffer,
             seal: raw.seal,
             outbox: Outbox {

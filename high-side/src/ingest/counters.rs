@@ -85,6 +85,11 @@ pub(super) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
+/// Counts lines without content, for what is no socket.
+pub(crate) fn add_empty_frames(counters: &IngestCounters, count: u64) {
+    add(&counters.empty_frames, count);
+}
+
 /// One more while this lives: an open connection, a waiting reader.
 pub(super) struct Gauge<'a>(&'a AtomicU64);
 

@@ -148,14 +148,14 @@ impl<'a> Batch<'a> {
 }
 
 /// Counts the time until it is dropped as spent waiting for the buffer.
-pub(super) struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     _now: Gauge<'a>,
     sum: &'a AtomicU64,
     since: Instant,
 }
 
 impl<'a> Waiting<'a> {
-    pub(super) fn begin(counters: &'a IngestCounters) -> Self {
+    pub(crate) fn begin(counters: &'a IngestCounters) -> Self {
         let now = Gauge::up(&counters.waiting);
         Self { _now: now, sum: &counters.waited_nanos, since: Instant::now() }
     }

@@ -31,7 +31,8 @@ use tokio::task::JoinHandle;
 use crate::buffer::Intake;
 use crate::guard::Guard;
 
-pub(crate) use gate::{Batch, Gate};
+pub(crate) use counters::add_empty_frames;
+pub(crate) use gate::{Batch, Gate, Waiting};
 
 pub use counters::{IngestCounters, IngestSnapshot};
 pub use memory::ReadMemory;

@@ -4,6 +4,7 @@
 //! everything that is compared runs interleaved in the same run, several rounds, and the table shows
 //! the least, the median and the most of them.
 
+mod files;
 mod ingest;
 mod ledger;
 mod memory;
@@ -25,7 +26,8 @@ pub fn run(options: &Options) -> Table {
     if chosen(Section::Ingest) || chosen(Section::Peers) {
         ingest::run(options, chosen(Section::Ingest), chosen(Section::Peers), &mut table);
     }
-    let rest: [(Section, Measurement); 5] = [
+    let rest: [(Section, Measurement); 6] = [
+        (Section::Files, files::run),
         (Section::Udp, udp::run),
         (Section::Seal, seal::run),
         (Section::Replay, replay::run),

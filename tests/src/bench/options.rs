@@ -23,6 +23,9 @@ pub struct Options {
     /// Seconds of `udp`.
     #[arg(long, default_value_t = 5)]
     pub udp_seconds: u64,
+    /// MiB in the log of `files`.
+    #[arg(long, default_value_t = 1024)]
+    pub file_mib: u64,
     /// MiB of records in `seal`.
     #[arg(long, default_value_t = 256)]
     pub seal_mib: u64,
@@ -43,6 +46,8 @@ pub struct Options {
 /// A part that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Section {
+    /// Reading a log that others wrote into the buffer.
+    Files,
     /// Durable records a second over TCP.
     Ingest,
     /// Import time of a bundle in a young and in an old ledger.

@@ -22,7 +22,9 @@ pub use rsyslog::Rsyslog;
 pub const PEERS: &[(&str, &str)] = &[
     ("age", "age"),
     ("age-keygen", "age"),
+    ("gzip", "gzip"),
     ("logger", "bsdutils"),
+    ("logrotate", "logrotate"),
     ("openssl", "openssl"),
     ("rsyslogd", "rsyslog"),
     ("sha256sum", "coreutils"),

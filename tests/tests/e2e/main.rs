@@ -4,6 +4,7 @@
 
 mod codes;
 mod disorder;
+mod files;
 mod guard;
 mod incoming;
 mod outgoing;
