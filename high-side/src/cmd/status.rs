@@ -207,6 +207,14 @@ fn print(status: &Value) {
             counters["truncated"],
             counters["datagrams-lost"]
         );
+        if counters["requests"].as_u64() > Some(0) {
+            say!(
+                "         {} HTTP requests, {} refused for good, {} told to come again",
+                counters["requests"],
+                counters["requests-bad"],
+                counters["requests-deferred"]
+            );
+        }
     }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
         say!(

@@ -1,5 +1,6 @@
 //! The configuration file: raw form, checked form, defaults.
 
+mod http;
 mod listener;
 
 use std::path::{Path, PathBuf};
