@@ -6,6 +6,7 @@ set -euo pipefail
 needs=(
     "age age"
     "cc gcc"
+    "curl curl"
     "logger bsdutils"
     "openssl openssl"
     "rsyslogd rsyslog"

@@ -4,6 +4,7 @@
 
 mod authority;
 mod rsyslog;
+pub mod web;
 
 use std::fs;
 use std::io::Write as _;
@@ -20,6 +21,7 @@ pub use rsyslog::Rsyslog;
 pub const PEERS: &[(&str, &str)] = &[
     ("age", "age"),
     ("age-keygen", "age"),
+    ("curl", "curl"),
     ("logger", "bsdutils"),
     ("openssl", "openssl"),
     ("rsyslogd", "rsyslog"),

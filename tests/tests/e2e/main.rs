@@ -8,3 +8,4 @@ mod incoming;
 mod outgoing;
 mod pressure;
 mod samples;
+mod web;
