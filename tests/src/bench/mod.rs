@@ -13,6 +13,7 @@ mod replay;
 mod seal;
 mod table;
 mod udp;
+mod webhook;
 
 pub use options::{Options, Section};
 pub use table::{Row, Sample, Table};
@@ -25,12 +26,13 @@ pub fn run(options: &Options) -> Table {
     if chosen(Section::Ingest) || chosen(Section::Peers) {
         ingest::run(options, chosen(Section::Ingest), chosen(Section::Peers), &mut table);
     }
-    let rest: [(Section, Measurement); 5] = [
+    let rest: [(Section, Measurement); 6] = [
         (Section::Udp, udp::run),
         (Section::Seal, seal::run),
         (Section::Replay, replay::run),
         (Section::Memory, memory::run),
         (Section::Ledger, ledger::run),
+        (Section::Webhook, webhook::run),
     ];
     for (section, run) in rest {
         if chosen(section) {
