@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use shared::record::Stream;
 
+use crate::cmd::mint::MintArgs;
+use crate::cmd::setup::SetupArgs;
 use crate::config::DEFAULT_PATH;
 
 /// Takes audit records in the secure zone and seals them into bundles that cross the gap.
@@ -42,6 +44,10 @@ pub enum Verb {
     },
     /// Check the configuration and the keys, and name every problem at once.
     CheckConfig,
+    /// Make the certificates that a site without an authority of its own needs for mutual TLS.
+    Mint(MintArgs),
+    /// Print the exact settings of what is to send to a listener.
+    Setup(SetupArgs),
     /// Listen, buffer and seal, until told to stop.
     Run,
     /// Seal now what waits in the buffer.

@@ -7,6 +7,7 @@ needs=(
     "age age"
     "cc gcc"
     "gzip gzip"
+    "curl curl"
     "logger bsdutils"
     "logrotate logrotate"
     "openssl openssl"

@@ -7,7 +7,7 @@
 //! - [`agents`]: both agents and their command lines, paired and carried between
 //! - [`oracle`]: which records were issued, and what came out: lost, repeated, foreign
 //! - [`logs`]: no unlisted ERROR line
-//! - [`peers`]: rsyslog, logger, openssl, age, ssh-keygen, zstd, tar, sha256sum, strace
+//! - [`peers`]: rsyslog, logger, curl, openssl, age, ssh-keygen, zstd, tar, sha256sum, strace
 //! - [`forge`]: a second writer of bundles, which can break exactly one rule
 //! - [`load`]: the load generator and the counting sink
 //! - [`chain`]: bundles made without an agent

@@ -25,7 +25,7 @@ use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
 use crate::cmd::Failure;
 use crate::config::Config;
 use crate::guard::Guard;
-use crate::ingest::{self, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
+use crate::ingest::{self, Protocol, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
 use crate::reconcile::{self, RunningReconciler};
 use crate::sealer::SealKeys;
 use crate::tail::{self, RunningFiles};
@@ -34,7 +34,7 @@ pub use report::{Live, read_live};
 
 /// The time a stop may take: then what waits in memory is given up, uncommitted.
 const GRACE: Duration = Duration::from_secs(20);
-/// The read buffers of all connections together, in bytes.
+/// The read buffers of all connections together, in bytes; bodies of HTTP requests come on top.
 const READ_MEMORY_BYTES: u64 = 16 << 20;
 /// How often parts that should run are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -119,7 +119,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         intake,
         guard: Arc::new(guard(&config)?),
         clock: Arc::clone(&clock),
-        memory: ReadMemory::new(READ_MEMORY_BYTES),
+        memory: ReadMemory::new(READ_MEMORY_BYTES + body_memory_bytes(&config)),
         shutdown,
     };
     let listeners = start_listeners(&config, &surroundings)?;
@@ -187,6 +187,15 @@ fn start_listeners(
         .iter()
         .map(|settings| ingest::spawn(settings.clone(), surroundings).map_err(Failure::new))
         .collect()
+}
+
+/// The longest body of an HTTP request, twice: as it came, and decompressed.
+fn body_memory_bytes(config: &Config) -> u64 {
+    let longest = config.listeners.iter().filter_map(|listener| match &listener.protocol {
+        Protocol::Http(settings) => Some(settings.body_bytes_max),
+        _ => None,
+    });
+    longest.max().unwrap_or(0) as u64 * 2
 }
 
 /// What runs.

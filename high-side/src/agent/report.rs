@@ -200,6 +200,16 @@ fn metrics(gauges: &BufferGauges, sources: Sources<'_>, time: Nanos) -> String {
         "Datagrams dropped by the kernel, declared as lost.",
         |s| s.datagrams_lost as f64,
     );
+    each("listener_requests_total", "counter", "HTTP requests.", |s| s.requests as f64);
+    each("listener_requests_bad_total", "counter", "HTTP requests refused for good.", |s| {
+        s.requests_bad as f64
+    });
+    each(
+        "listener_requests_deferred_total",
+        "counter",
+        "HTTP requests whose sender was told to come again.",
+        |s| s.requests_deferred as f64,
+    );
     each("listener_waiting", "gauge", "Connections that wait for the buffer.", |s| {
         s.waiting as f64
     });

@@ -19,8 +19,10 @@ macro_rules! tell {
 mod bundles;
 mod export;
 mod init;
+pub(crate) mod mint;
 mod reconcile;
 mod seal;
+pub(crate) mod setup;
 mod status;
 mod try_lines;
 
@@ -137,6 +139,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
+        Verb::Mint(args) => mint::mint(args),
+        Verb::Setup(args) => setup::setup(&load()?, args),
         Verb::Run => agent::run(load()?),
         Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
         Verb::Export { dest, all, json } => export::export(&load()?, dest, *all, *json),

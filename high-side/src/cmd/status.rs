@@ -219,6 +219,14 @@ fn print(status: &Value) {
             counters["truncated"],
             counters["datagrams-lost"]
         );
+        if counters["requests"].as_u64() > Some(0) {
+            say!(
+                "         {} HTTP requests, {} refused for good, {} told to come again",
+                counters["requests"],
+                counters["requests-bad"],
+                counters["requests-deferred"]
+            );
+        }
     }
     for set in status["live"]["files"].as_array().into_iter().flatten() {
         let (counters, files) = (&set["counters"], &set["files"]);

@@ -9,7 +9,9 @@ use shared::bundle::RECORD_BYTES_MAX;
 use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, Stream};
 
-use crate::ingest::{ClientAuth, Limits, ListenerSettings, Protocol, TlsSettings};
+use crate::ingest::{ClientAuth, HttpSender, Limits, ListenerSettings, Protocol, TlsSettings};
+
+use super::http::RawHttp;
 
 /// Whether clients show certificates, as written in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,6 +45,10 @@ pub(super) struct RawListener {
     #[serde(default)]
     client_auth: RawClientAuth,
     client_ca: Option<PathBuf>,
+    path: Option<String>,
+    body_bytes_max: Option<ByteSize>,
+    answer_timeout: Option<Span>,
+    unwrap: Option<String>,
 }
 
 /// Checks every listener, and that they do not get in each other's way.
@@ -92,18 +98,24 @@ fn check_listener(
             );
         }),
     };
+    let sender = HttpSender::ALL.into_iter().find(|sender| sender.protocol() == raw.protocol);
     let protocol = match raw.protocol.as_str() {
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
         "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
+        _ if sender.is_some() => check_http(raw, sender, &key, problems),
         _ => {
-            problems.add(&key("protocol"), "is udp, tcp or tls");
+            problems
+                .add(&key("protocol"), "is udp, tcp, tls, kube-webhook, falco-http or fluent-http");
             None
         }
     };
-    let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
-    if raw.protocol != "tls" && tls_keys {
-        problems.add(&key("certificate"), "only protocol \"tls\" uses certificates");
+    if sender.is_none() {
+        raw.http().check(None, &key, problems);
+    }
+    if raw.protocol != "tls" && sender.is_none() && raw.has_tls_keys() {
+        problems
+            .add(&key("certificate"), "only protocol \"tls\" and those of HTTP use certificates");
     }
     Some(ListenerSettings {
         name: raw.name.clone(),
@@ -113,6 +125,35 @@ fn check_listener(
         lane: lane.ok()?,
         stream: stream.ok()?,
     })
+}
+
+impl RawListener {
+    fn has_tls_keys(&self) -> bool {
+        self.certificate.is_some() || self.key.is_some() || self.client_ca.is_some()
+    }
+
+    fn http(&self) -> RawHttp {
+        RawHttp {
+            path: self.path.clone(),
+            body_bytes_max: self.body_bytes_max,
+            answer_timeout: self.answer_timeout,
+            unwrap: self.unwrap.clone(),
+        }
+    }
+}
+
+/// HTTP speaks TLS where it has a certificate.
+fn check_http(
+    raw: &RawListener,
+    sender: Option<HttpSender>,
+    key: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<Protocol> {
+    let mut settings = raw.http().check(sender, key, problems)?;
+    if raw.has_tls_keys() || raw.client_auth != RawClientAuth::None {
+        settings.tls = Some(check_tls(raw, key, problems)?);
+    }
+    Some(Protocol::Http(settings))
 }
 
 fn check_limits(
@@ -160,7 +201,7 @@ fn check_tls(
 ) -> Option<TlsSettings> {
     let mut file = |field: &str, path: &Option<PathBuf>| {
         match path {
-            None => problems.add(&key(field), "is needed for protocol \"tls\""),
+            None => problems.add(&key(field), "is needed for TLS"),
             Some(path) if !path.is_file() => {
                 problems
                     .add(&key(field), format!("{} is no file that can be read", path.display()));

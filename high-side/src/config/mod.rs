@@ -2,6 +2,7 @@
 
 mod file;
 mod guard;
+mod http;
 mod listener;
 mod portainer_api;
 

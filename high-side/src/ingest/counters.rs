@@ -20,6 +20,9 @@ pub struct IngestCounters {
     pub(super) slow_closes: AtomicU64,
     pub(super) datagrams_lost: AtomicU64,
     pub(super) receive_buffer_bytes: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) requests_bad: AtomicU64,
+    pub(super) requests_deferred: AtomicU64,
     pub(super) waiting: AtomicU64,
     pub(super) waited_nanos: AtomicU64,
 }
@@ -52,6 +55,12 @@ pub struct IngestSnapshot {
     pub datagrams_lost: u64,
     /// The receive buffer that the kernel gave a UDP socket, in bytes.
     pub receive_buffer_bytes: u64,
+    /// HTTP requests, answered in any way.
+    pub requests: u64,
+    /// Of these, those refused for good: what can't be taken, or is not HTTP. Look into the log.
+    pub requests_bad: u64,
+    /// Of these, those whose sender was told to come again, since the buffer or the memory was full.
+    pub requests_deferred: u64,
     /// Connections that wait for the buffer now: while it is not 0 for long, the buffer is full.
     pub waiting: u64,
     /// Time spent waiting for the buffer, summed over connections, in seconds.
@@ -75,6 +84,9 @@ impl IngestCounters {
             slow_closes: of(&self.slow_closes),
             datagrams_lost: of(&self.datagrams_lost),
             receive_buffer_bytes: of(&self.receive_buffer_bytes),
+            requests: of(&self.requests),
+            requests_bad: of(&self.requests_bad),
+            requests_deferred: of(&self.requests_deferred),
             waiting: of(&self.waiting),
             waited_secs: Duration::from_nanos(of(&self.waited_nanos)).as_secs_f64(),
         }

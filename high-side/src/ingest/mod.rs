@@ -12,6 +12,7 @@ mod connection;
 mod counters;
 pub mod framing;
 mod gate;
+pub mod http;
 mod memory;
 mod tcp;
 mod tls;
@@ -35,6 +36,7 @@ pub(crate) use counters::add_empty_frames;
 pub(crate) use gate::{Batch, Gate, Waiting};
 
 pub use counters::{IngestCounters, IngestSnapshot};
+pub use http::{HttpSender, HttpSettings};
 pub use memory::ReadMemory;
 pub use tls::{ClientAuth, TlsAcceptorHandle, TlsError, TlsSettings};
 
@@ -58,6 +60,8 @@ pub struct ListenerSettings {
 /// What a listener speaks.
 #[derive(Clone, Debug)]
 pub enum Protocol {
+    /// HTTP/1.1, with or without TLS.
+    Http(HttpSettings),
     /// RFC 6587.
     Tcp,
     /// RFC 5425, and the framings of RFC 6587 inside TLS.
@@ -70,6 +74,7 @@ impl Protocol {
     /// Its certificate and authorities, if it speaks TLS.
     pub fn tls(&self) -> Option<&TlsSettings> {
         match self {
+            Protocol::Http(settings) => settings.tls.as_ref(),
             Protocol::Tls(settings) => Some(settings),
             Protocol::Tcp | Protocol::Udp => None,
         }
@@ -79,6 +84,7 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Protocol::Http(settings) => settings.sender.protocol(),
             Protocol::Tcp => "tcp",
             Protocol::Tls(_) => "tls",
             Protocol::Udp => "udp",
@@ -228,7 +234,12 @@ pub fn spawn(
         clock: Arc::clone(&surroundings.clock),
         counters: Arc::clone(&counters),
     };
-    let listener = Arc::new(Listener { settings, surroundings: surroundings.clone(), gate });
+    let listener = Arc::new(Listener {
+        settings,
+        surroundings: surroundings.clone(),
+        gate,
+        refusals: http::Refusals::default(),
+    });
     let ListenerSettings { name, protocol, bind, .. } = &listener.settings;
     let failed = |source| ListenError::Bind {
         name: name.clone(),
@@ -264,6 +275,8 @@ struct Listener {
     settings: ListenerSettings,
     surroundings: Surroundings,
     gate: Gate,
+    /// What an HTTP listener remembers of requests that it refused.
+    refusals: http::Refusals,
 }
 
 /// The peer's address as kept with a record: an IPv4 peer of an IPv6 socket is an IPv4 peer.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{self, End, STOP_DRAIN, STOP_QUIET};
 use super::counters::{Gauge, add};
-use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, peer_text};
+use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, http, peer_text};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -186,9 +186,10 @@ async fn accepted_one(
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: &mut S,
     source: Arc<SourceTag>,
-    listener: &Listener,
+    listener: &Arc<Listener>,
 ) -> End {
     match &listener.settings.protocol {
+        Protocol::Http(settings) => http::serve(stream, source, listener, settings).await,
         Protocol::Tcp | Protocol::Tls(_) | Protocol::Udp => {
             connection::serve(stream, source, listener).await
         }

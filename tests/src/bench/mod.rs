@@ -14,6 +14,7 @@ mod replay;
 mod seal;
 mod table;
 mod udp;
+mod webhook;
 
 pub use options::{Options, Section};
 pub use table::{Row, Sample, Table};
@@ -26,13 +27,14 @@ pub fn run(options: &Options) -> Table {
     if chosen(Section::Ingest) || chosen(Section::Peers) {
         ingest::run(options, chosen(Section::Ingest), chosen(Section::Peers), &mut table);
     }
-    let rest: [(Section, Measurement); 6] = [
+    let rest: [(Section, Measurement); 7] = [
         (Section::Files, files::run),
         (Section::Udp, udp::run),
         (Section::Seal, seal::run),
         (Section::Replay, replay::run),
         (Section::Memory, memory::run),
         (Section::Ledger, ledger::run),
+        (Section::Webhook, webhook::run),
     ];
     for (section, run) in rest {
         if chosen(section) {

@@ -62,4 +62,6 @@ pub enum Section {
     Seal,
     /// Loss over UDP at 50,000 messages a second.
     Udp,
+    /// Durable records a second through the audit webhook.
+    Webhook,
 }

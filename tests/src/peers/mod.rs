@@ -5,6 +5,7 @@
 mod authority;
 mod portainer;
 mod rsyslog;
+pub mod web;
 
 use std::fs;
 use std::io::Write as _;
@@ -23,6 +24,7 @@ pub const PEERS: &[(&str, &str)] = &[
     ("age", "age"),
     ("age-keygen", "age"),
     ("gzip", "gzip"),
+    ("curl", "curl"),
     ("logger", "bsdutils"),
     ("logrotate", "logrotate"),
     ("openssl", "openssl"),

@@ -11,3 +11,4 @@ mod outgoing;
 mod pressure;
 mod reconcile;
 mod samples;
+mod web;

@@ -1,5 +1,6 @@
 //! Listeners as their clients meet them: real sockets, and the far end of the intake.
 
+mod http;
 mod limits;
 mod samples;
 mod tls;
@@ -32,6 +33,7 @@ struct Got {
     raw: Vec<u8>,
     cut_from: Option<u64>,
     source: String,
+    stream: Stream,
 }
 
 struct Options {
@@ -120,10 +122,15 @@ impl Rig {
                             raw: batch.data[start..message.end].to_vec(),
                             cut_from: message.cut_from,
                             source: batch.source.as_str().to_owned(),
+                            stream: message.stream,
                         });
                         start = message.end;
                     }
                     assert_eq!(start, batch.data.len());
+                    if let Some(committed) = batch.committed {
+                        // Whoever waited may have left.
+                        let _ = committed.send(());
+                    }
                 }
                 RequestKind::Loss(loss) => self.lost += loss.count,
                 #[allow(unreachable_patterns, reason = "other kinds never come from a listener")]
