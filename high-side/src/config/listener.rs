@@ -9,7 +9,7 @@ use shared::bundle::RECORD_BYTES_MAX;
 use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, Stream};
 
-use crate::ingest::{ClientAuth, Limits, ListenerSettings, Protocol, TlsSettings};
+use crate::ingest::{ClientAuth, ForwardSettings, Limits, ListenerSettings, Protocol, TlsSettings};
 
 /// Whether clients show certificates, as written in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,6 +43,9 @@ pub(super) struct RawListener {
     #[serde(default)]
     client_auth: RawClientAuth,
     client_ca: Option<PathBuf>,
+    shared_key_file: Option<PathBuf>,
+    users_file: Option<PathBuf>,
+    chunk_bytes_max: Option<ByteSize>,
 }
 
 /// Checks every listener, and that they do not get in each other's way.
@@ -92,18 +95,45 @@ fn check_listener(
             );
         }),
     };
+    let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
+    // Protocols that speak TLS where there is a certificate, and none where there is not.
+    let mut optional_tls = || match tls_keys || raw.client_auth != RawClientAuth::None {
+        true => check_tls(raw, &key, problems).map(Some),
+        false => Some(None),
+    };
     let protocol = match raw.protocol.as_str() {
+        "fluent-forward" => {
+            let tls = optional_tls();
+            check_forward(raw, &key, problems)
+                .zip(tls)
+                .map(|(settings, tls)| Protocol::FluentForward(ForwardSettings { tls, ..settings }))
+        }
+        "relp" => optional_tls().map(Protocol::Relp),
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
         "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
         _ => {
-            problems.add(&key("protocol"), "is udp, tcp or tls");
+            problems.add(&key("protocol"), "is udp, tcp, tls, relp or fluent-forward");
             None
         }
     };
-    let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
-    if raw.protocol != "tls" && tls_keys {
-        problems.add(&key("certificate"), "only protocol \"tls\" uses certificates");
+    if matches!(raw.protocol.as_str(), "tcp" | "udp") && tls_keys {
+        problems.add(
+            &key("certificate"),
+            "only the protocols \"tls\", \"relp\" and \"fluent-forward\" use certificates",
+        );
+    }
+    let forward_keys = [
+        ("shared-key-file", raw.shared_key_file.is_some()),
+        ("users-file", raw.users_file.is_some()),
+        ("chunk-bytes-max", raw.chunk_bytes_max.is_some()),
+    ];
+    for (field, given) in forward_keys {
+        problems.check(
+            !given || raw.protocol == "fluent-forward",
+            &key(field),
+            "is for protocol \"fluent-forward\" only",
+        );
     }
     Some(ListenerSettings {
         name: raw.name.clone(),
@@ -160,7 +190,7 @@ fn check_tls(
 ) -> Option<TlsSettings> {
     let mut file = |field: &str, path: &Option<PathBuf>| {
         match path {
-            None => problems.add(&key(field), "is needed for protocol \"tls\""),
+            None => problems.add(&key(field), "is needed for TLS"),
             Some(path) if !path.is_file() => {
                 problems
                     .add(&key(field), format!("{} is no file that can be read", path.display()));
@@ -182,6 +212,43 @@ fn check_tls(
     }
     Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
 }
+
+fn check_forward(
+    raw: &RawListener,
+    key: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> Option<ForwardSettings> {
+    for (field, path) in
+        [("shared-key-file", &raw.shared_key_file), ("users-file", &raw.users_file)]
+    {
+        if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
+            problems.add(&key(field), format!("{} is no file that can be read", path.display()));
+        }
+    }
+    problems.check(
+        raw.users_file.is_none() || raw.shared_key_file.is_some(),
+        &key("users-file"),
+        "needs shared-key-file: only clients that share a key are asked for a password",
+    );
+    let chunk_bytes_max =
+        raw.chunk_bytes_max.map_or(ForwardSettings::CHUNK_BYTES_MAX, |ByteSize(bytes)| bytes);
+    problems.check(
+        (CHUNK_BYTES_LEAST..=CHUNK_BYTES_MOST).contains(&chunk_bytes_max),
+        &key("chunk-bytes-max"),
+        "is from 64KiB to 1GiB",
+    );
+    Some(ForwardSettings {
+        tls: None,
+        shared_key: raw.shared_key_file.clone(),
+        users: raw.users_file.clone(),
+        chunk_bytes_max,
+    })
+}
+
+/// Below it clients with their defaults would never get a chunk through.
+const CHUNK_BYTES_LEAST: u64 = 64 << 10;
+/// Chunks are not held in memory; this bounds how much is sent again when one fails.
+const CHUNK_BYTES_MOST: u64 = 1 << 30;
 
 /// UDP listeners and those of TCP and TLS share one space of ports each.
 fn check_addresses(listeners: &[ListenerSettings], problems: &mut Problems) {

@@ -8,11 +8,14 @@
 //! never refused for what it says; nothing is read while the buffer can take no more; memory is
 //! bounded by [`ReadMemory`], the limits of each listener, and the bytes that the intake lets fly.
 
+mod acknowledged;
 mod connection;
 mod counters;
+mod forward;
 pub mod framing;
 mod gate;
 mod memory;
+mod relp;
 mod tcp;
 mod tls;
 mod udp;
@@ -31,9 +34,11 @@ use tokio::task::JoinHandle;
 use crate::buffer::Intake;
 use crate::guard::Guard;
 
+use forward::Access;
 use gate::Gate;
 
 pub use counters::{IngestCounters, IngestSnapshot};
+pub use forward::{ForwardSettings, SecretError};
 pub use memory::ReadMemory;
 pub use tls::{ClientAuth, TlsAcceptorHandle, TlsError, TlsSettings};
 
@@ -57,6 +62,10 @@ pub struct ListenerSettings {
 /// What a listener speaks.
 #[derive(Clone, Debug)]
 pub enum Protocol {
+    /// The Forward protocol of Fluentd and Fluent Bit, version 1.5.
+    FluentForward(ForwardSettings),
+    /// rsyslog's reliable protocol, inside TLS if there is a certificate.
+    Relp(Option<TlsSettings>),
     /// RFC 6587.
     Tcp,
     /// RFC 5425, and the framings of RFC 6587 inside TLS.
@@ -69,6 +78,8 @@ impl Protocol {
     /// Its certificate and authorities, if it speaks TLS.
     pub fn tls(&self) -> Option<&TlsSettings> {
         match self {
+            Protocol::FluentForward(settings) => settings.tls.as_ref(),
+            Protocol::Relp(settings) => settings.as_ref(),
             Protocol::Tls(settings) => Some(settings),
             Protocol::Tcp | Protocol::Udp => None,
         }
@@ -78,6 +89,8 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Protocol::FluentForward(_) => "fluent-forward",
+            Protocol::Relp(_) => "relp",
             Protocol::Tcp => "tcp",
             Protocol::Tls(_) => "tls",
             Protocol::Udp => "udp",
@@ -182,6 +195,14 @@ pub enum ListenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of its secrets can't be used.
+    #[error("listener {name:?}: {source}")]
+    Secret {
+        /// The listener.
+        name: String,
+        /// What is wrong.
+        source: SecretError,
+    },
     /// Its certificate, key or authority can't be used.
     #[error("listener {name:?}: {source}")]
     Tls {
@@ -227,7 +248,13 @@ pub fn spawn(
         clock: Arc::clone(&surroundings.clock),
         counters: Arc::clone(&counters),
     };
-    let listener = Arc::new(Listener { settings, surroundings: surroundings.clone(), gate });
+    let access = match &settings.protocol {
+        Protocol::FluentForward(forward) => Access::load(forward)
+            .map_err(|source| ListenError::Secret { name: settings.name.clone(), source })?,
+        _ => Access::default(),
+    };
+    let listener =
+        Arc::new(Listener { settings, surroundings: surroundings.clone(), gate, access });
     let ListenerSettings { name, protocol, bind, .. } = &listener.settings;
     let failed = |source| ListenError::Bind {
         name: name.clone(),
@@ -263,6 +290,8 @@ struct Listener {
     settings: ListenerSettings,
     surroundings: Surroundings,
     gate: Gate,
+    /// Who may come in, where the protocol asks.
+    access: Access,
 }
 
 /// The peer's address as kept with a record: an IPv4 peer of an IPv6 socket is an IPv4 peer.

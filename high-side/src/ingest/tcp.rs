@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{self, End, STOP_DRAIN, STOP_QUIET};
 use super::counters::{Gauge, add};
-use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, peer_text};
+use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, forward, peer_text, relp};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -178,7 +178,7 @@ async fn accepted_one(
             add(&counters.slow_closes, 1);
             tracing::warn!(listener = %name, peer, "a message took too long; closed its connection");
         }
-        End::Closed | End::IntakeClosed | End::Stopping => {}
+        End::Closed | End::IntakeClosed | End::Refused | End::Stopping => {}
     }
 }
 
@@ -189,6 +189,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     listener: &Listener,
 ) -> End {
     match &listener.settings.protocol {
+        Protocol::FluentForward(settings) => {
+            forward::serve(stream, source, listener, settings).await
+        }
+        Protocol::Relp(_) => relp::serve(stream, source, listener).await,
         Protocol::Tcp | Protocol::Tls(_) | Protocol::Udp => {
             connection::serve(stream, source, listener).await
         }

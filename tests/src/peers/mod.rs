@@ -3,6 +3,7 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+mod fluent;
 mod rsyslog;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::process::{Command, Stdio};
 use crate::process::{Done, run};
 
 pub use authority::{Authority, Certificate};
+pub use fluent::{acknowledged, fluent_logger};
 pub use rsyslog::Rsyslog;
 
 /// Programs and the Debian packages they come in.
@@ -21,8 +23,10 @@ pub const PEERS: &[(&str, &str)] = &[
     ("age", "age"),
     ("age-keygen", "age"),
     ("logger", "bsdutils"),
+    ("node", "nodejs"),
     ("openssl", "openssl"),
     ("rsyslogd", "rsyslog"),
+    ("sh", "dash"),
     ("sha256sum", "coreutils"),
     ("ssh-keygen", "openssh-client"),
     ("strace", "strace"),

@@ -4,7 +4,9 @@
 
 mod codes;
 mod disorder;
+mod fluent;
 mod incoming;
 mod outgoing;
 mod pressure;
+mod relp;
 mod samples;

@@ -1,6 +1,8 @@
 //! Listeners as their clients meet them: real sockets, and the far end of the intake.
 
+mod forward;
 mod limits;
+mod relp;
 mod samples;
 mod tls;
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use shared::clock::{FakeClock, Nanos};
 use shared::record::Lane;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::buffer::{Intake, IntakeReceiver, RequestKind};
 
@@ -25,6 +27,8 @@ struct Rig {
     listener: RunningListener,
     stop: watch::Sender<bool>,
     lost: u64,
+    /// Who waits for what was taken to be durable.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl Rig {
         let guard = runtime.enter();
         let listener = spawn(settings, &surroundings).unwrap();
         drop(guard);
-        Self { runtime, receiver, listener, stop, lost: 0 }
+        Self { runtime, receiver, listener, stop, lost: 0, waiting: Vec::new() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -113,6 +117,7 @@ impl Rig {
             };
             match request.kind {
                 RequestKind::Batch(batch) => {
+                    self.waiting.extend(batch.committed);
                     let mut start = 0;
                     for message in batch.messages {
                         assert_eq!(message.received, Nanos(7));
@@ -129,6 +134,14 @@ impl Rig {
                 #[allow(unreachable_patterns, reason = "other kinds never come from a listener")]
                 _ => {}
             }
+        }
+    }
+
+    /// Makes durable what was taken: to be called before it is acknowledged.
+    fn commit(&mut self) {
+        for committed in self.waiting.drain(..) {
+            // A connection that is gone waits for nothing.
+            let _ = committed.send(());
         }
     }
 
