@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::crossing::{Crossing, received};
-use tests::load::Pool;
+use tests::load::{Framing, Pool};
 use tests::logs::assert_no_unlisted_errors;
-use tests::oracle::find_id;
 use tests::peers::{Authority, acknowledged, fluent_logger};
 use tests::samples::raw_of;
 use tests::sandbox::free_address;
@@ -116,7 +115,7 @@ fn the_official_client_killed_has_lost_nothing_that_it_was_told_of() {
     let address = free_address();
     configure(&crossing, &listener("fluent", "fluent-forward", address, ""));
     let agent = crossing.pair.high.start();
-    let lines: Vec<String> = (1..=2000).map(text).collect();
+    let lines = texts(1..2001);
     let options =
         json!({ "port": address.port(), "mode": "PackedForward", "map": false, "rate": 1000 });
     let mut told = BTreeSet::new();
@@ -146,7 +145,7 @@ fn the_agent_killed_and_started_again_loses_nothing_of_the_official_client() {
     let address = free_address();
     configure(&crossing, &listener("fluent", "fluent-forward", address, ""));
     let mut agent = crossing.pair.high.start();
-    let lines: Vec<String> = (1..=3000).map(text).collect();
+    let lines = texts(1..3001);
     let options = json!({
         "port": address.port(), "mode": "CompressedPackedForward", "map": false, "rate": 1500,
     });
@@ -172,14 +171,16 @@ fn the_agent_killed_and_started_again_loses_no_chunk() {
     configure(&crossing, &listener("fluent", "fluent-forward", address, ""));
     let high = &crossing.pair.high;
     let mut agent = high.start();
-    std::thread::scope(|scope| {
+    let texts = texts(1..MESSAGES + 1);
+    let agent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut connection = None;
             for first in (1..=MESSAGES).step_by(CHUNK as usize) {
                 let ids = first..(first + CHUNK).min(MESSAGES + 1);
                 wait_until(PATIENCE, "an acknowledgement", || {
                     // What is not acknowledged is sent again, all of it, on a new connection.
-                    let sent = send_chunk(&mut connection, address, ids.clone());
+                    let chunk = &texts[first as usize - 1..ids.end as usize - 1];
+                    let sent = send_chunk(&mut connection, address, first, chunk);
                     if sent.is_err() {
                         connection = None;
                     }
@@ -195,6 +196,7 @@ fn the_agent_killed_and_started_again_loses_no_chunk() {
             agent = high.start();
         }
         sender.join().unwrap();
+        agent
     });
     let arrived = wait_arrived(&crossing, 1..=MESSAGES);
     println!("{} records of {MESSAGES} messages", arrived.len());
@@ -204,10 +206,15 @@ fn the_agent_killed_and_started_again_loses_no_chunk() {
     assert_no_unlisted_errors(&high.log_path(), &[]);
 }
 
-fn text(id: u64) -> String {
-    let message = Pool::message(id, None);
-    assert!(find_id(&message).is_some());
-    String::from_utf8(message).unwrap()
+/// Messages of the load generator, as text.
+fn texts(ids: Range<u64>) -> Vec<String> {
+    let pool = Pool::new(Framing::None, None);
+    let text = |id| {
+        let mut message = Vec::new();
+        pool.append(id, &mut message);
+        String::from_utf8(message).unwrap()
+    };
+    ids.map(text).collect()
 }
 
 /// Sends a chunk as Fluent Bit does, `[tag, bin, {size, chunk, fluent_signal}]`, and waits for exactly
@@ -215,7 +222,8 @@ fn text(id: u64) -> String {
 fn send_chunk(
     connection: &mut Option<TcpStream>,
     address: SocketAddr,
-    ids: Range<u64>,
+    first: u64,
+    texts: &[String],
 ) -> io::Result<()> {
     let stream = match connection {
         Some(stream) => stream,
@@ -227,12 +235,12 @@ fn send_chunk(
         [&[0xda][..], &length.to_be_bytes(), text.as_bytes()].concat()
     };
     let mut entries = Vec::new();
-    for id in ids.clone() {
+    for text in texts {
         // [[EventTime, {}], {"log": text}], as Fluent Bit's own form of an event.
         entries.extend(b"\x92\x92\xd7\x00\x6a\x13\x88\xfb\x00\x00\x00\x01\x80\x81");
-        entries.extend([string("log"), string(&text(id))].concat());
+        entries.extend([string("log"), string(text)].concat());
     }
-    let chunk = format!("chunk-{}", ids.start);
+    let chunk = format!("chunk-{}", first);
     let mut message = b"\x93".to_vec();
     message.extend(string("audit"));
     message.push(0xc6);

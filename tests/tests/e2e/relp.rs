@@ -146,7 +146,7 @@ fn the_agent_killed_and_started_again_loses_nothing_that_rsyslog_took() {
     let mut agent = high.start();
     let _rsyslog = into_relp(&crossing.sandbox.dir("rsyslog"), front, relp, "").start();
     let plan = Plan { rate: Some(3000), ..Plan::new(Target::Tcp(front), MESSAGES) };
-    std::thread::scope(|scope| {
+    let agent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| send(&plan).unwrap());
         for kill in 1..=KILLS {
             wait_until(LONG, "the moment to kill", || {
@@ -156,6 +156,7 @@ fn the_agent_killed_and_started_again_loses_nothing_that_rsyslog_took() {
             agent = high.start();
         }
         sender.join().unwrap();
+        agent
     });
     let arrived = wait_arrived(&crossing, 1..=MESSAGES);
     assert!(agent.stop(PATIENCE).success());
@@ -189,7 +190,7 @@ fn rsyslog_killed_and_started_again_sends_all_that_it_has_taken() {
         .forward_relp(relp, "RSYSLOG_SyslogProtocol23Format", "");
     let mut running = rsyslog.start();
     let mut text = Vec::new();
-    let pool = Pool::new(tests::load::Framing::Line, None);
+    let pool = Pool::new(tests::load::Framing::Lf, None);
     for id in 1..=FEW {
         pool.append(id, &mut text);
     }

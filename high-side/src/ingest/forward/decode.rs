@@ -424,7 +424,7 @@ fn options(data: &[u8]) -> Result<Option<String>, DecodeError> {
 }
 
 /// A value that is a text.
-pub(super) fn text(value: &[u8]) -> Option<&str> {
+fn text(value: &[u8]) -> Option<&str> {
     match head(value).ok()?? {
         (Head::Str(length) | Head::Bin(length), at) => {
             std::str::from_utf8(value.get(at..at + length as usize)?).ok()
