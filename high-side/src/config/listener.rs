@@ -97,18 +97,17 @@ fn check_listener(
     };
     let tls_keys = raw.certificate.is_some() || raw.key.is_some() || raw.client_ca.is_some();
     // Protocols that speak TLS where there is a certificate, and none where there is not.
-    let mut optional_tls = || match tls_keys || raw.client_auth != RawClientAuth::None {
-        true => check_tls(raw, &key, problems).map(Some),
-        false => Some(None),
+    let wants_tls = tls_keys || raw.client_auth != RawClientAuth::None;
+    let optional_tls = |problems: &mut Problems| {
+        if wants_tls { check_tls(raw, &key, problems).map(Some) } else { Some(None) }
     };
     let protocol = match raw.protocol.as_str() {
         "fluent-forward" => {
-            let tls = optional_tls();
-            check_forward(raw, &key, problems)
-                .zip(tls)
-                .map(|(settings, tls)| Protocol::FluentForward(ForwardSettings { tls, ..settings }))
+            let settings = check_forward(raw, &key, problems);
+            optional_tls(problems)
+                .map(|tls| Protocol::FluentForward(ForwardSettings { tls, ..settings }))
         }
-        "relp" => optional_tls().map(Protocol::Relp),
+        "relp" => optional_tls(problems).map(Protocol::Relp),
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
         "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
@@ -217,7 +216,7 @@ fn check_forward(
     raw: &RawListener,
     key: &impl Fn(&str) -> String,
     problems: &mut Problems,
-) -> Option<ForwardSettings> {
+) -> ForwardSettings {
     for (field, path) in
         [("shared-key-file", &raw.shared_key_file), ("users-file", &raw.users_file)]
     {
@@ -237,12 +236,12 @@ fn check_forward(
         &key("chunk-bytes-max"),
         "is from 64KiB to 1GiB",
     );
-    Some(ForwardSettings {
+    ForwardSettings {
         tls: None,
         shared_key: raw.shared_key_file.clone(),
         users: raw.users_file.clone(),
         chunk_bytes_max,
-    })
+    }
 }
 
 /// Below it clients with their defaults would never get a chunk through.

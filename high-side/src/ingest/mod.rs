@@ -267,18 +267,15 @@ pub fn spawn(
         let unfit = |source| ListenError::Tls { name: name.clone(), source };
         tls = Some(TlsAcceptorHandle::load(settings.clone()).map_err(unfit)?);
     }
-    let (address, task) = match protocol {
-        Protocol::Udp => {
-            let socket = udp::bind(&listener.settings).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?;
-            (address, udp::spawn(Arc::clone(&listener), socket)?)
-        }
-        _ => {
-            let socket = tcp::bind(*bind).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?;
-            let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
-            (address, tokio::spawn(task))
-        }
+    let (address, task) = if matches!(protocol, Protocol::Udp) {
+        let socket = udp::bind(&listener.settings).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        (address, udp::spawn(Arc::clone(&listener), socket)?)
+    } else {
+        let socket = tcp::bind(*bind).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
+        (address, tokio::spawn(task))
     };
     tracing::info!(listener = %name, %protocol, %address, "listening");
     let name = name.clone();

@@ -240,7 +240,7 @@ fn send_chunk(
         entries.extend(b"\x92\x92\xd7\x00\x6a\x13\x88\xfb\x00\x00\x00\x01\x80\x81");
         entries.extend([string("log"), string(text)].concat());
     }
-    let chunk = format!("chunk-{}", first);
+    let chunk = format!("chunk-{first}");
     let mut message = b"\x93".to_vec();
     message.extend(string("audit"));
     message.push(0xc6);

@@ -433,7 +433,7 @@ fn text(value: &[u8]) -> Option<&str> {
     }
 }
 
-/// How much of an entry is looked at: as JSON it is hardly ever shorter than as MessagePack.
+/// How much of an entry is looked at: as JSON it is hardly ever shorter.
 fn window(message_bytes_max: usize) -> usize {
     message_bytes_max + ENTRY_OVERHEAD_BYTES
 }

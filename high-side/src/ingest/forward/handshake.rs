@@ -8,6 +8,8 @@
 //!
 //! The nonce is new for each connection, so that a proof overheard on one is worth nothing on another.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 
@@ -81,13 +83,13 @@ impl<'a> Handshake<'a> {
             Some("username/password mismatch")
         };
         let ours = refused.is_none().then(|| self.digest(ping.salt, self.host.as_bytes()));
-        let mut pong = vec![0x95];
-        push_text(&mut pong, "PONG");
-        pong.push(if refused.is_none() { 0xc3 } else { 0xc2 });
-        push_text(&mut pong, refused.unwrap_or_default());
-        push_text(&mut pong, &self.host);
-        push_text(&mut pong, &ours.unwrap_or_default());
-        Ok(Some((Verdict { pong, refused }, end)))
+        let mut answer = vec![0x95];
+        push_text(&mut answer, "PONG");
+        answer.push(if refused.is_none() { 0xc3 } else { 0xc2 });
+        push_text(&mut answer, refused.unwrap_or_default());
+        push_text(&mut answer, &self.host);
+        push_text(&mut answer, &ours.unwrap_or_default());
+        Ok(Some((Verdict { pong: answer, refused }, end)))
     }
 
     fn digest(&self, salt: &[u8], host: &[u8]) -> String {
@@ -148,7 +150,12 @@ fn sha512(parts: &[&[u8]]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to memory can't fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
 }
 
 /// A text of up to 255 bytes, or of what fits 32 bits.

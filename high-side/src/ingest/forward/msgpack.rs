@@ -1,4 +1,4 @@
-//! MessagePack, as far as it is needed to find where values end and to read them where they stand.
+//! `MessagePack`, as far as it is needed to find where values end and to read them where they stand.
 //! Pure; nothing is allocated for what a header only claims.
 
 /// The head of a value: scalars whole, for the others how much follows.
@@ -24,7 +24,7 @@ pub(super) enum Head {
     Ext(i8, u32),
 }
 
-/// Bytes that are no MessagePack, or nested beyond reason.
+/// Bytes that are no `MessagePack`, or nested beyond reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("a value is nested deeper than {DEPTH_MAX} levels")]

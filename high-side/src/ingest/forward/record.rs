@@ -372,7 +372,7 @@ impl<'a> Json<'a> {
 
 #[allow(clippy::cast_possible_truncation, reason = "a float that is out of range becomes a bound")]
 fn float_time(seconds: f64) -> Option<Nanos> {
-    seconds.is_finite().then(|| Nanos((seconds * 1e9) as i64))
+    seconds.is_finite().then_some(Nanos((seconds * 1e9) as i64))
 }
 
 /// Members under which relays put a line that they do not parse.

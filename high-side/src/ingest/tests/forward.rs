@@ -1,5 +1,6 @@
 //! The Forward protocol: every mode, acknowledged when all of a chunk is durable; and hostile clients.
 
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
@@ -336,7 +337,11 @@ fn guarded(users: &str) -> (tempfile::TempDir, Rig) {
 }
 
 fn sha512(parts: &[&[u8]]) -> String {
-    Sha512::digest(parts.concat()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut out = String::new();
+    for byte in Sha512::digest(parts.concat()) {
+        write!(out, "{byte:02x}").unwrap();
+    }
+    out
 }
 
 /// Nonce and salt of a HELO.
@@ -348,10 +353,7 @@ fn helo(stream: &mut TcpStream, users: bool) -> (String, String) {
         String::from_utf8(value).unwrap()
     };
     let nonce = read(b"\x92\xa4HELO\x83\xa5nonce\xd9\x20", 32);
-    let auth = match users {
-        true => read(b"\xa4auth\xd9\x20", 32),
-        false => read(b"\xa4auth\xa0", 0),
-    };
+    let auth = if users { read(b"\xa4auth\xd9\x20", 32) } else { read(b"\xa4auth\xa0", 0) };
     expect(stream, b"\xa9keepalive\xc3");
     (nonce, auth)
 }

@@ -50,7 +50,7 @@ impl Client {
             let last = fields.len() == 2;
             loop {
                 let Ok([byte]) =
-                    self.stream.fill_buf().map(|data| data.first().map(|b| [*b]).unwrap_or([0]))
+                    self.stream.fill_buf().map(|data| data.first().map_or([0], |byte| [*byte]))
                 else {
                     return None;
                 };
