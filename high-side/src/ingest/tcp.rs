@@ -140,6 +140,10 @@ async fn accepted_one(
     if let Err(error) = setsockopt(&stream, sockopt::KeepAlive, &true) {
         tracing::debug!(listener = %name, peer, %error, "no keep-alive for a connection");
     }
+    // An answer is small and must not wait until the peer has confirmed the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(listener = %name, peer, %error, "answers on a connection may be delayed");
+    }
     let end = match tls {
         None => {
             let source = Arc::new(SourceTag::new(name, &peer, None));
