@@ -10,9 +10,12 @@ needs=(
     "curl curl"
     "logger bsdutils"
     "logrotate logrotate"
+    "node nodejs"
+    "npm npm"
     "openssl openssl"
     "rsyslogd rsyslog"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
+    "/usr/lib/*/rsyslog/omrelp.so rsyslog-relp"
     "sha256sum coreutils"
     "ssh-keygen openssh-client"
     "strace strace"
@@ -32,8 +35,26 @@ missing_packages() {
     done
 }
 
+# The official Node client of Fluentd's Forward protocol, by name and version, where tests look for it.
+install_npm_peers() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers"
+    local packages=("@fluent-org/logger@1.0.10" "@msgpack/msgpack@2.8.0")
+    if [ "$(cat "$dir/installed" 2>/dev/null)" = "${packages[*]}" ]; then
+        return
+    fi
+    mkdir -p "$dir"
+    echo "installing: ${packages[*]}" >&2
+    if ! npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --no-save --silent "${packages[@]}"; then
+        echo "npm can't install ${packages[*]}: tests of the Forward protocol need it" >&2
+        echo "without a network: copy $dir of a machine that has run this script" >&2
+        exit 1
+    fi
+    echo "${packages[*]}" >"$dir/installed"
+}
+
 mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
+    install_npm_peers
     exit 0
 fi
 
@@ -70,3 +91,4 @@ if [ "${#missing[@]}" -ne 0 ]; then
     echo "still missing after the installation: ${missing[*]}" >&2
     exit 1
 fi
+install_npm_peers

@@ -9,7 +9,9 @@ use shared::bundle::RECORD_BYTES_MAX;
 use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, Stream};
 
-use crate::ingest::{ClientAuth, HttpSender, Limits, ListenerSettings, Protocol, TlsSettings};
+use crate::ingest::{
+    ClientAuth, ForwardSettings, HttpSender, Limits, ListenerSettings, Protocol, TlsSettings,
+};
 
 use super::http::RawHttp;
 
@@ -49,6 +51,9 @@ pub(super) struct RawListener {
     body_bytes_max: Option<ByteSize>,
     answer_timeout: Option<Span>,
     unwrap: Option<String>,
+    shared_key_file: Option<PathBuf>,
+    users_file: Option<PathBuf>,
+    chunk_bytes_max: Option<ByteSize>,
 }
 
 /// Checks every listener, and that they do not get in each other's way.
@@ -99,23 +104,47 @@ fn check_listener(
         }),
     };
     let sender = HttpSender::ALL.into_iter().find(|sender| sender.protocol() == raw.protocol);
+    // Protocols that speak TLS where there is a certificate, and none where there is not.
+    let wants_tls = raw.has_tls_keys() || raw.client_auth != RawClientAuth::None;
+    let optional_tls = |problems: &mut Problems| {
+        if wants_tls { check_tls(raw, &key, problems).map(Some) } else { Some(None) }
+    };
     let protocol = match raw.protocol.as_str() {
+        "fluent-forward" => {
+            let settings = check_forward(raw, &key, problems);
+            optional_tls(problems)
+                .map(|tls| Protocol::FluentForward(ForwardSettings { tls, ..settings }))
+        }
+        "relp" => optional_tls(problems).map(Protocol::Relp),
         "tcp" => Some(Protocol::Tcp),
         "udp" => Some(Protocol::Udp),
         "tls" => check_tls(raw, &key, problems).map(Protocol::Tls),
         _ if sender.is_some() => check_http(raw, sender, &key, problems),
         _ => {
-            problems
-                .add(&key("protocol"), "is udp, tcp, tls, kube-webhook, falco-http or fluent-http");
+            problems.add(
+                &key("protocol"),
+                "is udp, tcp, tls, relp, fluent-forward, kube-webhook, falco-http or fluent-http",
+            );
             None
         }
     };
     if sender.is_none() {
         raw.http().check(None, &key, problems);
     }
-    if raw.protocol != "tls" && sender.is_none() && raw.has_tls_keys() {
-        problems
-            .add(&key("certificate"), "only protocol \"tls\" and those of HTTP use certificates");
+    if matches!(raw.protocol.as_str(), "tcp" | "udp") && raw.has_tls_keys() {
+        problems.add(&key("certificate"), "protocols \"tcp\" and \"udp\" use no certificates");
+    }
+    let forward_keys = [
+        ("shared-key-file", raw.shared_key_file.is_some()),
+        ("users-file", raw.users_file.is_some()),
+        ("chunk-bytes-max", raw.chunk_bytes_max.is_some()),
+    ];
+    for (field, given) in forward_keys {
+        problems.check(
+            !given || raw.protocol == "fluent-forward",
+            &key(field),
+            "is for protocol \"fluent-forward\" only",
+        );
     }
     Some(ListenerSettings {
         name: raw.name.clone(),
@@ -223,6 +252,43 @@ fn check_tls(
     }
     Some(TlsSettings { certificate: certificate?, key: key_file?, client_auth: client_auth? })
 }
+
+fn check_forward(
+    raw: &RawListener,
+    key: &impl Fn(&str) -> String,
+    problems: &mut Problems,
+) -> ForwardSettings {
+    for (field, path) in
+        [("shared-key-file", &raw.shared_key_file), ("users-file", &raw.users_file)]
+    {
+        if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
+            problems.add(&key(field), format!("{} is no file that can be read", path.display()));
+        }
+    }
+    problems.check(
+        raw.users_file.is_none() || raw.shared_key_file.is_some(),
+        &key("users-file"),
+        "needs shared-key-file: only clients that share a key are asked for a password",
+    );
+    let chunk_bytes_max =
+        raw.chunk_bytes_max.map_or(ForwardSettings::CHUNK_BYTES_MAX, |ByteSize(bytes)| bytes);
+    problems.check(
+        (CHUNK_BYTES_LEAST..=CHUNK_BYTES_MOST).contains(&chunk_bytes_max),
+        &key("chunk-bytes-max"),
+        "is from 64KiB to 1GiB",
+    );
+    ForwardSettings {
+        tls: None,
+        shared_key: raw.shared_key_file.clone(),
+        users: raw.users_file.clone(),
+        chunk_bytes_max,
+    }
+}
+
+/// Below it clients with their defaults would never get a chunk through.
+const CHUNK_BYTES_LEAST: u64 = 64 << 10;
+/// Chunks are not held in memory; this bounds how much is sent again when one fails.
+const CHUNK_BYTES_MOST: u64 = 1 << 30;
 
 /// UDP listeners and those of TCP and TLS share one space of ports each.
 fn check_addresses(listeners: &[ListenerSettings], problems: &mut Problems) {

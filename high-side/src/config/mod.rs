@@ -386,14 +386,20 @@ mod tests {
             })
             .collect();
         let message = parse(&all).unwrap_err().to_string();
-        assert!(message.contains("5 problem(s)"), "only the missing files: {message}");
+        let problems: Vec<&str> = message.lines().skip(1).collect();
+        assert!(!problems.is_empty(), "{message}");
+        for problem in problems {
+            assert!(problem.ends_with("is no file that can be read"), "{problem}");
+        }
     }
 
     #[test]
     fn all_problems_are_named_in_one_run() {
         let text = "origin = \"Bad Name\"\n[seal]\nlatency-budget = \"0s\"\ncompression-level = 40\n\
                     [[listener]]\nname = \"a\"\nprotocol = \"tls\"\nbind = \"nowhere\"\n\
-                    [[listener]]\nname = \"b\"\nprotocol = \"sctp\"\nbind = \"127.0.0.1:1\"\n";
+                    [[listener]]\nname = \"b\"\nprotocol = \"sctp\"\nbind = \"127.0.0.1:1\"\n\
+                    [[listener]]\nname = \"c\"\nprotocol = \"relp\"\nbind = \"127.0.0.1:2\"\nclient-auth = \"required\"\nusers-file = \"/none\"\n\
+                    [[listener]]\nname = \"d\"\nprotocol = \"fluent-forward\"\nbind = \"127.0.0.1:3\"\nusers-file = \"/none\"\nchunk-bytes-max = \"2GiB\"\n";
         let message = parse(text).unwrap_err().to_string();
         for part in [
             "origin",
@@ -403,6 +409,11 @@ mod tests {
             "listener.a.certificate",
             "listener.a.key",
             "listener.b.protocol",
+            "listener.c.certificate",
+            "listener.c.client-ca",
+            "listener.c.users-file",
+            "listener.d.users-file",
+            "listener.d.chunk-bytes-max",
         ] {
             assert!(message.contains(part), "{part} is missing from {message}");
         }

@@ -30,6 +30,8 @@ pub(super) enum End {
     Idle,
     /// The buffer takes nothing any more.
     IntakeClosed,
+    /// The peer broke the rules, or is not who it must be.
+    Refused,
     /// A message took too long.
     Slow,
     /// The agent stops.
@@ -213,17 +215,17 @@ impl Connection<'_> {
 }
 
 /// Bytes read and not yet consumed, in a buffer that follows the load.
-struct ReadBuffer {
+pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
     /// Whether the last read filled it to the brim: there may be more to be had at once.
-    was_full: bool,
-    permit: ReadPermit,
+    pub(super) was_full: bool,
+    pub(super) permit: ReadPermit,
 }
 
 impl ReadBuffer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             bytes: vec![0; BASE_BYTES],
             start: 0,
@@ -233,39 +235,44 @@ impl ReadBuffer {
         }
     }
 
-    fn data(&self) -> &[u8] {
+    pub(super) fn data(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.bytes.len()
     }
 
-    fn consume(&mut self, count: usize) {
+    /// Whether it has memory to give back while nothing comes.
+    pub(super) fn holds_more_than_base(&self) -> bool {
+        self.capacity() > BASE_BYTES || self.permit.is_held()
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
         }
     }
 
-    fn resize(&mut self, length: usize, permit: ReadPermit) {
+    pub(super) fn resize(&mut self, length: usize, permit: ReadPermit) {
         self.bytes.resize(length, 0);
         self.permit.merge(permit);
     }
 
     /// A buffer that grew for one long message goes back to the base.
-    fn shrink_if_idle(&mut self) {
+    pub(super) fn shrink_if_idle(&mut self) {
         if self.is_empty() && self.capacity() > READ_BYTES_MAX {
             *self = Self::new();
         }
     }
 
     /// Doubles the buffer, up to the size of a large read, if memory is to be had.
-    fn grow_if_free(&mut self, memory: &super::ReadMemory) {
+    pub(super) fn grow_if_free(&mut self, memory: &super::ReadMemory) {
         let length = (self.capacity() * 2).min(READ_BYTES_MAX);
         let more = length.saturating_sub(self.capacity());
         if more > 0
@@ -277,7 +284,7 @@ impl ReadBuffer {
 
     /// Waits for bytes, then reads until the buffer is full or nothing more is there. Gives 0 at the
     /// end of the stream. Cancelling it loses nothing.
-    async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> io::Result<usize> {
+    pub(super) async fn fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> io::Result<usize> {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -308,13 +315,13 @@ impl ReadBuffer {
 }
 
 /// The buffer that every connection has of its own.
-const BASE_BYTES: usize = 4 * 1024;
+pub(super) const BASE_BYTES: usize = 4 * 1024;
 
 /// The largest read: 340 messages of 750 bytes share one system call and one batch.
 const READ_BYTES_MAX: usize = super::gate::BATCH_BYTES_MAX;
 
 /// A connection that is quiet for so long gives back what it has beyond the base.
-const QUIET: Duration = Duration::from_secs(1);
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a stopping agent reads on what its kernel has already taken in.
 pub(super) const STOP_DRAIN: Duration = Duration::from_millis(500);

@@ -18,6 +18,8 @@ pub struct IngestCounters {
     pub(super) handshake_failures: AtomicU64,
     pub(super) idle_closes: AtomicU64,
     pub(super) slow_closes: AtomicU64,
+    pub(super) protocol_errors: AtomicU64,
+    pub(super) authentication_failures: AtomicU64,
     pub(super) datagrams_lost: AtomicU64,
     pub(super) receive_buffer_bytes: AtomicU64,
     pub(super) requests: AtomicU64,
@@ -51,6 +53,10 @@ pub struct IngestSnapshot {
     pub idle_closes: u64,
     /// Connections closed since a message did not end.
     pub slow_closes: u64,
+    /// Connections closed since the peer broke the rules of the protocol.
+    pub protocol_errors: u64,
+    /// Peers that could not prove who they are: a wrong key, name or password.
+    pub authentication_failures: u64,
     /// Datagrams that the kernel dropped before they could be read: declared as lost.
     pub datagrams_lost: u64,
     /// The receive buffer that the kernel gave a UDP socket, in bytes.
@@ -82,6 +88,8 @@ impl IngestCounters {
             handshake_failures: of(&self.handshake_failures),
             idle_closes: of(&self.idle_closes),
             slow_closes: of(&self.slow_closes),
+            protocol_errors: of(&self.protocol_errors),
+            authentication_failures: of(&self.authentication_failures),
             datagrams_lost: of(&self.datagrams_lost),
             receive_buffer_bytes: of(&self.receive_buffer_bytes),
             requests: of(&self.requests),

@@ -136,14 +136,27 @@ impl<'a> Batch<'a> {
     /// Hands over what is in it and waits until all of it is durable: only then may its sender be
     /// told so. Earlier batches are durable then, too.
     pub(crate) async fn commit(&mut self) -> Result<(), IntakeClosed> {
-        let Some(mut incoming) = self.take() else {
+        let Some(durable) = self.submit_acknowledged().await? else {
             return Ok(());
+        };
+        let _waiting = Waiting::begin(&self.gate.counters);
+        durable.await.map_err(|_| IntakeClosed)
+    }
+
+    /// Hands over what is in it, without waiting for it to be durable: that is told through what
+    /// this gives, unless there was nothing to hand over. Earlier batches are durable then, too. An
+    /// error there means that it will never be.
+    pub(crate) async fn submit_acknowledged(
+        &mut self,
+    ) -> Result<Option<oneshot::Receiver<()>>, IntakeClosed> {
+        let Some(mut incoming) = self.take() else {
+            return Ok(None);
         };
         let (committed, durable) = oneshot::channel();
         incoming.committed = Some(committed);
         let _waiting = Waiting::begin(&self.gate.counters);
         self.gate.intake.submit(incoming).await?;
-        durable.await.map_err(|_| IntakeClosed)
+        Ok(Some(durable))
     }
 }
 

@@ -43,6 +43,16 @@ impl ReadMemory {
 }
 
 impl ReadPermit {
+    pub(super) fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Splits off so many bytes, or all of it if it has no more.
+    pub(super) fn split(&mut self, bytes: usize) -> ReadPermit {
+        let part = self.0.as_mut().and_then(|permit| permit.split(units(bytes as u64) as usize));
+        ReadPermit(part.or_else(|| self.0.take()))
+    }
+
     pub(super) fn merge(&mut self, other: ReadPermit) {
         match (&mut self.0, other.0) {
             (Some(ours), Some(more)) => ours.merge(more),

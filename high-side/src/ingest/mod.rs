@@ -8,12 +8,15 @@
 //! never refused for what it says; nothing is read while the buffer can take no more; memory is
 //! bounded by [`ReadMemory`], the limits of each listener, and the bytes that the intake lets fly.
 
+mod acknowledged;
 mod connection;
 mod counters;
+mod forward;
 pub mod framing;
 mod gate;
 pub mod http;
 mod memory;
+mod relp;
 mod tcp;
 mod tls;
 mod udp;
@@ -32,10 +35,13 @@ use tokio::task::JoinHandle;
 use crate::buffer::Intake;
 use crate::guard::Guard;
 
+use forward::Access;
+
 pub(crate) use counters::add_empty_frames;
 pub(crate) use gate::{Batch, Gate, Waiting};
 
 pub use counters::{IngestCounters, IngestSnapshot};
+pub use forward::{ForwardSettings, SecretError};
 pub use http::{HttpSender, HttpSettings};
 pub use memory::ReadMemory;
 pub use tls::{ClientAuth, TlsAcceptorHandle, TlsError, TlsSettings};
@@ -62,6 +68,10 @@ pub struct ListenerSettings {
 pub enum Protocol {
     /// HTTP/1.1, with or without TLS.
     Http(HttpSettings),
+    /// The Forward protocol of Fluentd and Fluent Bit, version 1.5.
+    FluentForward(ForwardSettings),
+    /// rsyslog's reliable protocol, inside TLS if there is a certificate.
+    Relp(Option<TlsSettings>),
     /// RFC 6587.
     Tcp,
     /// RFC 5425, and the framings of RFC 6587 inside TLS.
@@ -75,6 +85,8 @@ impl Protocol {
     pub fn tls(&self) -> Option<&TlsSettings> {
         match self {
             Protocol::Http(settings) => settings.tls.as_ref(),
+            Protocol::FluentForward(settings) => settings.tls.as_ref(),
+            Protocol::Relp(settings) => settings.as_ref(),
             Protocol::Tls(settings) => Some(settings),
             Protocol::Tcp | Protocol::Udp => None,
         }
@@ -85,6 +97,8 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Protocol::Http(settings) => settings.sender.protocol(),
+            Protocol::FluentForward(_) => "fluent-forward",
+            Protocol::Relp(_) => "relp",
             Protocol::Tcp => "tcp",
             Protocol::Tls(_) => "tls",
             Protocol::Udp => "udp",
@@ -189,6 +203,14 @@ pub enum ListenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of its secrets can't be used.
+    #[error("listener {name:?}: {source}")]
+    Secret {
+        /// The listener.
+        name: String,
+        /// What is wrong.
+        source: SecretError,
+    },
     /// Its certificate, key or authority can't be used.
     #[error("listener {name:?}: {source}")]
     Tls {
@@ -234,10 +256,16 @@ pub fn spawn(
         clock: Arc::clone(&surroundings.clock),
         counters: Arc::clone(&counters),
     };
+    let access = match &settings.protocol {
+        Protocol::FluentForward(forward) => Access::load(forward)
+            .map_err(|source| ListenError::Secret { name: settings.name.clone(), source })?,
+        _ => Access::default(),
+    };
     let listener = Arc::new(Listener {
         settings,
         surroundings: surroundings.clone(),
         gate,
+        access,
         refusals: http::Refusals::default(),
     });
     let ListenerSettings { name, protocol, bind, .. } = &listener.settings;
@@ -252,18 +280,15 @@ pub fn spawn(
         let unfit = |source| ListenError::Tls { name: name.clone(), source };
         tls = Some(TlsAcceptorHandle::load(settings.clone()).map_err(unfit)?);
     }
-    let (address, task) = match protocol {
-        Protocol::Udp => {
-            let socket = udp::bind(&listener.settings).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?;
-            (address, udp::spawn(Arc::clone(&listener), socket)?)
-        }
-        _ => {
-            let socket = tcp::bind(*bind).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?;
-            let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
-            (address, tokio::spawn(task))
-        }
+    let (address, task) = if matches!(protocol, Protocol::Udp) {
+        let socket = udp::bind(&listener.settings).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        (address, udp::spawn(Arc::clone(&listener), socket)?)
+    } else {
+        let socket = tcp::bind(*bind).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        let task = tcp::run(Arc::clone(&listener), socket, tls.clone());
+        (address, tokio::spawn(task))
     };
     tracing::info!(listener = %name, %protocol, %address, "listening");
     let name = name.clone();
@@ -277,6 +302,8 @@ struct Listener {
     gate: Gate,
     /// What an HTTP listener remembers of requests that it refused.
     refusals: http::Refusals,
+    /// Who may come in, where the protocol asks.
+    access: Access,
 }
 
 /// The peer's address as kept with a record: an IPv4 peer of an IPv6 socket is an IPv4 peer.

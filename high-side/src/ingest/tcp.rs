@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{self, End, STOP_DRAIN, STOP_QUIET};
 use super::counters::{Gauge, add};
-use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, http, peer_text};
+use super::{ListenError, Listener, Protocol, TlsAcceptorHandle, forward, http, peer_text, relp};
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -140,6 +140,10 @@ async fn accepted_one(
     if let Err(error) = setsockopt(&stream, sockopt::KeepAlive, &true) {
         tracing::debug!(listener = %name, peer, %error, "no keep-alive for a connection");
     }
+    // An answer is small and must not wait until the peer has confirmed the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(listener = %name, peer, %error, "answers on a connection may be delayed");
+    }
     let end = match tls {
         None => {
             let source = Arc::new(SourceTag::new(name, &peer, None));
@@ -178,7 +182,7 @@ async fn accepted_one(
             add(&counters.slow_closes, 1);
             tracing::warn!(listener = %name, peer, "a message took too long; closed its connection");
         }
-        End::Closed | End::IntakeClosed | End::Stopping => {}
+        End::Closed | End::IntakeClosed | End::Refused | End::Stopping => {}
     }
 }
 
@@ -190,6 +194,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
 ) -> End {
     match &listener.settings.protocol {
         Protocol::Http(settings) => http::serve(stream, source, listener, settings).await,
+        Protocol::FluentForward(settings) => {
+            forward::serve(stream, source, listener, settings).await
+        }
+        Protocol::Relp(_) => relp::serve(stream, source, listener).await,
         Protocol::Tcp | Protocol::Tls(_) | Protocol::Udp => {
             connection::serve(stream, source, listener).await
         }

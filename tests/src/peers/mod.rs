@@ -3,6 +3,7 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+mod fluent;
 mod portainer;
 mod rsyslog;
 pub mod web;
@@ -16,6 +17,7 @@ use std::process::{Command, Stdio};
 use crate::process::{Done, run};
 
 pub use authority::{Authority, Certificate};
+pub use fluent::{acknowledged, fluent_logger};
 pub use portainer::{ADMIN_KEY, Kept, List, Manners, Portainer, USER_KEY};
 pub use rsyslog::Rsyslog;
 
@@ -27,8 +29,10 @@ pub const PEERS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("logger", "bsdutils"),
     ("logrotate", "logrotate"),
+    ("node", "nodejs"),
     ("openssl", "openssl"),
     ("rsyslogd", "rsyslog"),
+    ("sh", "dash"),
     ("sha256sum", "coreutils"),
     ("ssh-keygen", "openssh-client"),
     ("strace", "strace"),

@@ -40,6 +40,13 @@ impl Rsyslog {
         self
     }
 
+    /// Further parameters of the section `global`.
+    #[must_use]
+    pub fn global(mut self, parameters: &str) -> Self {
+        let _ = write!(self.global, " {parameters}");
+        self
+    }
+
     /// Takes longer messages than the 8 KiB of the default.
     #[must_use]
     pub fn messages_up_to(mut self, size: &str) -> Self {
@@ -126,6 +133,18 @@ impl Rsyslog {
              template=\"RSYSLOG_SyslogProtocol23Format\" action.resumeRetryCount=\"-1\" \
              action.resumeInterval=\"1\" {driver})",
             address.ip(), address.port()
+        ))
+    }
+
+    /// Forwards everything by RELP and tries for ever; `more` are further parameters of the action.
+    #[must_use]
+    pub fn forward_relp(self, address: SocketAddr, template: &str, more: &str) -> Self {
+        self.with(&format!(
+            "module(load=\"omrelp\")\n\
+             action(type=\"omrelp\" target=\"{}\" port=\"{}\" template=\"{template}\" \
+             action.resumeRetryCount=\"-1\" action.resumeInterval=\"1\" {more})",
+            address.ip(),
+            address.port()
         ))
     }
 

@@ -23,7 +23,7 @@ pub(crate) fn listener(name: &str, protocol: &str, bind: SocketAddr, more: &str)
 }
 
 /// The TLS keys of a listener that asks for client certificates.
-fn tls_keys(server: &Certificate, authority: &Authority) -> String {
+pub(crate) fn tls_keys(server: &Certificate, authority: &Authority) -> String {
     format!(
         "certificate = \"{}\"\nkey = \"{}\"\nclient-auth = \"required\"\nclient-ca = \"{}\"\n",
         server.cert.display(),

@@ -5,10 +5,12 @@
 mod codes;
 mod disorder;
 mod files;
+mod fluent;
 mod guard;
 mod incoming;
 mod outgoing;
 mod pressure;
 mod reconcile;
+mod relp;
 mod samples;
 mod web;

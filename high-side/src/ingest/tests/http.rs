@@ -271,7 +271,7 @@ fn whatever_falco_sends_is_kept() {
         br#"{"output":"x","priority":"Notice","rule":"r","time":"2026-04-06T13:23:31.588950000Z"}"#;
     for (body, stream) in [
         (&alert[..], Stream::Falco),
-        (b"13:23:31.588950000: Notice something <NA>", Stream::Other),
+        (b"13:23:31.588950000: Notice something <NA>", Stream::Falco),
         (b"Falco initialized with configuration file\n", Stream::Other),
         (b"{\"half\":", Stream::Other),
         (b"\xff\xfe\x00", Stream::Other),

@@ -1,7 +1,9 @@
 //! Listeners as their clients meet them: real sockets, and the far end of the intake.
 
+mod forward;
 mod http;
 mod limits;
+mod relp;
 mod samples;
 mod tls;
 
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use shared::clock::{FakeClock, Nanos};
 use shared::record::Lane;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::buffer::{Intake, IntakeReceiver, RequestKind};
 
@@ -26,6 +28,10 @@ struct Rig {
     listener: RunningListener,
     stop: watch::Sender<bool>,
     lost: u64,
+    /// Whether what was taken counts as durable. If not, the test says when.
+    commits_at_once: bool,
+    /// Who waits for what was taken to be durable.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,7 @@ impl Rig {
             .unwrap();
         let (intake, receiver) = Intake::new(options.in_flight_bytes);
         let (stop, shutdown) = watch::channel(false);
+        let commits_at_once = matches!(protocol, Protocol::Http(_));
         let surroundings = Surroundings {
             intake,
             guard: Arc::default(),
@@ -75,7 +82,7 @@ impl Rig {
         let guard = runtime.enter();
         let listener = spawn(settings, &surroundings).unwrap();
         drop(guard);
-        Self { runtime, receiver, listener, stop, lost: 0 }
+        Self { runtime, receiver, listener, stop, lost: 0, commits_at_once, waiting: Vec::new() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -127,15 +134,23 @@ impl Rig {
                         start = message.end;
                     }
                     assert_eq!(start, batch.data.len());
-                    if let Some(committed) = batch.committed {
-                        // Whoever waited may have left.
-                        let _ = committed.send(());
+                    self.waiting.extend(batch.committed);
+                    if self.commits_at_once {
+                        self.commit();
                     }
                 }
                 RequestKind::Loss(loss) => self.lost += loss.count,
                 #[allow(unreachable_patterns, reason = "other kinds never come from a listener")]
                 _ => {}
             }
+        }
+    }
+
+    /// Makes durable what was taken: to be called before it is acknowledged.
+    fn commit(&mut self) {
+        for committed in self.waiting.drain(..) {
+            // A connection that is gone waits for nothing.
+            let _ = committed.send(());
         }
     }
 
