@@ -164,7 +164,7 @@ fn binds_cluster_admin(request: &Request<'_>) -> bool {
     if let Some(object) = request.object {
         let role = object.get("roleRef").and_then(|role| role.get_any_case("name"));
         if let Some(role) = role.and_then(|name| name.as_str()) {
-            return role == "cluster-admin";
+            return is_cluster_admin(&role);
         }
         let masters = object.get("subjects").is_some_and(|subjects| {
             subjects.children().any(|subject| {
@@ -213,7 +213,8 @@ pub(super) fn event<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
         target = Reference::of(reference);
         version = reference.get_any_case("apiVersion").and_then(|version| version.as_str());
     }
-    if target.resource.is_none() {
+    // A whole event ends with its times; of one that was cut the reference may lack its end.
+    if target.resource.is_none() || !slots.has(Key::StageTimestamp) {
         target.fill_from(&uri);
     }
     // Some relays write the group into the version.
@@ -375,15 +376,22 @@ impl<'t> Reference<'t> {
         found
     }
 
-    /// The same from the path, where a relay cut or dropped the reference.
+    /// What is missing from the path, where a relay cut or dropped the reference.
     fn fill_from(&mut self, path: &Cow<'t, str>) {
         let Some(target) = uri::target(path) else { return };
-        let keep = |text: &str| (!text.is_empty()).then(|| Cow::Owned(text.to_owned()));
-        self.group = keep(target.group);
-        self.name = keep(target.name);
-        self.namespace = keep(target.namespace);
-        self.part = keep(target.part);
-        self.resource = keep(target.resource);
+        if self.resource.as_deref().is_some_and(|resource| resource != target.resource) {
+            return;
+        }
+        let fill = |slot: &mut Option<Cow<'t, str>>, text: &str| {
+            if slot.is_none() && !text.is_empty() {
+                *slot = Some(Cow::Owned(text.to_owned()));
+            }
+        };
+        fill(&mut self.group, target.group);
+        fill(&mut self.name, target.name);
+        fill(&mut self.namespace, target.namespace);
+        fill(&mut self.part, target.part);
+        fill(&mut self.resource, target.resource);
     }
 }
 
