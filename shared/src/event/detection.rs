@@ -119,8 +119,8 @@ fn the_hits_of_the_sigma_rules_are_reproduced() {
                 }
                 found.extend(fired.into_iter().map(|rule| (line + 1, rule.to_owned())));
             }
-            if expected.is_empty() && whole {
-                // The table covers logs, not single files; ours may be more.
+            if expected.is_empty() && (whole || name.contains("eventlist")) {
+                // The table covers logs, neither single files nor bodies of the webhook.
                 continue;
             }
             let mut expected = expected;
