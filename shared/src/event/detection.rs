@@ -32,7 +32,7 @@ fn verb<'e>(event: &'e Event<'_>) -> &'e str {
     event.detail("verb").unwrap_or_default()
 }
 
-/// The rules of SigmaHQ that can fire on what an audit event has, by the names of their files.
+/// The rules of `SigmaHQ` that can fire on what an audit event has, by the names of their files.
 fn sigma(event: &Event<'_>) -> Vec<&'static str> {
     let group = event.resource.group.as_deref().unwrap_or_default();
     let changes = matches!(verb(event), "create" | "delete" | "patch" | "replace" | "update");
@@ -193,7 +193,7 @@ impl Case {
         self.event.detail("user-agent").unwrap_or_default()
     }
 
-    fn from_public(&self) -> bool {
+    fn is_from_public(&self) -> bool {
         self.event.source_address.as_deref().is_some_and(is_public)
     }
 
@@ -203,7 +203,7 @@ impl Case {
     }
 
     /// The nodes of a managed cluster come from the networks of who manages it.
-    fn from_the_cloud_itself(&self, log_type: &str) -> bool {
+    fn is_from_the_cloud_itself(&self, log_type: &str) -> bool {
         let known: &[&str] = match log_type {
             "Amazon.EKS.Audit" => &["amazon.com"],
             "Azure.MonitorActivity" => &["microsoft.com"],
@@ -225,7 +225,7 @@ impl Case {
         let fields = &self.fields;
         let health =
             ["ELB-HealthChecker", "GoogleHC"].iter().any(|name| self.agent().starts_with(name));
-        let private = !self.from_public();
+        let private = !self.is_from_public();
         let any = |name, list: &[&str]| fields.all(name).any(|value| list.contains(&value));
         match rule {
             "Amazon.EKS.AnonymousAPIAccess" => {
@@ -236,14 +236,14 @@ impl Case {
                 self.who() == "system:anonymous" && !health && !local
             }
             "Amazon.EKS.Audit.Multiple403" | "Kubernetes.API.Multiple403.PublicIP" => {
-                self.code() == "403" && self.from_public()
+                self.code() == "403" && self.is_from_public()
             }
             "Amazon.EKS.Audit.SystemNamespaceFromPublicIP" => {
                 event.detail("stage") == Some("ResponseComplete")
                     && self.is_system()
                     && self.code() != "403"
-                    && self.from_public()
-                    && !self.from_the_cloud_itself(log_type)
+                    && self.is_from_public()
+                    && !self.is_from_the_cloud_itself(log_type)
             }
             "Kubernetes.System.Principal.PublicIP" => {
                 let nobody = matches!(self.who(), "system:anonymous" | "system:unauthenticated");
@@ -252,8 +252,8 @@ impl Case {
                 self.is_system()
                     && !nobody
                     && !driver
-                    && self.from_public()
-                    && !self.from_the_cloud_itself(log_type)
+                    && self.is_from_public()
+                    && !self.is_from_the_cloud_itself(log_type)
             }
             "Kubernetes.AdmissionController.Created" => {
                 self.creates("mutatingwebhookconfigurations")
@@ -265,10 +265,10 @@ impl Case {
                     && (!self.is_system() || self.who().starts_with("system:serviceaccount:"))
             }
             "Kubernetes.ClusterRoleBinding.Privileged" => {
-                let role = fields.first("role.name").unwrap_or_default();
+                let bound = fields.first("role.name").unwrap_or_default();
                 self.creates("clusterrolebindings")
                     && !self.is_system()
-                    && (role.starts_with("system:") || matches!(role, "admin" | "cluster-admin"))
+                    && (bound.starts_with("system:") || matches!(bound, "admin" | "cluster-admin"))
             }
             "Kubernetes.CronJob.CreatedOrModified" => {
                 kind(event) == "cronjobs" && event.access == Access::Write && self.went_well()
@@ -391,9 +391,9 @@ fn is_public(address: &str) -> bool {
 fn the_expected_results_of_the_panther_rules_are_reproduced() {
     let Some(samples) = samples() else { return };
     let path = samples.join("k8s-audit/licensed/panther-rule-tests.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
+    let lines = std::fs::read_to_string(path).unwrap();
     let (mut all, mut wrong) = (0, Vec::new());
-    for line in text.lines() {
+    for line in lines.lines() {
         let test: Value = serde_json::from_str(line).unwrap();
         let log_type = test["log"]["p_log_type"].as_str().unwrap_or("Amazon.EKS.Audit");
         let hint = (log_type == "Amazon.EKS.Audit").then_some(Stream::KubeAudit);

@@ -40,9 +40,8 @@ pub(super) fn alert<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
             b"ka.verb" => verb = Some(value),
             b"ka.target.resource" => target = Some(value),
             b"ka.target.subresource" => event.resource.part = Some(value),
-            b"ka.target.namespace" => event.resource.namespace = Some(value),
+            b"k8s.ns.name" | b"ka.target.namespace" => event.resource.namespace = Some(value),
             b"ka.target.name" => event.resource.name = Some(value),
-            b"k8s.ns.name" => event.resource.namespace = Some(value),
             b"ct.srcip" | b"ka.sourceips" => event.source_address = Some(value),
             _ => {
                 if let Ok(at) = FIELDS.binary_search_by(|(field, _)| (*field).as_bytes().cmp(name))
@@ -77,7 +76,7 @@ fn own(text: &str) -> Cow<'static, str> {
     Cow::Owned(text.to_owned())
 }
 
-fn tags<'t>(tags: Value<'t>) -> Option<Cow<'t, str>> {
+fn tags(tags: Value<'_>) -> Option<Cow<'_, str>> {
     let mut joined = String::new();
     for tag in tags.children().filter_map(|tag| tag.as_str()) {
         if !joined.is_empty() {

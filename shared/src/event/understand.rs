@@ -47,6 +47,7 @@ pub fn recognise(raw: &[u8]) -> Stream {
 }
 
 /// What a body holds once every wrapping that is in sight is off.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and never kept")]
 pub(super) enum Inner<'t> {
     /// JSON that was cut, closed behind its last complete value.
     Closed(Vec<u8>),

@@ -377,7 +377,7 @@ impl<'t> Reference<'t> {
     }
 
     /// What is missing from the path, where a relay cut or dropped the reference.
-    fn fill_from(&mut self, path: &Cow<'t, str>) {
+    fn fill_from(&mut self, path: &str) {
         let Some(target) = uri::target(path) else { return };
         if self.resource.as_deref().is_some_and(|resource| resource != target.resource) {
             return;

@@ -157,15 +157,11 @@ fn pairs(text: &str) -> Vec<(Key, Cow<'_, str>)> {
         let name = rest[..equals].trim_end();
         let name = &name[name.rfind([' ', ',', ';', '\t', '[', '(']).map_or(0, |at| at + 1)..];
         let after = &rest[equals + 1..];
-        let (value, left) = match after.strip_prefix('"') {
-            Some(inner) => {
-                let end = inner.find('"').unwrap_or(inner.len());
-                (&inner[..end], inner.get(end + 1..).unwrap_or_default())
-            }
-            None => {
-                let end = unquoted_end(after);
-                (&after[..end], &after[end..])
-            }
+        let (value, left) = if let Some(inner) = after.strip_prefix('"') {
+            let end = inner.find('"').unwrap_or(inner.len());
+            (&inner[..end], inner.get(end + 1..).unwrap_or_default())
+        } else {
+            after.split_at(unquoted_end(after))
         };
         if let Some(key) = folded(name.as_bytes()).filter(|_| !value.is_empty()) {
             pairs.push((key, Cow::Borrowed(value)));

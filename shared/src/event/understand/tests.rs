@@ -42,7 +42,7 @@ fn an_event_is_the_same_in_every_wrapping() {
             ),
             format!(r#"{{"date":1763913600.1,"kubernetes":{{"pod_name":"f"}},{}"#, &raw[1..]),
             format!(r#"{{"date":1,"log_processed":{raw}}}"#),
-            format!(r#"[{raw}]"#),
+            format!(r"[{raw}]"),
             format!(
                 r#"{{"date":1,"log":{}}}"#,
                 escaped(&format!(r#"{{"log":{},"stream":"stderr"}}"#, escaped(raw)))
@@ -387,7 +387,7 @@ fn portainer_logins_in_every_shape() {
             None,
         ),
         (
-            r#"<134>1 - portainer portainer - - - time=2026-01-01T00:00:00Z username=bob action=login result=failure source_ip=192.0.2.1"#,
+            r"<134>1 - portainer portainer - - - time=2026-01-01T00:00:00Z username=bob action=login result=failure source_ip=192.0.2.1",
             "session.login",
             Some(Outcome::Failure),
             None,
@@ -453,13 +453,13 @@ fn portainer_envelopes_in_every_spelling() {
             Some(Privilege::AuditSettings),
         ),
         (
-            r#"<134>1 - portainer p - - - username=bob resource_type=registry action=update result=success"#,
+            r"<134>1 - portainer p - - - username=bob resource_type=registry action=update result=success",
             "registry.update",
             Category::Configuration,
             None,
         ),
         (
-            r#"<134>Nov 23 16:00:00 h portainer[1]: user bob DELETE /teams/3 done"#,
+            r"<134>Nov 23 16:00:00 h portainer[1]: user bob DELETE /teams/3 done",
             "team.delete",
             Category::IdentityAndAccess,
             None,
