@@ -106,9 +106,11 @@ impl Hit<'_> {
 /// `METHOD URL`, if a text is that or begins so.
 pub(in crate::event) fn method_and_url(text: &str) -> Option<(&str, &str)> {
     let (method, rest) = text.trim_start().split_once(' ')?;
-    let url = rest.split_whitespace().next()?;
-    let known = METHODS.contains(&method);
-    (known && (url.starts_with('/') || url.contains("://"))).then_some((method, url))
+    if !METHODS.contains(&method) {
+        return None;
+    }
+    let url = rest.split([' ', '\t', '\r', '\n']).next()?;
+    (url.starts_with('/') || url.contains("://")).then_some((method, url))
 }
 
 /// Looks a request up.
