@@ -281,6 +281,7 @@ fn apply_route<'t>(
     event.resource.id = hit.id.map(Cow::Borrowed);
     event.resource.name = hit.name;
     event.resource.namespace = hit.namespace;
+    event.details.reserve(DETAILS);
     event.detail_of("environment-id", hit.environment_id);
     event.details.push(("method", Cow::Borrowed(method)));
     event.details.push(("url", Cow::Borrowed(url)));
@@ -498,6 +499,9 @@ const ENVELOPE: [Key; 13] = [
 ];
 
 const METHOD_STARTS: [&str; 5] = ["POST ", "PUT ", "PATCH ", "DELETE ", "GET "];
+
+/// Room for the details of an activity, so that they are allocated once.
+const DETAILS: usize = 4;
 
 /// How many pairs make a message one of pairs: a word with `=` may stand in any.
 const PAIRS_MIN: usize = 2;
