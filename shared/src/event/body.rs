@@ -63,8 +63,7 @@ impl<'t> Body<'t> {
 /// Whether a body may begin behind these bytes: at once, or behind the blank that ends a header.
 fn is_at_body(head: &[u8]) -> bool {
     match head {
-        [] | b"\xEF\xBB\xBF" => true,
-        [b'<', .., b' ' | b':' | b'\xBF'] => true,
+        [] | b"\xEF\xBB\xBF" | [b'<', .., b' ' | b':' | b'\xBF'] => true,
         [b'0'..=b'9', .., b' '] => is_container_runtime(head),
         [.., b' ' | b'\t' | b'\n'] => head.iter().all(u8::is_ascii_whitespace),
         _ => false,

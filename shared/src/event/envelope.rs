@@ -15,6 +15,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::clock::Nanos;
+use crate::json::{JsonError, Tape};
 
 use super::{rfc3164, rfc5424};
 
@@ -112,6 +113,9 @@ pub enum Problem {
     HeaderIncomplete,
     /// HOSTNAME is longer than 255 bytes, or holds bytes that are not printable ASCII.
     HostnameMalformed,
+    /// The message is JSON that ends early where a sender cuts it: the whole record is as long as
+    /// Fluent Bit makes one at most.
+    MessageCutBySender,
     /// The message is not UTF-8.
     MessageNotUtf8,
     /// MSGID is longer than 32 bytes, or holds bytes that are not printable ASCII.
@@ -231,12 +235,30 @@ impl<'a> Envelope<'a> {
             self.note(Problem::MessageNotUtf8);
         }
         self.body_is_json = is_json(bytes);
+        if !self.body_is_json && is_cut(self.format, raw, bytes) {
+            self.note(Problem::MessageCutBySender);
+        }
     }
 }
 
 fn is_json(bytes: &[u8]) -> bool {
     matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['))
         && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// Whether a record was cut by a sender with a limit. Fluent Bit cuts bytes, also in the middle of a
+/// character; a line feed behind its message is the frame's and not counted.
+fn is_cut(format: Format, raw: &[u8], message: &[u8]) -> bool {
+    let end = raw.iter().rposition(|byte| !b"\n\r\0".contains(byte)).map_or(0, |at| at + 1);
+    let limit = match format {
+        Format::Rfc5424 => FLUENT_BIT_RFC5424_BYTES,
+        Format::Rfc3164 => FLUENT_BIT_RFC3164_BYTES,
+        Format::None => return false,
+    };
+    let json = matches!(message.trim_ascii_start().first(), Some(b'{' | b'['));
+    // White space at the end of what was kept looks as if the record were shorter.
+    let full = end == limit || (end < limit && raw.len() == limit);
+    json && full && Tape::default().scan(message.trim_ascii()).err() == Some(JsonError::EndsEarly)
 }
 
 #[expect(clippy::ref_option, reason = "serde gives the field by reference")]
@@ -257,6 +279,10 @@ pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 const PRIORITY_MAX: u8 = 191;
+
+/// `syslog_maxsize` of Fluent Bit, unless it is set, for each of its formats.
+const FLUENT_BIT_RFC5424_BYTES: usize = 2048;
+const FLUENT_BIT_RFC3164_BYTES: usize = 1024;
 
 /// A priority has at most three digits; what stands in its place is not looked for any farther.
 const PRIORITY_WINDOW_BYTES: usize = 10;
@@ -346,6 +372,31 @@ mod tests {
         assert_eq!(view("<13>words only").problems, [Problem::TimestampMissing]);
         let odd = envelope(b"<13>1 - - - - - - \xff", RECEIVED);
         assert_eq!(odd.problems, [Problem::MessageNotUtf8]);
+    }
+
+    #[test]
+    fn a_message_that_its_sender_cut_is_told() {
+        for (header, limit) in [
+            ("<14>1 2026-11-23T16:00:00.000001Z h a - - - \u{feff}", 2048),
+            ("<14>Nov 23 16:00:00 h a: ", 1024),
+        ] {
+            // Every alignment of the cut, also in the middle of a character.
+            for fill in 0..4 {
+                let text =
+                    format!("{header}{{\"a\":\"{}{}\"}}", "x".repeat(fill), "\u{20ac}".repeat(800));
+                let cut = &text.as_bytes()[..limit];
+                let told = |raw: &[u8]| {
+                    envelope(raw, RECEIVED).problems.contains(&Problem::MessageCutBySender)
+                };
+                assert!(told(cut), "{limit} {fill}");
+                assert!(told(&[cut, b"\n"].concat()));
+                assert!(!told(&cut[..limit - 1]));
+                assert!(!told(text.as_bytes()));
+            }
+            let words = format!("{header}{}", "x".repeat(3000));
+            let view = envelope(&words.as_bytes()[..limit], RECEIVED);
+            assert!(!view.problems.contains(&Problem::MessageCutBySender));
+        }
     }
 
     proptest! {

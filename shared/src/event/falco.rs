@@ -33,20 +33,22 @@ pub(super) fn alert<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
     event.details.reserve(DETAILS);
     for field in fields.iter().flat_map(Value::children) {
         let name = field.key_bytes();
+        let kept = FIELDS.binary_search_by(|(field, _)| (*field).as_bytes().cmp(name)).ok();
+        if kept.is_none() && !ROLES.contains(&name) {
+            continue;
+        }
         let Some(value) = field_text(&field) else { continue };
         match name {
             b"user.name" | b"ka.user.name" | b"ct.user" => event.actor.name = Some(value),
-            b"user.uid" | b"ct.user.identitytype" => event.actor.id = Some(value),
+            b"user.uid" => event.actor.id = Some(value),
             b"ka.verb" => verb = Some(value),
             b"ka.target.resource" => target = Some(value),
             b"ka.target.subresource" => event.resource.part = Some(value),
-            b"ka.target.namespace" => event.resource.namespace = Some(value),
+            b"k8s.ns.name" | b"ka.target.namespace" => event.resource.namespace = Some(value),
             b"ka.target.name" => event.resource.name = Some(value),
-            b"k8s.ns.name" => event.resource.namespace = Some(value),
             b"ct.srcip" | b"ka.sourceips" => event.source_address = Some(value),
             _ => {
-                if let Ok(at) = FIELDS.binary_search_by(|(field, _)| (*field).as_bytes().cmp(name))
-                {
+                if let Some(at) = kept {
                     event.details.push((FIELDS[at].1, value));
                 }
             }
@@ -77,7 +79,7 @@ fn own(text: &str) -> Cow<'static, str> {
     Cow::Owned(text.to_owned())
 }
 
-fn tags<'t>(tags: Value<'t>) -> Option<Cow<'t, str>> {
+fn tags(tags: Value<'_>) -> Option<Cow<'_, str>> {
     let mut joined = String::new();
     for tag in tags.children().filter_map(|tag| tag.as_str()) {
         if !joined.is_empty() {
@@ -265,6 +267,22 @@ const FIELDS: &[(&str, &str)] = &[
     ("proc.exepath", "executable"),
     ("proc.name", "process"),
     ("proc.pname", "parent-process"),
+];
+
+/// The fields that say who, what and where.
+const ROLES: [&[u8]; 12] = [
+    b"user.name",
+    b"user.uid",
+    b"k8s.ns.name",
+    b"ka.user.name",
+    b"ka.verb",
+    b"ka.target.resource",
+    b"ka.target.subresource",
+    b"ka.target.namespace",
+    b"ka.target.name",
+    b"ka.sourceips",
+    b"ct.user",
+    b"ct.srcip",
 ];
 
 const PRIORITIES: [&str; 9] = [

@@ -24,8 +24,8 @@ pub(super) fn event<'t>(entry: Value<'t>, payload: Value<'t>, stream: Stream) ->
     let words: Vec<&str> = method.trim_start_matches("io.k8s.").split('.').collect();
     let version = words.iter().position(|word| is_version(word));
     let name = payload.str_at(&["resourceName"]).unwrap_or_default();
-    let path = if name.starts_with("core/") {
-        Cow::Owned(format!("/api/{}", &name["core/".len()..]))
+    let path = if let Some(rest) = name.strip_prefix("core/") {
+        Cow::Owned(format!("/api/{rest}"))
     } else if name.starts_with('/') {
         name.clone()
     } else {
@@ -39,7 +39,9 @@ pub(super) fn event<'t>(entry: Value<'t>, payload: Value<'t>, stream: Stream) ->
         _ => target.part,
     };
     let keep = |text: &str| (!text.is_empty()).then(|| Cow::Owned(text.to_owned()));
-    if !resource.is_empty() {
+    if resource.is_empty() {
+        event.category = Classified::Not { unclassified: Unclassified::UnknownAction };
+    } else {
         let verdict = judge(&Request {
             group: target.group,
             resource,
@@ -53,8 +55,6 @@ pub(super) fn event<'t>(entry: Value<'t>, payload: Value<'t>, stream: Stream) ->
         event.action = verdict.action;
         event.access = verdict.access;
         event.privileged = verdict.privilege;
-    } else {
-        event.category = Classified::Not { unclassified: Unclassified::UnknownAction };
     }
     let acting = payload.str_at(&["authenticationInfo", "authoritySelector"]);
     if acting.as_deref() == Some("system:masters") {

@@ -30,4 +30,6 @@ pub use view::{
 };
 
 #[cfg(test)]
+mod detection;
+#[cfg(test)]
 mod samples;

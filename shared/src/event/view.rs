@@ -351,7 +351,6 @@ fn owned(text: Option<Cow<'_, str>>) -> Option<Cow<'static, str>> {
     text.map(|text| Cow::Owned(text.into_owned()))
 }
 
-#[expect(clippy::ptr_arg, reason = "serde gives the field by reference")]
 fn as_map<S: serde::Serializer>(
     details: &Vec<(&'static str, Cow<'_, str>)>,
     to: S,

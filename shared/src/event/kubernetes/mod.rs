@@ -41,8 +41,11 @@ pub(super) struct Verdict {
 
 /// The row of a resource.
 pub(super) fn resource(name: &str) -> Option<&'static Resource> {
-    let at = RESOURCES.binary_search_by(|row| row.name.cmp(name)).ok()?;
-    Some(&RESOURCES[at])
+    row_of(name).map(|at| &RESOURCES[at])
+}
+
+fn row_of(name: &str) -> Option<usize> {
+    RESOURCES.binary_search_by(|row| row.name.cmp(name)).ok()
 }
 
 /// Whether a verb changes anything.
@@ -55,7 +58,8 @@ pub(super) fn access_of(verb: &str) -> Access {
 
 /// What a request is about, by the tables.
 pub(super) fn judge(request: &Request<'_>) -> Verdict {
-    let row = resource(request.resource);
+    let at = row_of(request.resource);
+    let row = at.map(|at| &RESOURCES[at]);
     let part = part_of(request.resource, request.part);
     let category = part
         .map(|part| part.category)
@@ -66,10 +70,10 @@ pub(super) fn judge(request: &Request<'_>) -> Verdict {
         (None, Some(row)) if row.review => Access::Read,
         _ => access_of(request.verb),
     };
-    let action = match (part, row) {
+    let action = match (part, at) {
         (Some(part), _) => Cow::Borrowed(part.action),
-        (None, Some(row)) if request.part.is_empty() => action_of(row, request.verb),
-        (None, row) => {
+        (None, Some(at)) if request.part.is_empty() => action_of(at, request.verb),
+        (None, _) => {
             let noun = row.map_or(request.resource, |row| row.noun);
             let (dot, part) = if request.part.is_empty() { ("", "") } else { (".", request.part) };
             Cow::Owned(format!("{noun}{dot}{part}.{}", request.verb))
@@ -106,15 +110,14 @@ fn group_category(group: &str) -> Option<Category> {
 }
 
 /// `NOUN.VERB`, ready made for every resource and every usual verb.
-fn action_of(row: &'static Resource, verb: &str) -> Cow<'static, str> {
+fn action_of(row: usize, verb: &str) -> Cow<'static, str> {
     static ACTIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let pairs = RESOURCES.iter().flat_map(|row| VERBS.iter().map(move |verb| (row, verb)));
         pairs.map(|(row, verb)| format!("{}.{verb}", row.noun)).collect()
     });
-    let at = RESOURCES.binary_search_by(|other| other.name.cmp(row.name));
-    match (at, VERBS.iter().position(|known| *known == verb)) {
-        (Ok(row), Some(verb)) => Cow::Borrowed(ACTIONS[row * VERBS.len() + verb].as_str()),
-        _ => Cow::Owned(format!("{}.{verb}", row.noun)),
+    match VERBS.iter().position(|known| *known == verb) {
+        Some(verb) => Cow::Borrowed(ACTIONS[row * VERBS.len() + verb].as_str()),
+        None => Cow::Owned(format!("{}.{verb}", RESOURCES[row].noun)),
     }
 }
 
@@ -164,7 +167,7 @@ fn binds_cluster_admin(request: &Request<'_>) -> bool {
     if let Some(object) = request.object {
         let role = object.get("roleRef").and_then(|role| role.get_any_case("name"));
         if let Some(role) = role.and_then(|name| name.as_str()) {
-            return role == "cluster-admin";
+            return is_cluster_admin(&role);
         }
         let masters = object.get("subjects").is_some_and(|subjects| {
             subjects.children().any(|subject| {
@@ -213,7 +216,8 @@ pub(super) fn event<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
         target = Reference::of(reference);
         version = reference.get_any_case("apiVersion").and_then(|version| version.as_str());
     }
-    if target.resource.is_none() {
+    // A whole event ends with its times; of one that was cut the reference may lack its end.
+    if target.resource.is_none() || !slots.has(Key::StageTimestamp) {
         target.fill_from(&uri);
     }
     // Some relays write the group into the version.
@@ -375,15 +379,22 @@ impl<'t> Reference<'t> {
         found
     }
 
-    /// The same from the path, where a relay cut or dropped the reference.
-    fn fill_from(&mut self, path: &Cow<'t, str>) {
+    /// What is missing from the path, where a relay cut or dropped the reference.
+    fn fill_from(&mut self, path: &str) {
         let Some(target) = uri::target(path) else { return };
-        let keep = |text: &str| (!text.is_empty()).then(|| Cow::Owned(text.to_owned()));
-        self.group = keep(target.group);
-        self.name = keep(target.name);
-        self.namespace = keep(target.namespace);
-        self.part = keep(target.part);
-        self.resource = keep(target.resource);
+        if self.resource.as_deref().is_some_and(|resource| resource != target.resource) {
+            return;
+        }
+        let fill = |slot: &mut Option<Cow<'t, str>>, text: &str| {
+            if slot.is_none() && !text.is_empty() {
+                *slot = Some(Cow::Owned(text.to_owned()));
+            }
+        };
+        fill(&mut self.group, target.group);
+        fill(&mut self.name, target.name);
+        fill(&mut self.namespace, target.namespace);
+        fill(&mut self.part, target.part);
+        fill(&mut self.resource, target.resource);
     }
 }
 

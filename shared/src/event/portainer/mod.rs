@@ -157,15 +157,11 @@ fn pairs(text: &str) -> Vec<(Key, Cow<'_, str>)> {
         let name = rest[..equals].trim_end();
         let name = &name[name.rfind([' ', ',', ';', '\t', '[', '(']).map_or(0, |at| at + 1)..];
         let after = &rest[equals + 1..];
-        let (value, left) = match after.strip_prefix('"') {
-            Some(inner) => {
-                let end = inner.find('"').unwrap_or(inner.len());
-                (&inner[..end], inner.get(end + 1..).unwrap_or_default())
-            }
-            None => {
-                let end = unquoted_end(after);
-                (&after[..end], &after[end..])
-            }
+        let (value, left) = if let Some(inner) = after.strip_prefix('"') {
+            let end = inner.find('"').unwrap_or(inner.len());
+            (&inner[..end], inner.get(end + 1..).unwrap_or_default())
+        } else {
+            after.split_at(unquoted_end(after))
         };
         if let Some(key) = folded(name.as_bytes()).filter(|_| !value.is_empty()) {
             pairs.push((key, Cow::Borrowed(value)));
@@ -285,6 +281,7 @@ fn apply_route<'t>(
     event.resource.id = hit.id.map(Cow::Borrowed);
     event.resource.name = hit.name;
     event.resource.namespace = hit.namespace;
+    event.details.reserve(DETAILS);
     event.detail_of("environment-id", hit.environment_id);
     event.details.push(("method", Cow::Borrowed(method)));
     event.details.push(("url", Cow::Borrowed(url)));
@@ -503,6 +500,9 @@ const ENVELOPE: [Key; 13] = [
 ];
 
 const METHOD_STARTS: [&str; 5] = ["POST ", "PUT ", "PATCH ", "DELETE ", "GET "];
+
+/// Room for the details of an activity, so that they are allocated once.
+const DETAILS: usize = 4;
 
 /// How many pairs make a message one of pairs: a word with `=` may stand in any.
 const PAIRS_MIN: usize = 2;

@@ -105,30 +105,41 @@ impl Hit<'_> {
 
 /// `METHOD URL`, if a text is that or begins so.
 pub(in crate::event) fn method_and_url(text: &str) -> Option<(&str, &str)> {
-    let (method, rest) = text.trim_start().split_once(' ')?;
-    let url = rest.split_whitespace().next()?;
-    let known = METHODS.contains(&method);
-    (known && (url.starts_with('/') || url.contains("://"))).then_some((method, url))
+    let text = text.trim_ascii_start();
+    let (method, rest) = text.split_at(memchr::memchr(b' ', text.as_bytes())?);
+    if !METHODS.contains(&method) {
+        return None;
+    }
+    let rest = &rest[1..];
+    let end = rest.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(rest.len());
+    let url = &rest[..end];
+    (url.starts_with('/') || url.contains("://")).then_some((method, url))
 }
 
 /// Looks a request up.
 pub(super) fn find<'t>(method: &'t str, url: &'t str) -> Hit<'t> {
     let (path, absolute) = match url.split_once("://") {
-        Some((_, rest)) => (rest.find('/').map_or("", |at| &rest[at..]), true),
-        None => (url, false),
+        Some((_, rest)) if !url.starts_with('/') => {
+            (memchr::memchr(b'/', rest.as_bytes()).map_or("", |at| &rest[at..]), true)
+        }
+        _ => (url, false),
     };
     let mut path = path;
     if !absolute && let Some(rest) = path.strip_prefix("/api/") {
         path = &path[path.len() - rest.len() - 1..];
     }
-    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let end = memchr::memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len());
     let query = path;
     let path = &path[..end];
     let mut buffer = [""; WORDS_MAX];
     let mut count = 0;
-    for word in path.split('/').filter(|word| !word.is_empty()).take(WORDS_MAX) {
-        buffer[count] = word;
-        count += 1;
+    let mut from = 0;
+    for at in memchr::memchr_iter(b'/', path.as_bytes()).chain([path.len()]) {
+        if at > from && count < WORDS_MAX {
+            buffer[count] = &path[from..at];
+            count += 1;
+        }
+        from = at + 1;
     }
     let words = &buffer[..count];
     let mut hit = if absolute {
@@ -136,14 +147,17 @@ pub(super) fn find<'t>(method: &'t str, url: &'t str) -> Hit<'t> {
     } else {
         own(method, path, query, words)
     };
-    if hit.name.is_none() {
-        hit.name = uri::parameter(query, "name").or_else(|| uri::parameter(query, "podName"));
-    }
-    if hit.namespace.is_none() {
-        hit.namespace = uri::parameter(query, "namespace");
-    }
-    if hit.environment_id.is_none() {
-        hit.environment_id = uri::parameter(query, "endpointId");
+    let parameters = query.get(end + 1..).unwrap_or_default();
+    for (key, value) in parameters.split('&').filter_map(|pair| pair.split_once('=')) {
+        let slot = match key {
+            "name" | "podName" => &mut hit.name,
+            "namespace" => &mut hit.namespace,
+            "endpointId" => &mut hit.environment_id,
+            _ => continue,
+        };
+        if slot.is_none() {
+            *slot = Some(uri::percent_decoded(value));
+        }
     }
     hit
 }
@@ -291,10 +305,16 @@ fn unknown<'t>(method: &str, words: &[&'t str]) -> Hit<'t> {
 
 /// A table made ready for look-ups.
 struct Table {
-    /// By method, first word and number of words.
-    rows: HashMap<(&'static str, &'static str, usize), Vec<&'static Route>>,
+    /// By first word and number of words.
+    rows: HashMap<(&'static str, usize), Vec<Ready>>,
     /// Those with a name of several words.
     open: Vec<&'static Route>,
+}
+
+/// A row with its path taken apart.
+struct Ready {
+    route: &'static Route,
+    words: Vec<&'static str>,
 }
 
 struct Tables {
@@ -313,13 +333,13 @@ impl Table {
             if route.path.contains("*}") {
                 table.open.push(route);
             } else {
-                let key = (route.method, first, template(route).count());
-                table.rows.entry(key).or_default().push(route);
+                let words: Vec<_> = template(route).collect();
+                table.rows.entry((first, words.len())).or_default().push(Ready { route, words });
             }
         }
         // A word that is written out fits better than a parameter.
         for rows in table.rows.values_mut() {
-            rows.sort_by_key(|route| route.path.matches('{').count());
+            rows.sort_by_key(|ready| ready.route.path.matches('{').count());
         }
         table
     }
@@ -331,12 +351,13 @@ fn template(route: &'static Route) -> impl Iterator<Item = &'static str> {
 
 fn look_up<'t>(table: &Table, method: &str, words: &[&'t str]) -> Option<Hit<'t>> {
     let first = *words.first()?;
-    let rows = table.rows.get(&(known_method(method)?, first, words.len()));
-    let fits = |route: &&&'static Route| {
-        template(route).zip(words).all(|(wanted, word)| wanted.starts_with('{') || wanted == *word)
+    let rows = table.rows.get(&(first, words.len()));
+    let fits = |ready: &&Ready| {
+        let same = |(wanted, word): (&&str, &&str)| wanted.starts_with('{') || wanted == word;
+        ready.route.method == method && ready.words.iter().zip(words).all(same)
     };
-    if let Some(route) = rows.and_then(|rows| rows.iter().find(fits)) {
-        return Some(taken(route, words));
+    if let Some(ready) = rows.and_then(|rows| rows.iter().find(fits)) {
+        return Some(taken(ready, words));
     }
     let open = table.open.iter().filter(|route| route.method == method);
     // The row with the longest end is looked at first: `.../push` before the bare name.
@@ -357,10 +378,6 @@ fn look_up<'t>(table: &Table, method: &str, words: &[&'t str]) -> Option<Hit<'t>
     Some(hit)
 }
 
-fn known_method(method: &str) -> Option<&'static str> {
-    METHODS.iter().find(|known| **known == method).copied()
-}
-
 fn from_row<'t>(route: &'static Route) -> Hit<'t> {
     Hit {
         category: Classified::As { category: route.category },
@@ -374,9 +391,9 @@ fn from_row<'t>(route: &'static Route) -> Hit<'t> {
 }
 
 /// The row's verdict, with what the path says about the resource.
-fn taken<'t>(route: &'static Route, words: &[&'t str]) -> Hit<'t> {
-    let mut hit = from_row(route);
-    for (at, (wanted, word)) in template(route).zip(words.iter().copied()).enumerate() {
+fn taken<'t>(ready: &Ready, words: &[&'t str]) -> Hit<'t> {
+    let mut hit = from_row(ready.route);
+    for (at, (wanted, word)) in ready.words.iter().copied().zip(words.iter().copied()).enumerate() {
         let inside = words.len() > 2 && matches!(words[0], "docker" | "endpoints" | "kubernetes");
         match wanted {
             "{environmentId}" | "{endpointId}" | "{endpoint_id}" => {

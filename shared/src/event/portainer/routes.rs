@@ -1,6 +1,6 @@
 //! The routes of Portainer's own API: what each is about.
 //!
-//! One row for every write operation of the published OpenAPI documents (`openapi-writes.txt`), the
+//! One row for every write operation of the published `OpenAPI` documents (`openapi-writes.txt`), the
 //! sessions by websocket, and routes of older releases. Rows are sorted by path and method; a test
 //! wants each operation of the list to have its row.
 
