@@ -11,15 +11,13 @@ pub(super) enum Unfit {
     Purpose,
 }
 
+#[cfg(feature = "open")]
 impl Unfit {
-    pub(super) const OTHER_PURPOSE: &str = "was made for another purpose";
-
     /// Why, as the end of a sentence.
-    #[cfg(feature = "open")]
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Form(problem) => problem,
-            Self::Purpose => Self::OTHER_PURPOSE,
+            Self::Purpose => "was made for another purpose",
         }
     }
 }

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
-pub use age::secrecy::SecretString;
+pub use age::secrecy::{ExposeSecret, SecretString};
 #[cfg(feature = "open")]
 pub use identities::{Identities, generate_identity};
 pub use officer::{
