@@ -26,6 +26,7 @@ fn shapes() -> Vec<(&'static str, Recipe)> {
         ("hybrid", hybrid),
         ("two recipients", two),
         ("losses", lossy),
+        ("released", base().released_by(&keys, &["officer-alice", "officer-bob"])),
     ]
 }
 
@@ -68,6 +69,8 @@ fn nothing_that_was_changed_is_taken() {
         "header-malformed",
         "origin-unknown",
         "payload-digest-mismatch",
+        "release-malformed",
+        "release-wrong",
         "signature-wrong",
         "signer-unknown",
         "version-unknown",
