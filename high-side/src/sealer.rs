@@ -396,9 +396,11 @@ impl Sealer {
 
     fn complete_interrupted(&mut self, lane: Lane) -> Result<Vec<Bundle>, SealerError> {
         let mut ready = Vec::new();
-        for bundle in self.publisher.store.bundles(Some(BundleState::Sealed))? {
-            if bundle.lane == lane {
-                ready.extend(self.publisher.publish(&bundle)?);
+        for state in [BundleState::Sealed, BundleState::Released] {
+            for bundle in self.publisher.store.bundles(Some(state))? {
+                if bundle.lane == lane {
+                    ready.extend(self.publisher.publish(&bundle)?);
+                }
             }
         }
         for planned in self.publisher.store.planned_bundles()? {

@@ -19,7 +19,8 @@ use low_side::sink::make;
 use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::keys::{
-    IDENTITY_FILE, Recipients, ReleasePolicy, SigningKey, Trust, Validity, generate_identity, generate_signing_key,
+    IDENTITY_FILE, Recipients, ReleasePolicy, SigningKey, Trust, Validity, generate_identity,
+    generate_signing_key,
 };
 use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode};
 

@@ -207,7 +207,8 @@ impl<C: Clock> Importer<C> {
         let opened = self.open(&received);
         if let Err(
             refusal @ (Refusal::Signer(_) | Refusal::Recipient | Refusal::ReleaseMissing { .. }),
-        ) = opened {
+        ) = opened
+        {
             return Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() });
         }
         let outcome = self.take(&received, file, opened)?;
@@ -257,7 +258,10 @@ impl<C: Clock> Importer<C> {
             }
         };
         let facts = BundleFacts::of(&bundle);
-        let officers = bundle.officers().collect::<Vec<_>>().join(", ");
+        let mut officers: Vec<&str> = bundle.officers().collect();
+        officers.sort_unstable();
+        officers.dedup();
+        let officers = officers.join(", ");
         let label = format!("{} number {}", facts.chain, facts.candidate.number);
         let store = self.folders.store.clone();
         let now = self.clock.now();

@@ -464,9 +464,9 @@ impl Recipe {
         let statement = self.apply(Layer::Release, text.into_bytes());
         let mut officers: Vec<_> = self.officers.iter().collect();
         officers.sort_by_key(|key| fingerprint(key));
-        let signatures = officers.iter().flat_map(|key| {
-            sshsig(key, self.release_namespace, "sha512", 1, &[], &statement)
-        });
+        let signatures = officers
+            .iter()
+            .flat_map(|key| sshsig(key, self.release_namespace, "sha512", 1, &[], &statement));
         let signatures = self.apply(Layer::Releases, signatures.collect());
         (statement, signatures)
     }
@@ -486,30 +486,30 @@ fn sshsig(
     reserved: &[u8],
     message: &[u8],
 ) -> Vec<u8> {
-        let digest = match hash {
-            "sha256" => Sha256::digest(message).to_vec(),
-            _ => Sha512::digest(message).to_vec(),
-        };
-        let common = |out: &mut Vec<u8>| {
-            push_string(out, namespace.as_bytes());
-            push_string(out, reserved);
-            push_string(out, hash.as_bytes());
-        };
-        let mut signed = b"SSHSIG".to_vec();
-        common(&mut signed);
-        push_string(&mut signed, &digest);
-        let mut signature = Vec::new();
-        push_string(&mut signature, b"ssh-ed25519");
-        push_string(&mut signature, &raw_signature(signer, &signed));
+    let digest = match hash {
+        "sha256" => Sha256::digest(message).to_vec(),
+        _ => Sha512::digest(message).to_vec(),
+    };
+    let common = |out: &mut Vec<u8>| {
+        push_string(out, namespace.as_bytes());
+        push_string(out, reserved);
+        push_string(out, hash.as_bytes());
+    };
+    let mut signed = b"SSHSIG".to_vec();
+    common(&mut signed);
+    push_string(&mut signed, &digest);
+    let mut signature = Vec::new();
+    push_string(&mut signature, b"ssh-ed25519");
+    push_string(&mut signature, &raw_signature(signer, &signed));
 
-        let mut blob = b"SSHSIG".to_vec();
-        blob.extend_from_slice(&version.to_be_bytes());
-        let public = signer.public_key().to_bytes();
-        push_string(&mut blob, &public.expect("an Ed25519 key encodes"));
-        common(&mut blob);
-        push_string(&mut blob, &signature);
-        armor(&blob, 70)
-    }
+    let mut blob = b"SSHSIG".to_vec();
+    blob.extend_from_slice(&version.to_be_bytes());
+    let public = signer.public_key().to_bytes();
+    push_string(&mut blob, &public.expect("an Ed25519 key encodes"));
+    common(&mut blob);
+    push_string(&mut blob, &signature);
+    armor(&blob, 70)
+}
 
 /// The armor of an SSHSIG, with lines of this many characters.
 pub fn armor(blob: &[u8], line_chars: usize) -> Vec<u8> {

@@ -164,6 +164,7 @@ pub(super) fn release(
     decision: Decision<'_>,
 ) -> Result<(), Failure> {
     let mut publisher = Publisher::open(config, Patience::Wait, Arc::new(SystemClock))?;
+    publisher.publish_sealed()?;
     let officers = Officers::load(&config.keys_dir)?;
     let waiting = {
         let (_, store) = publisher.outbox();
@@ -238,6 +239,7 @@ pub(super) fn release_folder(
 /// Takes in releases that officers signed elsewhere.
 pub(super) fn take_in(config: &Config, files: &[PathBuf], asked: Asked<'_>) -> Result<(), Failure> {
     let mut publisher = Publisher::open(config, Patience::Wait, Arc::new(SystemClock))?;
+    publisher.publish_sealed()?;
     let officers = Officers::load(&config.keys_dir)?;
     let (mut results, mut failed) = (Vec::new(), Vec::new());
     for path in files {

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shared::bundle::{Header, Limits, Manifest, inspect as read_header, open, ReleasedBy, VerifiedBundle};
+use shared::bundle::{
+    Header, Limits, Manifest, ReleasedBy, VerifiedBundle, inspect as read_header, open,
+};
 use shared::clock::{Clock, SystemClock};
 use shared::exit;
 

@@ -44,7 +44,9 @@ pub(super) fn revoke(config: &Config, name: &str) -> Result<(), Failure> {
             return Err(Failure::new(exit::FAILED, text));
         }
         Some(0) => tell!("{name} was revoked already"),
-        Some(count) => tell!("{count} key(s) of {name} revoked; releases by them do not count any more"),
+        Some(count) => {
+            tell!("{count} key(s) of {name} revoked; releases by them do not count any more")
+        }
     }
     tell!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");
     Ok(())

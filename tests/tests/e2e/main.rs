@@ -10,4 +10,5 @@ mod incoming;
 mod outgoing;
 mod pressure;
 mod reconcile;
+mod release;
 mod samples;
