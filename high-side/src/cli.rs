@@ -190,6 +190,7 @@ pub enum OfficerVerb {
 
 /// The arguments of `release`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ReleaseVerb {
     /// Bundles, by name or as LANE/NUMBER.
     pub bundles: Vec<String>,

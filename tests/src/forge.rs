@@ -495,12 +495,12 @@ fn sshsig(
         push_string(out, reserved);
         push_string(out, hash.as_bytes());
     };
-    let mut signed = b"SSHSIG".to_vec();
-    common(&mut signed);
-    push_string(&mut signed, &digest);
+    let mut covered = b"SSHSIG".to_vec();
+    common(&mut covered);
+    push_string(&mut covered, &digest);
     let mut signature = Vec::new();
     push_string(&mut signature, b"ssh-ed25519");
-    push_string(&mut signature, &raw_signature(signer, &signed));
+    push_string(&mut signature, &raw_signature(signer, &covered));
 
     let mut blob = b"SSHSIG".to_vec();
     blob.extend_from_slice(&version.to_be_bytes());

@@ -183,7 +183,7 @@ pub(super) fn release(
         tell!("{}", summary.to_short_text());
         read.push((bundle, statement));
     }
-    expect_yes(decision, &asked, "released")?;
+    expect_yes(decision)?;
     let mut results = Vec::new();
     for (bundle, statement) in read {
         if decision.refuse {
@@ -220,7 +220,7 @@ pub(super) fn release_folder(
         tell!("{}", summary.to_short_text());
         read_all.push((path, statement));
     }
-    expect_yes(decision, &asked, "released")?;
+    expect_yes(decision)?;
     for (path, statement) in read_all {
         let signature = key.sign(&statement)?;
         let path = path.with_extension("");
@@ -321,11 +321,11 @@ fn finish(results: &[Value], asked: &Asked<'_>) {
     }
 }
 
-fn expect_yes(decision: Decision<'_>, asked: &Asked<'_>, what: &str) -> Result<(), Failure> {
+fn expect_yes(decision: Decision<'_>) -> Result<(), Failure> {
     if decision.yes {
         return Ok(());
     }
-    let _ = asked;
+    let what = if decision.refuse { "refused" } else { "released" };
     Err(Failure::usage(&format!(
         "nothing was {what}: this is what it would have been\n  try: the same with --yes"
     )))

@@ -72,20 +72,16 @@ impl Collector {
     /// Looks at whole encoded entries.
     pub(crate) fn add(&mut self, mut plain: &[u8]) {
         while !plain.is_empty() {
-            match record::parse_entry(plain, u64::MAX) {
-                Ok((entry, length)) => {
-                    self.entries += 1;
-                    if let Entry::Record(record) = entry {
-                        self.add_record(&record);
-                    }
-                    plain = &plain[length..];
-                }
-                Err(_) => {
-                    // The buffer's own blocks are whole; an officer should know if one was not.
-                    self.malformed += 1;
-                    return;
-                }
+            let Ok((entry, length)) = record::parse_entry(plain, u64::MAX) else {
+                // The buffer's own blocks are whole; an officer should know if one was not.
+                self.malformed += 1;
+                return;
+            };
+            self.entries += 1;
+            if let Entry::Record(record) = entry {
+                self.add_record(&record);
             }
+            plain = &plain[length..];
         }
     }
 
@@ -182,7 +178,7 @@ impl Collector {
         };
         let mut nonce = [0; 16];
         OsRng.fill_bytes(&mut nonce);
-        summary.nonce = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
+        summary.nonce = format!("{:032x}", u128::from_be_bytes(nonce));
         summary.entries_looked_at = self.entries;
         summary.blocks_not_understood = self.malformed;
         summary.categories = named(self.categories);

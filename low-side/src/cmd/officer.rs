@@ -1,5 +1,6 @@
 //! `officer`: whose releases count here.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -30,10 +31,11 @@ pub(super) fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
             .collect();
         return put_json(&json!({"officers": list, "required": config.releases.required}));
     }
-    let lines: String = officers
-        .iter()
-        .map(|o| format!("{:<32} {:<14} {}\n", o.name, o.state.as_str(), o.key))
-        .collect();
+    let mut lines = String::new();
+    for officer in &officers {
+        let state = officer.state.as_str();
+        let _ = writeln!(lines, "{:<32} {state:<14} {}", officer.name, officer.key);
+    }
     put(&lines)
 }
 
@@ -45,7 +47,7 @@ pub(super) fn revoke(config: &Config, name: &str) -> Result<(), Failure> {
         }
         Some(0) => tell!("{name} was revoked already"),
         Some(count) => {
-            tell!("{count} key(s) of {name} revoked; releases by them do not count any more")
+            tell!("{count} key(s) of {name} revoked; releases by them do not count any more");
         }
     }
     tell!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");

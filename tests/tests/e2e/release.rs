@@ -16,7 +16,7 @@ const IN_BUNDLE: u64 = 20;
 
 /// An officer's folder of keys, made as an officer makes it.
 fn officer(sandbox: &Sandbox, name: &str) -> PathBuf {
-    let dir = sandbox.join(&format!("officer-{name}"));
+    let dir = sandbox.join(format!("officer-{name}"));
     let mut command = Command::new(program("penstock-high"));
     command.args(["officer", "init", "--name", name, "--dir"]).arg(&dir);
     let line = run(&mut command).success();

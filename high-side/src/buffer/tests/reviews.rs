@@ -13,7 +13,7 @@ fn what_waits_gets_out_by_a_release_alone() {
     let (mut buffer, _) = open(dir.path());
     append(&mut buffer, Lane::Routine, &[(1..=20).map(raw).collect()]);
     let mut store = buffer.store().unwrap();
-    let mut plan = |store: &mut Store, reason| {
+    let plan = |store: &mut Store, reason| {
         store.plan_bundle(Lane::Routine, NO_LIMITS, reason, START).unwrap().unwrap()
     };
     let planned = plan(&mut store, SealReason::Age);
@@ -37,7 +37,7 @@ fn what_waits_gets_out_by_a_release_alone() {
     let statement = ReleaseStatement { bundle: file.digest, summary };
     let key = OfficerKey::generate(keys.path(), "alice", None).unwrap();
     let signature = key.sign(&statement).unwrap();
-    let mut add = |store: &mut Store| {
+    let add = |store: &mut Store| {
         store.add_release(&waiting, "alice", &statement, &signature, START).unwrap()
     };
     assert!(add(&mut store) && !add(&mut store));
