@@ -19,8 +19,8 @@ macro_rules! tell {
 mod bundles;
 mod export;
 mod init;
-mod reconcile;
 mod officer;
+mod reconcile;
 mod review;
 mod seal;
 mod status;
