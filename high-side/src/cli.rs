@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use shared::record::Stream;
 
@@ -82,6 +82,37 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Officers, who look at bundles and let them leave.
+    Officer {
+        /// What to do.
+        #[command(subcommand)]
+        verb: OfficerVerb,
+    },
+    /// List the bundles that wait for officers; with an officer's keys, show what is inside.
+    Review {
+        /// Bundles, by name or as LANE/NUMBER.
+        bundles: Vec<String>,
+        /// Every bundle that waits.
+        #[arg(long)]
+        all: bool,
+        /// The folder of the officer's keys.
+        #[arg(long, value_name = "FOLDER")]
+        key: Option<PathBuf>,
+        /// A file whose first line is the passphrase of these keys.
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        /// Show the summaries in this folder; needs no configuration.
+        #[arg(long, value_name = "FOLDER", requires = "key")]
+        from: Option<PathBuf>,
+        /// Copy the encrypted summaries into this folder, for officers who work elsewhere.
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["from", "key"])]
+        export: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let bundles leave, as an officer who has read what is inside; or refuse them.
+    Release(ReleaseVerb),
     /// Show what waits, how old it is, and sums that add up.
     Status {
         /// Print JSON.
@@ -125,6 +156,77 @@ pub enum Verb {
         /// For which shell.
         shell: Shell,
     },
+}
+
+/// What to do with officers.
+#[derive(Debug, Subcommand)]
+pub enum OfficerVerb {
+    /// Make an officer's own keys and print the public half; needs no configuration.
+    Init {
+        /// The officer's name: 1 to 32 of a-z, 0-9 and '-'.
+        #[arg(long)]
+        name: String,
+        /// The folder for the keys, which only the officer can read.
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+        /// Protect them by a passphrase, which is asked for.
+        #[arg(long)]
+        passphrase: bool,
+        /// Protect them by the passphrase in the first line of this file.
+        #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Let an officer release from now on; compare the fingerprint first.
+    Add {
+        /// The officer's public half.
+        file: PathBuf,
+    },
+    /// List the officers.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let an officer release no more.
+    Remove {
+        /// The officer's name.
+        name: String,
+    },
+}
+
+/// The arguments of `release`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct ReleaseVerb {
+    /// Bundles, by name or as LANE/NUMBER.
+    pub bundles: Vec<String>,
+    /// Every bundle that waits.
+    #[arg(long)]
+    pub all: bool,
+    /// The folder of the officer's keys.
+    #[arg(long, value_name = "FOLDER", required_unless_present = "signature")]
+    pub key: Option<PathBuf>,
+    /// A file whose first line is the passphrase of these keys.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Sign for the summaries in this folder; needs no configuration.
+    #[arg(long, value_name = "FOLDER")]
+    pub from: Option<PathBuf>,
+    /// Take in releases that officers signed elsewhere.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["key", "from", "refuse"])]
+    pub signature: Vec<PathBuf>,
+    /// Refuse: the bundle never leaves, and the low side will miss it.
+    #[arg(long, requires = "reason", conflicts_with = "all")]
+    pub refuse: bool,
+    /// Why it is refused.
+    #[arg(long, value_name = "TEXT", requires = "refuse")]
+    pub reason: Option<String>,
+    /// Do it; without this, only show what it would be.
+    #[arg(long)]
+    pub yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

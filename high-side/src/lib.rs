@@ -17,5 +17,6 @@ pub mod ingest;
 pub mod outbox;
 pub mod policy;
 pub mod reconcile;
+pub mod release;
 pub mod sealer;
 pub mod tail;

@@ -74,7 +74,7 @@ impl Outbox {
     }
 
     /// The folder that stands there is the one that bundles were put into.
-    fn expect_mark(&self) -> Result<(), SealerError> {
+    pub(crate) fn expect_mark(&self) -> Result<(), SealerError> {
         let mark = self.dir.join(MARK_FILE);
         if present(&mark)? {
             Ok(())
@@ -120,7 +120,10 @@ impl Outbox {
 
     /// Fails while what waits to be handed over takes all the room it may take.
     pub fn expect_room(&self, store: &Store) -> Result<(), SealerError> {
-        let (_, bytes) = store.bundles_sum(BundleState::Ready)?;
+        let mut bytes = 0;
+        for state in [BundleState::Ready, BundleState::AwaitingRelease, BundleState::Released] {
+            bytes += store.bundles_sum(state)?.1;
+        }
         if bytes < self.waiting_bytes_max {
             return Ok(());
         }
@@ -291,7 +294,7 @@ impl Outbox {
     /// Deletes what a crash left of bundles that were being written in this epoch.
     pub fn remove_partials(&self, store: &Store) -> Result<(), SealerError> {
         let mut needed: Vec<PathBuf> = Vec::new();
-        for state in [BundleState::Planned, BundleState::Sealed] {
+        for state in [BundleState::Planned, BundleState::Sealed, BundleState::Released] {
             let bundles = store.bundles(Some(state))?;
             needed.extend(bundles.iter().map(|b| self.partial(store.epoch(), b.lane, b.number)));
         }
@@ -353,7 +356,11 @@ fn mark_handed_over(
 /// The names of all files that the database knows and that may be here.
 fn known_names(store: &Store) -> Result<std::collections::HashSet<String>, BufferError> {
     let mut names = std::collections::HashSet::new();
-    for state in [BundleState::Sealed, BundleState::Ready, BundleState::HandedOver] {
+    // Those that wait for officers stand elsewhere. One that was put here is no stray to be carried.
+    for state in BundleState::ALL {
+        if matches!(state, BundleState::Planned | BundleState::Deleted) {
+            continue;
+        }
         let bundles = store.bundles(Some(state))?;
         names.extend(bundles.into_iter().filter_map(|bundle| bundle.file.map(|file| file.name)));
     }
@@ -420,7 +427,7 @@ fn copy_synced(
 }
 
 /// Opens a regular file, never through a link and never waiting.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     if file.metadata()?.is_file() {
@@ -430,7 +437,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// Whether something stands under a name; an error that is no clear no is an error.
-fn present(path: &Path) -> Result<bool, SealerError> {
+pub(crate) fn present(path: &Path) -> Result<bool, SealerError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -438,7 +445,7 @@ fn present(path: &Path) -> Result<bool, SealerError> {
     }
 }
 
-fn sha256_of(mut file: File, progress: &mut dyn FnMut(u64)) -> io::Result<BundleDigest> {
+pub(crate) fn sha256_of(mut file: File, progress: &mut dyn FnMut(u64)) -> io::Result<BundleDigest> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     loop {

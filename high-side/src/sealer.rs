@@ -5,6 +5,9 @@
 //!  ^ frozen in the database               ^ digest, name and size in the database
 //! ```
 //!
+//! Where officers review what leaves, the summary is durable before "sealed", and the file goes to
+//! where it waits for them instead of to its name: see [`crate::release`].
+//!
 //! A crash before "sealed" leaves a plan, which is written again: nothing of it was ever visible.
 //! A crash after it leaves a complete file whose digest is known, which is given its name: a second
 //! sealing would give other bytes for the same number, and the low side would see a fork.
@@ -16,11 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shared::bundle::{Manifest, SealError, SealReason, file_name, seal};
+use shared::bundle::{BundleDigest, Manifest, SealError, SealReason, file_name, seal};
 use shared::clock::{Clock, Nanos};
 use shared::durable;
-use shared::keys::{KeyError, Recipients, SIGNING_KEY_FILE, SigningKey};
+use shared::keys::{
+    KeyError, Officers, Recipients, SIGNING_KEY_FILE, SigningKey, summary_commitment,
+};
 use shared::record::Lane;
+use zeroize::Zeroizing;
 
 use crate::buffer::{
     AlarmKind, BufferError, Bundle, BundleState, PlanLimits, PlannedBundle, SealedFile, Store,
@@ -28,6 +34,7 @@ use crate::buffer::{
 use crate::config::Config;
 use crate::outbox::Outbox;
 use crate::policy::Waiting;
+use crate::release::{Collector, ReviewFolder, Summary};
 
 /// What stands in a manifest as the agent.
 const AGENT: &str = concat!("penstock-high/", env!("CARGO_PKG_VERSION"));
@@ -69,6 +76,16 @@ pub enum SealerError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Nobody could release the bundle.
+    #[error(
+        "{known} officer(s) are known and a release takes {required}; sealing waits, nothing is lost\n  try: penstock-high officer add FILE, then reload the agent"
+    )]
+    TooFewOfficers {
+        /// How many are known.
+        known: usize,
+        /// How many a release takes.
+        required: usize,
+    },
     /// Too little free space to begin a bundle.
     #[error(
         "{dir} has {free} bytes free, too little to seal a bundle and keep the floor\n  try: carry bundles away, or make room"
@@ -119,6 +136,7 @@ impl SealerError {
 pub struct SealKeys {
     signing: SigningKey,
     recipients: Recipients,
+    officers: Officers,
 }
 
 impl SealKeys {
@@ -127,7 +145,13 @@ impl SealKeys {
         Ok(Self {
             signing: SigningKey::load(&keys_dir.join(SIGNING_KEY_FILE))?,
             recipients: Recipients::load(keys_dir)?,
+            officers: Officers::load(keys_dir)?,
         })
+    }
+
+    /// Those who may release what is sealed.
+    pub fn officers(&self) -> &Officers {
+        &self.officers
     }
 
     /// Those who can open what is sealed with these keys.
@@ -161,12 +185,13 @@ pub enum Patience {
 
 /// The part of sealing that needs no key: sealed files get their names.
 pub struct Publisher {
-    store: Store,
-    outbox: Outbox,
+    pub(crate) store: Store,
+    pub(crate) outbox: Outbox,
+    pub(crate) reviews: ReviewFolder,
     lock: File,
     lock_path: PathBuf,
     patience: Patience,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Bundles whose file is gone, as was told.
     told_gone: HashSet<(Lane, u64)>,
 }
@@ -188,8 +213,9 @@ impl Publisher {
         let store = Store::open(&config.state_dir)?;
         let lock = durable::create(&lock_path, 0o600).map_err(SealerError::io(&lock_path))?;
         let outbox = Outbox::open(&config.outbox, &config.state_dir)?;
+        let reviews = ReviewFolder::in_outbox(outbox.dir());
         let told_gone = HashSet::new();
-        Ok(Self { store, outbox, lock, lock_path, patience, clock, told_gone })
+        Ok(Self { store, outbox, reviews, lock, lock_path, patience, clock, told_gone })
     }
 
     /// The outbox, with the database that knows its bundles.
@@ -203,16 +229,18 @@ impl Publisher {
         Ok(())
     }
 
-    /// Names what is sealed and has no name yet.
+    /// Names what is sealed or released and has no name yet.
     pub fn publish_sealed(&mut self) -> Result<(), SealerError> {
         let _held = self.hold()?;
-        for bundle in self.store.bundles(Some(BundleState::Sealed))? {
-            self.publish(&bundle)?;
+        for state in [BundleState::Sealed, BundleState::Released] {
+            for bundle in self.store.bundles(Some(state))? {
+                self.publish(&bundle)?;
+            }
         }
         Ok(())
     }
 
-    fn hold(&self) -> Result<Held, SealerError> {
+    pub(crate) fn hold(&self) -> Result<Held, SealerError> {
         let file = self.lock.try_clone().map_err(SealerError::io(&self.lock_path))?;
         let locked = match self.patience {
             Patience::Wait => file.lock(),
@@ -230,12 +258,22 @@ impl Publisher {
         }
     }
 
-    /// Gives a sealed bundle's file its name and marks it ready. A bundle whose file is gone stays
-    /// sealed: it was not handed over, and must not look so.
-    fn publish(&mut self, bundle: &Bundle) -> Result<Option<Bundle>, SealerError> {
+    /// Gives the file of a sealed or released bundle its name and marks it ready; what has to be
+    /// reviewed first goes to where it waits. A bundle whose file is gone stays as it is: it was not
+    /// handed over, and must not look so.
+    pub(crate) fn publish(&mut self, bundle: &Bundle) -> Result<Option<Bundle>, SealerError> {
         let now = self.clock.now();
-        if self.outbox.publish(self.store.epoch(), bundle)? {
-            return Ok(Some(self.store.mark_ready(bundle, now)?));
+        let review = self.store.review(bundle.lane, bundle.number)?;
+        if bundle.state == BundleState::Sealed && review.is_some() {
+            if self.hold_for_review(bundle)? {
+                return Ok(Some(self.store.mark_awaiting_release(bundle)?));
+            }
+        } else if self.outbox.publish(self.store.epoch(), bundle)? {
+            let ready = self.store.mark_ready(bundle, now)?;
+            if let (Some(_), Some(file)) = (review, &ready.file) {
+                self.reviews.remove(&file.name)?;
+            }
+            return Ok(Some(ready));
         }
         if self.told_gone.insert((bundle.lane, bundle.number)) {
             let message = format!(
@@ -248,6 +286,17 @@ impl Publisher {
             self.store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?;
         }
         Ok(None)
+    }
+
+    fn hold_for_review(&self, bundle: &Bundle) -> Result<bool, SealerError> {
+        let Some(file) = &bundle.file else { return Ok(false) };
+        let partial = self.outbox.partial(self.store.epoch(), bundle.lane, bundle.number);
+        let held =
+            self.reviews.hold(&partial, &file.name, &BundleDigest::from_bytes(file.sha256))?;
+        if !held {
+            self.outbox.expect_mark()?;
+        }
+        Ok(held)
     }
 }
 
@@ -275,6 +324,17 @@ impl Sealer {
     /// The part that needs no key.
     pub fn publisher(&mut self) -> &mut Publisher {
         &mut self.publisher
+    }
+
+    /// Completes releases that a crash interrupted.
+    pub fn complete_releases(&mut self) -> Result<(), SealerError> {
+        let required = self.config.release.required;
+        self.publisher.complete_releases(&self.keys.officers, required)
+    }
+
+    /// Raises alarms for what waits for officers too long.
+    pub fn watch_overdue(&mut self) -> Result<(), SealerError> {
+        self.publisher.watch_overdue(&self.config)
     }
 
     /// Completes what a crash interrupted in a lane. Gives the bundles that became ready.
@@ -323,6 +383,7 @@ impl Sealer {
     pub fn seal(&mut self, lane: Lane, reason: SealReason) -> Result<Option<Bundle>, SealerError> {
         let _held = self.publisher.hold()?;
         self.complete_interrupted(lane)?;
+        self.expect_officers(lane)?;
         let policy = self.config.seal_policy(lane);
         let limits =
             PlanLimits { records_max: policy.records_max, plain_bytes_max: policy.plain_bytes_max };
@@ -335,9 +396,11 @@ impl Sealer {
 
     fn complete_interrupted(&mut self, lane: Lane) -> Result<Vec<Bundle>, SealerError> {
         let mut ready = Vec::new();
-        for bundle in self.publisher.store.bundles(Some(BundleState::Sealed))? {
-            if bundle.lane == lane {
-                ready.extend(self.publisher.publish(&bundle)?);
+        for state in [BundleState::Sealed, BundleState::Released] {
+            for bundle in self.publisher.store.bundles(Some(state))? {
+                if bundle.lane == lane {
+                    ready.extend(self.publisher.publish(&bundle)?);
+                }
             }
         }
         for planned in self.publisher.store.planned_bundles()? {
@@ -346,6 +409,17 @@ impl Sealer {
             }
         }
         Ok(ready)
+    }
+
+    /// What is sealed while too few officers are known could never be released: those who come later
+    /// can't decrypt its summary. In the buffer it loses nothing.
+    fn expect_officers(&self, lane: Lane) -> Result<(), SealerError> {
+        let required = self.config.release.required;
+        let known = self.keys.officers.halves().len();
+        if !self.config.release.is_reviewed(lane) || known >= required {
+            return Ok(());
+        }
+        Err(SealerError::TooFewOfficers { known, required })
     }
 
     /// A bundle that can't be finished must not fill the disk to the last byte, again and again.
@@ -361,10 +435,11 @@ impl Sealer {
 
     fn write_and_publish(&mut self, mut planned: PlannedBundle) -> Result<Bundle, SealerError> {
         self.expect_free(planned.bundle())?;
+        self.expect_officers(planned.bundle().lane)?;
         let mut refreezes = 0;
-        let file = loop {
+        let (file, commitment) = loop {
             match self.write(&planned) {
-                Ok(file) => break file,
+                Ok(written) => break written,
                 Err(SealerError::Buffer(BufferError::Damaged { .. }))
                     if refreezes < REFREEZES_MAX =>
                 {
@@ -379,7 +454,11 @@ impl Sealer {
                 }
             }
         };
-        let bundle = self.publisher.store.mark_sealed(planned, file)?;
+        let store = &mut self.publisher.store;
+        let bundle = match commitment {
+            Some(commitment) => store.mark_sealed_for_review(planned, file, commitment)?,
+            None => store.mark_sealed(planned, file)?,
+        };
         let published = self.publisher.publish(&bundle)?;
         Ok(published.unwrap_or(bundle))
     }
@@ -389,20 +468,26 @@ impl Sealer {
         outbox.partial(store.epoch(), bundle.lane, bundle.number)
     }
 
-    /// Writes a planned bundle's file under its temporary name, complete and synced.
-    fn write(&mut self, planned: &PlannedBundle) -> Result<SealedFile, SealerError> {
+    /// Writes a planned bundle's file under its temporary name, complete and synced; where officers
+    /// review it, its summary too, to which the second value commits.
+    fn write(
+        &mut self,
+        planned: &PlannedBundle,
+    ) -> Result<(SealedFile, Option<[u8; 32]>), SealerError> {
         let bundle = planned.bundle();
         let path = self.partial(bundle);
         let manifest = self.manifest(planned);
         let file = durable::create(&path, 0o640).map_err(SealerError::io(&path))?;
         let mut fault = None;
+        let reviewed = self.config.release.is_reviewed(bundle.lane);
+        let mut collector = reviewed.then(|| Collector::new(self.config.guard.privileges.clone()));
         let sealed = seal(
             &manifest,
             &self.keys.signing,
             &self.keys.recipients,
             self.config.seal.compression_level,
             &file,
-            |out| self.copy_records(planned, out, &mut fault),
+            |out| self.copy_records(planned, out, collector.as_mut(), &mut fault),
         );
         match (sealed, fault) {
             (_, Some(fault)) => Err(fault.into()),
@@ -411,20 +496,48 @@ impl Sealer {
                 // The name must be as durable as the content before the blocks may go.
                 let dir = self.publisher.outbox.dir();
                 durable::sync_dir(dir).map_err(SealerError::io(dir))?;
-                Ok(SealedFile {
+                let file = SealedFile {
                     name: file_name(&manifest.origin, bundle.lane, bundle.number, &sealed.digest),
                     digest: sealed.digest,
                     bytes: sealed.file_bytes,
                     sha256: *sealed.file_sha256.as_bytes(),
-                })
+                };
+                let commitment = match collector {
+                    Some(collector) => Some(self.summarise(collector, &manifest, &file)?),
+                    None => None,
+                };
+                Ok((file, commitment))
             }
         }
+    }
+
+    /// Makes the summary for the officers; gives what commits to it. In plain it is never on a disk.
+    fn summarise(
+        &self,
+        collector: Collector,
+        manifest: &Manifest,
+        file: &SealedFile,
+    ) -> Result<[u8; 32], SealerError> {
+        let halves = self.keys.recipients.halves().iter();
+        let recipients = halves.map(|half| half.name.clone()).collect();
+        let mut summary = Summary::of(manifest, file, recipients);
+        collector.fill(&mut summary);
+        let plain = Zeroizing::new(summary.encode());
+        let reviews = &self.publisher.reviews;
+        let encrypted =
+            self.keys.officers.encrypt(plain.as_bytes()).map_err(|err| SealerError::Seal {
+                path: reviews.summary(&file.name),
+                source: SealError::Encrypt(err.to_string()),
+            })?;
+        reviews.put_summary(&file.name, &encrypted)?;
+        Ok(summary_commitment(BundleDigest::of(plain.as_bytes()).as_bytes()))
     }
 
     fn copy_records(
         &self,
         planned: &PlannedBundle,
         out: &mut dyn Write,
+        mut collector: Option<&mut Collector>,
         fault: &mut Option<BufferError>,
     ) -> io::Result<()> {
         enum Stop {
@@ -436,11 +549,12 @@ impl Sealer {
                 Self::Buffer(err)
             }
         }
-        match self
-            .publisher
-            .store
-            .read_blocks(planned, |plain| out.write_all(plain).map_err(Stop::Out))
-        {
+        match self.publisher.store.read_blocks(planned, |plain| {
+            if let Some(collector) = &mut collector {
+                collector.add(plain);
+            }
+            out.write_all(plain).map_err(Stop::Out)
+        }) {
             Ok(()) => Ok(()),
             Err(Stop::Out(err)) => Err(err),
             Err(Stop::Buffer(err)) => {
@@ -509,7 +623,7 @@ fn before(now: Nanos, since: Instant) -> Nanos {
 }
 
 /// The lock, until it is dropped.
-struct Held(File);
+pub(crate) struct Held(File);
 
 impl Drop for Held {
     fn drop(&mut self) {

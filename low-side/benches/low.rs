@@ -19,7 +19,8 @@ use low_side::sink::make;
 use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::keys::{
-    IDENTITY_FILE, Recipients, SigningKey, Trust, Validity, generate_identity, generate_signing_key,
+    IDENTITY_FILE, Recipients, ReleasePolicy, SigningKey, Trust, Validity, generate_identity,
+    generate_signing_key,
 };
 use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode};
 
@@ -169,7 +170,7 @@ fn site(dir: &Path) -> Outcomes<(High, Importer<SystemClock>)> {
     let importer = Importer {
         ledger: Ledger::open(&folders.state)?,
         folders,
-        keys: KeyRing::new(Keys::load(&keys)?),
+        keys: KeyRing::new(Keys::load(&keys, &ReleasePolicy::default())?),
         limits: Limits::default(),
         admission: POLICY,
         clock: SystemClock,

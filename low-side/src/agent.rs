@@ -49,7 +49,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             config.state_dir.display()
         );
     };
-    let keys = KeyRing::new(Keys::load(&config.keys_dir)?);
+    let keys = KeyRing::new(Keys::load(&config.keys_dir, &config.releases)?);
     let opened = open_or_set_aside(&config.state_dir, clock.now())?;
     let lost = opened.created;
     let importer = Importer {
@@ -143,7 +143,7 @@ async fn wait(config: &Config, keys: &KeyRing, mut threads: Threads) -> anyhow::
 /// SIGHUP: signers, revocations and decryption keys are read again. The old ones stay where the new
 /// ones can't be used.
 fn reload(config: &Config, keys: &KeyRing) {
-    match Keys::load(&config.keys_dir) {
+    match Keys::load(&config.keys_dir, &config.releases) {
         Ok(new) => {
             keys.replace(new);
             tracing::info!("the keys were read again");

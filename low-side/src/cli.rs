@@ -105,6 +105,12 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Officers of the high side, whose releases let a bundle in.
+    Officer {
+        /// What to do.
+        #[command(subcommand)]
+        verb: OfficerVerb,
+    },
     /// Look at refused files.
     Quarantine {
         /// What to do with them.
@@ -126,6 +132,27 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+}
+
+/// What to do with officers.
+#[derive(Debug, Subcommand)]
+pub enum OfficerVerb {
+    /// Let an officer's releases count from now on; compare the fingerprint first.
+    Add {
+        /// The officer's public half.
+        file: PathBuf,
+    },
+    /// List the officers, and whether their releases count now.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let an officer's releases count no more.
+    Revoke {
+        /// The officer's name.
+        name: String,
     },
 }
 

@@ -10,9 +10,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use shared::bundle::Limits;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
+use shared::keys::ReleasePolicy;
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::release::{self, RawRelease};
 use crate::sink::config::{RawSink, SinkConfig};
 
 /// The sample configuration, with a comment for each key. It equals the defaults.
@@ -36,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is done about gaps and silence.
     pub admission: AdmissionConfig,
+    /// How many officers have to have released a bundle.
+    pub releases: ReleasePolicy,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
 }
@@ -96,6 +100,7 @@ struct RawConfig {
     inbox: RawInbox,
     limits: RawLimits,
     admission: RawAdmission,
+    release: RawRelease,
     sink: Vec<RawSink>,
 }
 
@@ -108,6 +113,7 @@ impl Default for RawConfig {
             inbox: RawInbox::default(),
             limits: RawLimits::default(),
             admission: RawAdmission::default(),
+            release: RawRelease::default(),
             sink: Vec::new(),
         }
     }
@@ -265,6 +271,7 @@ impl Config {
             "is 1 or more",
         );
 
+        let releases = release::check(raw.release, &mut problems);
         let mut names = BTreeSet::new();
         let mut sinks = Vec::new();
         for (position, sink) in raw.sink.into_iter().enumerate() {
@@ -300,6 +307,7 @@ impl Config {
                 silence_alarm: raw.admission.silence_alarm.0,
                 number_jump_max: raw.admission.number_jump_max,
             },
+            releases,
             sinks,
         })
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, RwLock};
 
 use shared::bundle::{BundleDigest, Limits, Refusal, VerifiedBundle, inspect, open};
 use shared::clock::Clock;
-use shared::keys::{Identities, KeyError, Trust};
+use shared::keys::{Identities, KeyError, ReleasePolicy, Trust};
 
 use crate::config::AdmissionConfig;
 use crate::folders::{Folders, shown};
@@ -41,9 +41,12 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Loads the key folder.
-    pub fn load(keys_dir: &Path) -> Result<Self, KeyError> {
-        Ok(Self { trust: Trust::load_dir(keys_dir)?, identities: Identities::load_dir(keys_dir)? })
+    /// Loads the key folder; bundles have to be released as this policy says.
+    pub fn load(keys_dir: &Path, releases: &ReleasePolicy) -> Result<Self, KeyError> {
+        Ok(Self {
+            trust: Trust::load_dir(keys_dir)?.demanding(releases.clone()),
+            identities: Identities::load_dir(keys_dir)?,
+        })
     }
 }
 
@@ -202,7 +205,10 @@ impl<C: Clock> Importer<C> {
             Err(ignored) => return Ok(ignored),
         };
         let opened = self.open(&received);
-        if let Err(refusal @ (Refusal::Signer(_) | Refusal::Recipient)) = opened {
+        if let Err(
+            refusal @ (Refusal::Signer(_) | Refusal::Recipient | Refusal::ReleaseMissing { .. }),
+        ) = opened
+        {
             return Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() });
         }
         let outcome = self.take(&received, file, opened)?;
@@ -252,6 +258,10 @@ impl<C: Clock> Importer<C> {
             }
         };
         let facts = BundleFacts::of(&bundle);
+        let mut officers: Vec<&str> = bundle.officers().collect();
+        officers.sort_unstable();
+        officers.dedup();
+        let officers = officers.join(", ");
         let label = format!("{} number {}", facts.chain, facts.candidate.number);
         let store = self.folders.store.clone();
         let now = self.clock.now();
@@ -263,6 +273,7 @@ impl<C: Clock> Importer<C> {
                     bundle = label,
                     code,
                     records = facts.records,
+                    officers,
                     "a bundle was admitted"
                 );
                 Ok(Outcome::Admitted { bundle: label, code, records: facts.records })

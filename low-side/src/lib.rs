@@ -26,6 +26,7 @@ pub mod inbox;
 pub mod ledger;
 pub mod quarantine;
 pub mod ranges;
+mod release;
 pub mod replay;
 pub mod sink;
 pub mod staging;

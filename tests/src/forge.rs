@@ -40,6 +40,10 @@ pub enum Layer {
     Header,
     /// The armored signature.
     Signature,
+    /// The release statement, before it is signed.
+    Release,
+    /// The officers' signatures, one behind the other.
+    Releases,
     /// The whole file.
     File,
 }
@@ -195,6 +199,12 @@ pub struct Recipe {
     pub sshsig_version: u32,
     /// The SSHSIG's reserved field.
     pub reserved: Vec<u8>,
+    /// Who releases it; without anybody there is no release.
+    pub officers: Vec<ssh_key::PrivateKey>,
+    /// The namespace of the release's signatures.
+    pub release_namespace: &'static str,
+    /// How many officers its reader demands.
+    pub demand: usize,
     /// Whom it is encrypted to.
     pub recipients: Vec<PublicKey>,
     /// Makes the zstd frame.
@@ -252,6 +262,9 @@ impl Recipe {
             hash: "sha512",
             sshsig_version: 1,
             reserved: Vec::new(),
+            officers: Vec::new(),
+            release_namespace: "penstock-release@v1",
+            demand: 0,
             recipients: vec![keys.recipient("identity")],
             compress: frame,
             members: None,
@@ -264,6 +277,13 @@ impl Recipe {
     pub fn signed_by(mut self, signer: ssh_key::PrivateKey) -> Self {
         self.signer_name = fingerprint(&signer);
         self.signer = signer;
+        self
+    }
+
+    /// Lets these officers release it.
+    #[must_use]
+    pub fn released_by(mut self, keys: &Keys, officers: &[&str]) -> Self {
+        self.officers = officers.iter().map(|name| keys.signer(name)).collect();
         self
     }
 
@@ -324,6 +344,11 @@ impl Recipe {
             Member::new("header.sig", signature),
             Member::new("payload.age", payload),
         ];
+        if !self.officers.is_empty() {
+            let (statement, signatures) = self.release(&members[0].content);
+            members.insert(2, Member::new("release", statement));
+            members.insert(3, Member::new("release.sig", signatures));
+        }
         if let Some(change) = self.members {
             change(&mut members);
         }
@@ -431,32 +456,59 @@ impl Recipe {
         self.apply(Layer::Header, text.into_bytes())
     }
 
-    /// An armored SSHSIG (OpenSSH PROTOCOL.sshsig).
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let digest = match self.hash {
-            "sha256" => Sha256::digest(message).to_vec(),
-            _ => Sha512::digest(message).to_vec(),
-        };
-        let common = |out: &mut Vec<u8>| {
-            push_string(out, self.namespace.as_bytes());
-            push_string(out, &self.reserved);
-            push_string(out, self.hash.as_bytes());
-        };
-        let mut signed = b"SSHSIG".to_vec();
-        common(&mut signed);
-        push_string(&mut signed, &digest);
-        let mut signature = Vec::new();
-        push_string(&mut signature, b"ssh-ed25519");
-        push_string(&mut signature, &raw_signature(&self.signer, &signed));
-
-        let mut blob = b"SSHSIG".to_vec();
-        blob.extend_from_slice(&self.sshsig_version.to_be_bytes());
-        let public = self.signer.public_key().to_bytes();
-        push_string(&mut blob, &public.expect("an Ed25519 key encodes"));
-        common(&mut blob);
-        push_string(&mut blob, &signature);
-        armor(&blob, 70)
+    /// Statement and signatures of a release (FORMAT.md section 4.1).
+    fn release(&self, header: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (bundle, summary) = (Sha256::digest(header), Sha256::digest(b"the summary"));
+        let text =
+            format!("penstock-release 1\nbundle {}\nsummary {}\n", hex(&bundle), hex(&summary));
+        let statement = self.apply(Layer::Release, text.into_bytes());
+        let mut officers: Vec<_> = self.officers.iter().collect();
+        officers.sort_by_key(|key| fingerprint(key));
+        let signatures = officers
+            .iter()
+            .flat_map(|key| sshsig(key, self.release_namespace, "sha512", 1, &[], &statement));
+        let signatures = self.apply(Layer::Releases, signatures.collect());
+        (statement, signatures)
     }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let Self { signer, namespace, hash, sshsig_version, reserved, .. } = self;
+        sshsig(signer, namespace, hash, *sshsig_version, reserved, message)
+    }
+}
+
+/// An armored SSHSIG (OpenSSH PROTOCOL.sshsig).
+fn sshsig(
+    signer: &ssh_key::PrivateKey,
+    namespace: &str,
+    hash: &str,
+    version: u32,
+    reserved: &[u8],
+    message: &[u8],
+) -> Vec<u8> {
+    let digest = match hash {
+        "sha256" => Sha256::digest(message).to_vec(),
+        _ => Sha512::digest(message).to_vec(),
+    };
+    let common = |out: &mut Vec<u8>| {
+        push_string(out, namespace.as_bytes());
+        push_string(out, reserved);
+        push_string(out, hash.as_bytes());
+    };
+    let mut covered = b"SSHSIG".to_vec();
+    common(&mut covered);
+    push_string(&mut covered, &digest);
+    let mut signature = Vec::new();
+    push_string(&mut signature, b"ssh-ed25519");
+    push_string(&mut signature, &raw_signature(signer, &covered));
+
+    let mut blob = b"SSHSIG".to_vec();
+    blob.extend_from_slice(&version.to_be_bytes());
+    let public = signer.public_key().to_bytes();
+    push_string(&mut blob, &public.expect("an Ed25519 key encodes"));
+    common(&mut blob);
+    push_string(&mut blob, &signature);
+    armor(&blob, 70)
 }
 
 /// The armor of an SSHSIG, with lines of this many characters.

@@ -333,6 +333,68 @@ fn sealing() {
     });
 }
 
+/// A stage where one officer has to release what is sealed; gives the folder of the officer's keys.
+fn reviewed(name: &str) -> (Stage, String) {
+    let stage = Stage::new(name);
+    let seal = format!("[seal]\nbundle-records-max = {RECORDS_IN_BUNDLE}\n");
+    let release = "[release]\nmode = \"reviewed\"\n";
+    stage.high().configure(&format!("{seal}{release}{}", stage.crossing.listener()));
+    let keys = path(&stage.crossing.sandbox.join("alice")).to_owned();
+    stage.high().run(["officer", "init", "--name", "alice", "--dir", &keys]).success();
+    let half = format!("{keys}/officer.pub");
+    for site in [stage.high(), stage.low()] {
+        site.run(["officer", "add", &half]).success();
+    }
+    stage.fill();
+    (stage, keys)
+}
+
+#[test]
+fn sealing_for_review() {
+    if !can_trace() {
+        return;
+    }
+    let (stage, keys) = reviewed("sweep-review");
+    stage.keep();
+    sweep("seal for review", |fault| {
+        stage.restore();
+        let (_, happened) = stage.verb(stage.high(), ["seal"], fault);
+        stage.high().run(["seal"]).success();
+        assert_eq!(bundles_in(&stage.high().outbox()).len(), 0, "{}", fault.inject());
+        // Every summary is there, of its own bundle, and can be read.
+        stage.high().run(["release", "--all", "--key", &keys, "--yes"]).success();
+        stage.check_outbox(fault);
+        happened
+    });
+}
+
+#[test]
+fn releasing() {
+    if !can_trace() {
+        return;
+    }
+    let (stage, keys) = reviewed("sweep-release");
+    stage.high().run(["seal"]).success();
+    stage.keep();
+    let words = ["release", "--all", "--key", &keys, "--yes"];
+    sweep("release", |fault| {
+        stage.restore();
+        let (_, happened) = stage.verb(stage.high(), words, fault);
+        // Whatever stands under a bundle's name is released, whole.
+        for bundle in bundles_in(&stage.high().outbox()) {
+            let verified = stage.low().json(["verify", path(&bundle), "--json"]);
+            assert_eq!(verified["releases"][0]["officer"], "alice", "{}", fault.inject());
+        }
+        stage.high().run(words).success();
+        stage.check_outbox(fault);
+        let left = fs::read_dir(stage.high().outbox().join(".review"));
+        let left = left.expect("the folder is there").count();
+        // What a crash left behind goes at the agent's next start.
+        assert!(left == 0 || happened, "{}: {left} files left", fault.inject());
+        happened
+    });
+}
+
 #[test]
 fn exporting() {
     if !can_trace() {

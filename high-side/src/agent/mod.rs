@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::clock::{Clock, SystemClock};
-use shared::keys::Recipients;
+use shared::keys::{Officers, Recipients};
 use shared::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -57,6 +57,17 @@ pub fn check(config: &Config) -> Vec<String> {
     for api in &config.portainer_apis {
         if let Err(err) = reconcile::Client::new(api) {
             problems.push(format!("portainer-api.{}: {err}", api.name));
+        }
+    }
+    if config.release.any_reviewed() {
+        let required = config.release.required;
+        match Officers::load(&config.keys_dir) {
+            Ok(officers) if officers.halves().len() < required => problems.push(format!(
+                "release.required: {required} officer(s) have to release a bundle and {} are known\n    try: penstock-high officer add FILE",
+                officers.halves().len()
+            )),
+            Ok(_) => {}
+            Err(err) => problems.push(err.to_string()),
         }
     }
     for listener in &config.listeners {
@@ -259,7 +270,11 @@ impl Parts {
         }
         match SealKeys::load(&self.config.keys_dir) {
             Ok(keys) => {
-                tracing::info!(recipients = keys.recipients().halves().len(), "keys loaded again");
+                tracing::info!(
+                    recipients = keys.recipients().halves().len(),
+                    officers = keys.officers().halves().len(),
+                    "keys loaded again"
+                );
                 self.sealing.set_keys(keys);
             }
             Err(err) => tracing::error!(%err, "the new keys can't be used; the old ones stay"),

@@ -57,6 +57,7 @@ pub(super) fn start(
         state_dir: config.state_dir.clone(),
         clock,
         recovered: false,
+        told_release: None,
         slow: None,
         looked_broken: 0,
         told_damaged: HashSet::new(),
@@ -118,6 +119,8 @@ struct Rounds {
     state_dir: PathBuf,
     clock: Arc<dyn Clock>,
     recovered: bool,
+    /// The last release that was told.
+    told_release: Option<i64>,
     slow: Option<Instant>,
     /// How many rounds in a row met what looks like a broken database.
     looked_broken: u32,
@@ -148,10 +151,12 @@ impl Rounds {
             let results = Lane::ALL.map(|lane| self.sealer.recover(lane).map(|_| ()));
             let (outbox, store) = self.sealer.publisher().outbox();
             let cleaned = outbox.remove_partials(store);
-            let errors = results.into_iter().chain([cleaned]).filter_map(Result::err);
+            let released = self.sealer.complete_releases();
+            let errors = results.into_iter().chain([cleaned, released]).filter_map(Result::err);
             failed.extend(errors);
             self.recovered = failed.is_empty();
         }
+        failed.extend(self.tell_releases().err());
         for lane in Lane::ALL {
             match self.sealer.seal_due(lane) {
                 Ok(Some(bundle)) => {
@@ -213,8 +218,31 @@ impl Rounds {
         }
     }
 
+    /// Logs releases that officers gave by a command: who, what and when.
+    fn tell_releases(&mut self) -> Result<(), SealerError> {
+        let (_, store) = self.sealer.publisher().outbox();
+        let Some(told) = self.told_release else {
+            self.told_release = Some(store.last_release()?);
+            return Ok(());
+        };
+        for release in store.releases_after(told)? {
+            tracing::info!(
+                lane = %release.lane, number = release.number, officer = %release.officer,
+                key = %release.key, time = %release.released, "an officer released a bundle"
+            );
+            self.told_release = Some(release.id);
+        }
+        Ok(())
+    }
+
     /// What reads folders and long lists.
     fn slow_round(&mut self) -> Result<(), SealerError> {
+        // One that can't be released must not keep the rest from being done.
+        let reviews = self.sealer.complete_releases().and(self.sealer.watch_overdue());
+        self.look_through_outbox().and(reviews)
+    }
+
+    fn look_through_outbox(&mut self) -> Result<(), SealerError> {
         let now = self.clock.now();
         let floor = self.floor;
         let (outbox, store) = self.sealer.publisher().outbox();

@@ -23,6 +23,12 @@ pub enum AlarmKind {
     ReconcileOverdue,
     /// Records that never came by syslog were asked for and taken.
     RecordsRecovered,
+    /// A bundle has waited for officers longer than its lane's budget.
+    ReleaseOverdue,
+    /// An officer refused a bundle.
+    ReleaseRefused,
+    /// Bundles of an earlier epoch wait for officers, and can't be released.
+    ReleaseStranded,
 }
 
 impl AlarmKind {
@@ -36,6 +42,9 @@ impl AlarmKind {
             AlarmKind::OutboxDamaged => "outbox-damaged",
             AlarmKind::ReconcileOverdue => "reconcile-overdue",
             AlarmKind::RecordsRecovered => "records-recovered",
+            AlarmKind::ReleaseOverdue => "release-overdue",
+            AlarmKind::ReleaseRefused => "release-refused",
+            AlarmKind::ReleaseStranded => "release-stranded",
         }
     }
 }

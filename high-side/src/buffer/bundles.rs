@@ -1,4 +1,5 @@
-//! Bundles as the buffer knows them: `planned -> sealed -> ready -> handed-over -> deleted`.
+//! Bundles as the buffer knows them: `planned -> sealed -> ready -> handed-over -> deleted`. Where
+//! officers review them, `sealed -> awaiting-release -> released -> ready`, or `-> refused`.
 //!
 //! A plan freezes everything that goes into a bundle's plaintext, so that writing it again after a
 //! crash gives the same bytes. The sealed state begins when the file is complete and synced; from
@@ -24,6 +25,12 @@ pub enum BundleState {
     Planned,
     /// Its file is complete and synced under its temporary name.
     Sealed,
+    /// Its file stands where it waits for officers.
+    AwaitingRelease,
+    /// Its file, with the officers' release in it, is complete and synced under its temporary name.
+    Released,
+    /// An officer refused it: it never leaves.
+    Refused,
     /// Its file stands in the outbox.
     Ready,
     /// It was handed over.
@@ -33,11 +40,35 @@ pub enum BundleState {
 }
 
 impl BundleState {
+    /// Every state.
+    pub const ALL: [BundleState; 8] = [
+        BundleState::Planned,
+        BundleState::Sealed,
+        BundleState::AwaitingRelease,
+        BundleState::Released,
+        BundleState::Refused,
+        BundleState::Ready,
+        BundleState::HandedOver,
+        BundleState::Deleted,
+    ];
+
+    /// The states of what has not been handed over, and will be.
+    pub const ON_ITS_WAY: [BundleState; 5] = [
+        BundleState::Planned,
+        BundleState::Sealed,
+        BundleState::AwaitingRelease,
+        BundleState::Released,
+        BundleState::Ready,
+    ];
+
     /// The state's name.
     pub fn as_str(self) -> &'static str {
         match self {
             BundleState::Planned => "planned",
             BundleState::Sealed => "sealed",
+            BundleState::AwaitingRelease => "awaiting-release",
+            BundleState::Released => "released",
+            BundleState::Refused => "refused",
             BundleState::Ready => "ready",
             BundleState::HandedOver => "handed-over",
             BundleState::Deleted => "deleted",
@@ -49,8 +80,7 @@ impl FromStr for BundleState {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        use BundleState::{Deleted, HandedOver, Planned, Ready, Sealed};
-        [Planned, Sealed, Ready, HandedOver, Deleted]
+        BundleState::ALL
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or(UnknownName("bundle state"))

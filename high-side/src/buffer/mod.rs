@@ -31,6 +31,7 @@ mod losses;
 mod marks;
 mod open;
 mod plan;
+mod reviews;
 mod schema;
 mod sightings;
 mod store;
@@ -63,6 +64,7 @@ pub use intake::{
 pub use losses::LossReason;
 pub use open::{Opened, Recovery, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
+pub use reviews::{RefusedBy, Review, StoredRelease};
 pub use store::{DamagedRange, Store, Waiting};
 pub use totals::LaneTotals;
 pub use writer::{Writer, WriterStats};

@@ -206,7 +206,7 @@ fn open_existing(
         check_tail(&conn, &LaneState::load(&conn, lane)?)?;
         losses::waiting(&conn, lane)?;
     }
-    for state in [BundleState::Planned, BundleState::Sealed, BundleState::Ready] {
+    for state in BundleState::ON_ITS_WAY {
         Bundle::list(&conn, Some(state))?;
     }
     Ok(Some(conn))

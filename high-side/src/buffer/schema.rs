@@ -17,7 +17,7 @@ use super::{BufferSettings, checkpoint};
 pub(super) const APPLICATION_ID: i64 = 0x5053_5442;
 
 /// The migrations: the one at index `n` leads from `user_version` n to n + 1.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE life (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -79,6 +79,20 @@ CREATE TABLE sighting (
     oldest_s INTEGER NOT NULL, newest_s INTEGER NOT NULL, packed BLOB NOT NULL,
     \"check\" BLOB NOT NULL
 ) STRICT;
+",
+    "
+CREATE TABLE review (
+    id INTEGER PRIMARY KEY, summary BLOB NOT NULL,
+    refused_ns INTEGER, refused_by TEXT, reason TEXT,
+    \"check\" BLOB NOT NULL
+) STRICT;
+CREATE TABLE \"release\" (
+    id INTEGER PRIMARY KEY, bundle INTEGER NOT NULL,
+    officer TEXT NOT NULL, key TEXT NOT NULL, summary BLOB NOT NULL, signature TEXT NOT NULL,
+    released_ns INTEGER NOT NULL,
+    \"check\" BLOB NOT NULL
+) STRICT;
+CREATE INDEX release_bundle ON \"release\" (bundle);
 ",
 ];
 

@@ -109,6 +109,15 @@ impl Store {
         planned: PlannedBundle,
         file: SealedFile,
     ) -> Result<Bundle, BufferError> {
+        self.seal_with(planned, file, |_, _| Ok(()))
+    }
+
+    pub(super) fn seal_with(
+        &mut self,
+        planned: PlannedBundle,
+        file: SealedFile,
+        more: impl FnOnce(&Connection, &Bundle) -> Result<(), BufferError>,
+    ) -> Result<Bundle, BufferError> {
         let mut bundle = planned.bundle;
         let tx = begin(&mut self.conn)?;
         expect_state(&tx, &bundle, BundleState::Planned)?;
@@ -121,13 +130,17 @@ impl Store {
         bundle.state = BundleState::Sealed;
         bundle.file = Some(file);
         bundle.store(&tx)?;
+        more(&tx, &bundle)?;
         tx.commit()?;
         Ok(bundle)
     }
 
-    /// The bundle's file stands in the outbox under its final name.
+    /// The bundle's file stands in the outbox under its final name. What has to be reviewed gets there
+    /// only by way of its release.
     pub fn mark_ready(&mut self, bundle: &Bundle, now: Nanos) -> Result<Bundle, BufferError> {
-        self.advance(bundle, BundleState::Sealed, |bundle| {
+        let reviewed = self.review(bundle.lane, bundle.number)?.is_some();
+        let from = if reviewed { BundleState::Released } else { BundleState::Sealed };
+        self.advance(bundle, from, |bundle| {
             bundle.state = BundleState::Ready;
             bundle.ready = Some(now);
         })
@@ -154,7 +167,7 @@ impl Store {
         })
     }
 
-    fn advance(
+    pub(super) fn advance(
         &mut self,
         bundle: &Bundle,
         from: BundleState,
@@ -204,7 +217,7 @@ impl Store {
             let next = LaneState::load(&self.conn, lane)?.next_bundle;
             Bundle::prune(&self.conn, lane, next - 1)?;
         }
-        Ok(())
+        self.prune_reviews()
     }
 
     /// One bundle.

@@ -8,9 +8,15 @@ use crate::buffer::{Bundle, Store};
 use crate::config::Config;
 
 pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let bundles = Store::open(&config.state_dir)?.bundles(None)?;
+    let store = Store::open(&config.state_dir)?;
+    let bundles = store.bundles(None)?;
     if as_json {
-        let list: Vec<Value> = bundles.iter().map(to_json).collect();
+        let mut list = Vec::new();
+        for bundle in &bundles {
+            let mut value = to_json(bundle);
+            add_review(&mut value, &store, bundle)?;
+            list.push(value);
+        }
         say!("{}", json!({ "bundles": list }));
     } else {
         print(&bundles);
@@ -18,10 +24,35 @@ pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who released a bundle, or refused it.
+fn add_review(value: &mut Value, store: &Store, bundle: &Bundle) -> Result<(), Failure> {
+    let Some(review) = store.review(bundle.lane, bundle.number)? else { return Ok(()) };
+    let releases = store.releases(bundle.lane, bundle.number)?;
+    let releases: Vec<Value> = releases
+        .iter()
+        .map(|release| {
+            json!({
+                "officer": release.officer,
+                "key": release.key,
+                "time": release.released.to_string(),
+            })
+        })
+        .collect();
+    value["releases"] = json!(releases);
+    value["refused"] = json!(review.refused.map(|refused| {
+        json!({
+            "officer": refused.officer,
+            "time": refused.at.to_string(),
+            "reason": refused.reason,
+        })
+    }));
+    Ok(())
+}
+
 /// Prints one line for each bundle.
 pub(super) fn print(bundles: &[Bundle]) {
     say!(
-        "{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} file",
+        "{:<8} {:>8} {:<16} {:>10} {:>23} {:>12} file",
         "lane",
         "number",
         "state",
@@ -40,7 +71,7 @@ pub(super) fn print(bundles: &[Bundle]) {
             None => ("-".to_owned(), "-"),
         };
         say!(
-            "{:<8} {:>8} {:<12} {:>10} {:>23} {:>12} {}",
+            "{:<8} {:>8} {:<16} {:>10} {:>23} {:>12} {}",
             bundle.lane.as_str(),
             bundle.number,
             bundle.state.as_str(),

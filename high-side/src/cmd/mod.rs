@@ -20,7 +20,9 @@ mod bundles;
 mod export;
 mod init;
 pub(crate) mod mint;
+mod officer;
 mod reconcile;
+mod review;
 mod seal;
 pub(crate) mod setup;
 mod status;
@@ -36,8 +38,9 @@ use shared::keys::KeyError;
 
 use crate::agent;
 use crate::buffer::BufferError;
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, OfficerVerb, Verb};
 use crate::config::Config;
+use crate::release::ReleaseError;
 use crate::sealer::SealerError;
 
 /// A verb that failed: what it says, and the exit code.
@@ -96,6 +99,12 @@ impl From<SealerError> for Failure {
     }
 }
 
+impl From<ReleaseError> for Failure {
+    fn from(err: ReleaseError) -> Self {
+        Self::new(chain(&err))
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(err: anyhow::Error) -> Self {
         let io = err.chain().any(<dyn std::error::Error>::is::<std::io::Error>);
@@ -147,6 +156,49 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Reconcile { since, dry_run, json } => {
             let (since, dry_run, as_json) = (since.as_deref(), *dry_run, *json);
             reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
+        }
+        Verb::Officer { verb } => match verb {
+            OfficerVerb::Init { name, dir, passphrase, passphrase_file } => {
+                officer::init(name, dir, *passphrase, passphrase_file.as_deref())
+            }
+            OfficerVerb::Add { file } => officer::add(&load()?, file),
+            OfficerVerb::List { json } => officer::list(&load()?, *json),
+            OfficerVerb::Remove { name } => officer::remove(&load()?, name),
+        },
+        Verb::Review { bundles, all, key, passphrase_file, from, export, json } => {
+            let asked = review::Asked {
+                bundles,
+                all: *all,
+                key: key.as_deref(),
+                passphrase_file: passphrase_file.as_deref(),
+                as_json: *json,
+            };
+            match (from, export) {
+                (Some(from), _) => review::review_folder(from, asked),
+                (None, Some(to)) => review::export(&load()?, to, asked),
+                (None, None) => review::review(&load()?, asked),
+            }
+        }
+        Verb::Release(given) => {
+            let asked = review::Asked {
+                bundles: &given.bundles,
+                all: given.all,
+                key: given.key.as_deref(),
+                passphrase_file: given.passphrase_file.as_deref(),
+                as_json: given.json,
+            };
+            let decision = review::Decision {
+                yes: given.yes,
+                refuse: given.refuse,
+                reason: given.reason.as_deref(),
+            };
+            match &given.from {
+                _ if !given.signature.is_empty() => {
+                    review::take_in(&load()?, &given.signature, asked)
+                }
+                Some(from) => review::release_folder(from, asked, decision),
+                None => review::release(&load()?, asked, decision),
+            }
         }
         Verb::Status { json } => status::status(&load()?, *json),
         Verb::Bundles { json } => bundles::bundles(&load()?, *json),

@@ -34,10 +34,8 @@ fn gather(
         lanes.push(lane(config, store, &totals, now)?);
     }
     let adds_up = lanes.iter().all(|lane| lane["adds-up"] == true);
-    let states =
-        [BundleState::Planned, BundleState::Sealed, BundleState::Ready, BundleState::HandedOver];
     let mut bundles = serde_json::Map::new();
-    for state in states {
+    for state in BundleState::ALL.into_iter().filter(|state| *state != BundleState::Deleted) {
         let (count, bytes) = store.bundles_sum(state)?;
         bundles.insert(state.as_str().to_owned(), json!({ "count": count, "bytes": bytes }));
     }
@@ -83,7 +81,7 @@ fn lane(config: &Config, store: &Store, totals: &LaneTotals, now: Nanos) -> Resu
     let policy = config.seal_policy(lane);
     // The oldest record that has not been handed over, wherever it is.
     let mut oldest = waiting.oldest;
-    for state in [BundleState::Planned, BundleState::Sealed, BundleState::Ready] {
+    for state in BundleState::ON_ITS_WAY {
         oldest = oldest.into_iter().chain(store.oldest_in(lane, state)?).min();
     }
     let streams: serde_json::Map<String, Value> = Stream::ALL
@@ -201,7 +199,7 @@ fn print(status: &Value) {
     say!();
     for (state, bundles) in status["bundles"].as_object().into_iter().flatten() {
         say!(
-            "bundles {:<12} {:>8}  {:>14} bytes",
+            "bundles {:<16} {:>8}  {:>14} bytes",
             state,
             text(&bundles["count"]),
             text(&bundles["bytes"])

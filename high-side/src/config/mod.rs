@@ -5,6 +5,7 @@ mod guard;
 mod http;
 mod listener;
 mod portainer_api;
+mod release;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +28,8 @@ use guard::RawGuard;
 use file::RawFile;
 use listener::RawListener;
 use portainer_api::RawPortainerApi;
+use release::RawRelease;
+pub use release::{Release, ReleaseMode};
 
 /// Where the configuration is looked for without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/penstock/high.toml";
@@ -61,6 +64,8 @@ pub struct Config {
     pub buffer: RawBuffer,
     /// When to seal.
     pub seal: RawSeal,
+    /// Whether bundles wait for officers.
+    pub release: Release,
     /// Where bundles appear.
     pub outbox: Outbox,
     /// The folder that bundles are copied to.
@@ -104,6 +109,8 @@ struct RawConfig {
     buffer: RawBuffer,
     #[serde(default)]
     seal: RawSeal,
+    #[serde(default)]
+    release: RawRelease,
     #[serde(default)]
     outbox: RawOutbox,
     handoff: Option<RawHandoff>,
@@ -272,6 +279,7 @@ impl Config {
         }
         check_buffer(&raw.buffer, &mut problems);
         check_seal(&raw.seal, &mut problems);
+        let release = release::check(&raw.release, &mut problems);
         let outbox_path = if raw.outbox.path.as_os_str().is_empty() {
             raw.state_dir.join("outbox")
         } else {
@@ -297,6 +305,7 @@ impl Config {
             files,
             buffer: raw.buffer,
             seal: raw.seal,
+            release,
             outbox: Outbox {
                 path: outbox_path,
                 retain: raw.outbox.retain.0,
@@ -373,6 +382,7 @@ mod tests {
         let bare = parse("origin = \"my-site\"").unwrap();
         assert_eq!(sample.buffer, bare.buffer);
         assert_eq!(sample.seal, bare.seal);
+        assert_eq!(sample.release, bare.release);
         assert_eq!(sample.state_dir, bare.state_dir);
         assert_eq!(sample.keys_dir, bare.keys_dir);
         assert_eq!(format!("{:?}", sample.outbox), format!("{:?}", bare.outbox));

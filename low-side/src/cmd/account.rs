@@ -29,7 +29,7 @@ pub(super) fn account(
         return Err(Failure::new(exit::USAGE, text));
     }
     let ledger = Ledger::open_existing(&config.state_dir)?;
-    let keys = Keys::load(&config.keys_dir)?;
+    let keys = Keys::load(&config.keys_dir, &config.releases)?;
     let store = Folders::of(&config.state_dir).store;
     let period = Period { from, to, origin };
     let account =

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shared::bundle::{Header, Limits, Manifest, inspect as read_header, open};
+use shared::bundle::{
+    Header, Limits, Manifest, ReleasedBy, VerifiedBundle, inspect as read_header, open,
+};
 use shared::clock::{Clock, SystemClock};
 use shared::exit;
 
@@ -17,7 +19,7 @@ use crate::import::Keys;
 /// Verifies a bundle by the one path.
 pub(super) fn verify(config: &Config, path: &Path, as_json: bool) -> Result<(), Failure> {
     let file = open_file(path)?;
-    let keys = Keys::load(&config.keys_dir)?;
+    let keys = Keys::load(&config.keys_dir, &config.releases)?;
     let opened = open(&file, &keys.trust, &keys.identities, &config.limits, SystemClock.now());
     let bundle = match opened {
         Ok(bundle) => bundle,
@@ -38,6 +40,7 @@ pub(super) fn verify(config: &Config, path: &Path, as_json: bool) -> Result<(), 
         "digest": bundle.digest().to_string(),
         "file-bytes": bundle.file_bytes(),
     });
+    value["releases"] = releases_json(&bundle);
     value["header"] = header_json(bundle.header());
     value["manifest"] = manifest_json(bundle.manifest());
     show(&value, as_json)
@@ -51,11 +54,12 @@ pub(super) fn inspect(config: &Path, path: &Path, as_json: bool) -> Result<(), F
     let file = open_file(path)?;
     let header = read_header(&file, &limits)?;
     let mut value = json!({"digest": header.digest().to_string(), "header": header_json(&header)});
-    match config.map(|config| Keys::load(&config.keys_dir)) {
+    match config.map(|config| Keys::load(&config.keys_dir, &config.releases)) {
         Some(Ok(keys)) => {
             match open(&file, &keys.trust, &keys.identities, &limits, SystemClock.now()) {
                 Ok(bundle) => {
                     value["verified"] = json!(true);
+                    value["releases"] = releases_json(&bundle);
                     value["manifest"] = manifest_json(bundle.manifest());
                 }
                 Err(refusal) => {
@@ -115,6 +119,15 @@ fn lines(text: &mut String, depth: usize, value: &Value) {
             other => writeln!(text, "{indent}{name:<16} {other}"),
         };
     }
+}
+
+/// Who released it: the officers who count here, and the keys of whoever else signed.
+fn releases_json(bundle: &VerifiedBundle) -> Value {
+    let by = |by: &ReleasedBy| match &by.officer {
+        Some(officer) => json!({"officer": officer, "key": by.key}),
+        None => json!({"officer": null, "key": by.key}),
+    };
+    bundle.releases().iter().map(by).collect()
 }
 
 fn header_json(header: &Header) -> Value {

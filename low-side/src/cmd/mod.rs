@@ -12,6 +12,7 @@ mod account;
 mod bundles;
 mod import;
 mod init;
+mod officer;
 mod quarantine;
 mod status;
 
@@ -23,18 +24,18 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use serde::Serialize;
 use shared::bundle::Refusal;
-use shared::clock::SystemClock;
+use shared::clock::{Clock, SystemClock};
 use shared::config::ConfigError;
 use shared::keys::KeyError;
 use shared::{exit, telemetry};
 
-use crate::cli::{Cli, QuarantineVerb, Verb};
+use crate::cli::{Cli, OfficerVerb, QuarantineVerb, Verb};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{ImportError, Importer, KeyRing, Keys};
 use crate::ledger::{Ledger, LedgerError};
 use crate::replay::chain_text;
-use crate::{agent, sink};
+use crate::{agent, release, sink};
 
 /// A verb that failed: what it says, and the exit code.
 #[derive(Debug)]
@@ -127,6 +128,11 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
+        Verb::Officer { verb } => match verb {
+            OfficerVerb::Add { file } => officer::add(&load()?, file),
+            OfficerVerb::List { json } => officer::list(&load()?, *json),
+            OfficerVerb::Revoke { name } => officer::revoke(&load()?, name),
+        },
         Verb::Quarantine { verb } => match verb {
             QuarantineVerb::List { json } => quarantine::list(&load()?, *json),
             QuarantineVerb::Show { sha256 } => quarantine::show(&load()?, sha256),
@@ -147,12 +153,15 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 /// Everything that would keep the agent from doing its work.
 fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
     let mut problems = Vec::new();
-    match Keys::load(&config.keys_dir) {
+    match Keys::load(&config.keys_dir, &config.releases) {
         Ok(keys) if keys.trust.origins().is_empty() => {
             problems
                 .push("no high side is trusted\n    try: penstock-low pair HIGH.pub".to_owned());
         }
-        Ok(_) => {}
+        Ok(keys) => {
+            let officers = keys.trust.officers(SystemClock.now());
+            problems.extend(release::unmet(&config.releases, &officers));
+        }
         Err(err) => problems.push(chain_text(&err)),
     }
     if config.inbox.path.exists() && !config.inbox.path.is_dir() {
@@ -193,7 +202,7 @@ fn importer(config: &Config) -> Result<Importer<SystemClock>, Failure> {
     Ok(Importer {
         ledger: Ledger::open(&folders.state)?,
         folders,
-        keys: KeyRing::new(Keys::load(&config.keys_dir)?),
+        keys: KeyRing::new(Keys::load(&config.keys_dir, &config.releases)?),
         limits: config.limits,
         admission: config.admission,
         clock: SystemClock,

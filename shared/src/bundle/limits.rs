@@ -4,6 +4,12 @@
 pub(super) const HEADER_BYTES_MAX: u64 = 4 * 1024;
 /// The longest signature, in bytes: an Ed25519 SSHSIG has about 310.
 pub(super) const SIGNATURE_BYTES_MAX: u64 = 1024;
+/// The longest release statement, in bytes; one has 164.
+#[cfg(feature = "open")]
+pub(super) const RELEASE_BYTES_MAX: u64 = 1024;
+/// The longest signatures of a release, in bytes: eight of about 310 fit.
+#[cfg(feature = "open")]
+pub(super) const RELEASES_BYTES_MAX: u64 = 4 * 1024;
 /// The longest age header, in bytes; a hybrid stanza has about 1.6 KiB.
 #[cfg(feature = "open")]
 pub(super) const AGE_HEADER_BYTES_MAX: usize = 32 * 1024;

@@ -14,7 +14,9 @@ mod container;
 mod header;
 mod limits;
 mod manifest;
+mod release;
 mod seal;
+mod sshsig;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -37,11 +39,15 @@ pub use header::{Header, file_name};
 pub use limits::{Limits, RECORD_BYTES_MAX};
 pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, SuppressedCount};
 #[cfg(feature = "open")]
-pub use open::{VerifiedBundle, inspect, open, reopen};
+pub use open::{ReleasedBy, VerifiedBundle, inspect, open, reopen};
 #[cfg(feature = "open")]
 pub use payload::RecordReader;
 #[cfg(feature = "open")]
 pub use refusal::Refusal;
+pub use release::{
+    AttachError, RELEASES_MAX, Release, ReleaseProblem, ReleaseSignature, ReleaseStatement,
+    ReleasedFile, attach_release, digest_of_sealed,
+};
 pub use seal::{SealError, SealedBundle, seal};
 
 /// The version of the format that is written.

@@ -6,17 +6,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
-use ssh_key::{HashAlg, LineEnding, SshSig};
 
 use super::container::{
-    self, BLOCK, HEADER_NAME, Layout, PAYLOAD_NAME, SIGNATURE_NAME, TRAILER_BYTES, padded,
+    self, BLOCK, HEADER_NAME, Layout, PAYLOAD_NAME, RELEASE_NAME, RELEASES_NAME, SIGNATURE_NAME,
+    TRAILER_BYTES, padded,
 };
 use super::header::Header;
-use super::limits::{HEADER_BYTES_MAX, Limits, SIGNATURE_BYTES_MAX};
+use super::limits::{
+    HEADER_BYTES_MAX, Limits, RELEASE_BYTES_MAX, RELEASES_BYTES_MAX, SIGNATURE_BYTES_MAX,
+};
 use super::manifest::Manifest;
 use super::payload::RecordReader;
 use super::refusal::Refusal;
-use super::{BundleDigest, FORMAT_VERSION};
+use super::release::{Release, ReleaseProblem, ReleaseSignature};
+use super::{BundleDigest, FORMAT_VERSION, sshsig};
 use crate::clock::Nanos;
 use crate::keys::{BUNDLE_NAMESPACE, Identities, Trust};
 
@@ -27,6 +30,16 @@ pub struct VerifiedBundle {
     manifest: Manifest,
     digest: BundleDigest,
     file_bytes: u64,
+    releases: Vec<ReleasedBy>,
+}
+
+/// Somebody whose signature releases a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleasedBy {
+    /// The officer whose key it is, if we believe it now; nobody else counts.
+    pub officer: Option<String>,
+    /// The key's fingerprint.
+    pub key: String,
 }
 
 impl VerifiedBundle {
@@ -46,9 +59,17 @@ impl VerifiedBundle {
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
+    /// Whose signatures release it, by the order of their keys.
+    pub fn releases(&self) -> &[ReleasedBy] {
+        &self.releases
+    }
+    /// The officers who released it.
+    pub fn officers(&self) -> impl Iterator<Item = &str> {
+        self.releases.iter().filter_map(|by| by.officer.as_deref())
+    }
 }
 
-/// Verifies a bundle wholly: container, signature, digest, decryption, compression, manifest and
+/// Verifies a bundle wholly: container, signature, release, digest, decryption, compression, manifest and
 /// every record. The file must be a private copy that nobody changes meanwhile.
 ///
 /// # Errors
@@ -63,11 +84,14 @@ pub fn open(
     let container = read_container(file, limits)?;
     let header = container.header;
     verify_signature(&header, &container.header_bytes, &container.signature, trust, now)?;
+    let digest = BundleDigest::of(&container.header_bytes);
+    let releases = verify_release(&header, &digest, container.release.as_ref(), trust, now)?;
     verify_digest(file, container.layout, &header)?;
     let mut records = RecordReader::start(file, container.layout, &header, identities, limits)?;
     records.verify()?;
     Ok(VerifiedBundle {
-        digest: BundleDigest::of(&container.header_bytes),
+        digest,
+        releases,
         file_bytes: container.layout.file_bytes(),
         manifest: records.into_manifest(),
         header,
@@ -100,6 +124,8 @@ struct Container {
     header: Header,
     header_bytes: Vec<u8>,
     signature: Vec<u8>,
+    /// Statement and signatures.
+    release: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Steps 1 to 3: sizes, container, header.
@@ -110,10 +136,16 @@ fn read_container(file: &File, limits: &Limits) -> Result<Container, Refusal> {
         return Err(Refusal::Limit("file"));
     }
     // FORMAT.md 8.2
-    let mut layout = Layout { header_bytes: 0, signature_bytes: 0, payload_bytes: 0 };
+    let mut layout = Layout::default();
     layout.header_bytes = member(file, 0, HEADER_NAME, HEADER_BYTES_MAX)?;
     layout.signature_bytes =
         member(file, layout.signature_member(), SIGNATURE_NAME, SIGNATURE_BYTES_MAX)?;
+    let next = read(file, layout.behind_signature(), BLOCK)?;
+    if let Some(size) = container::member_size(&next, RELEASE_NAME) {
+        layout.release_bytes = within(size, RELEASE_BYTES_MAX)?;
+        layout.releases_bytes =
+            member(file, layout.releases_member(), RELEASES_NAME, RELEASES_BYTES_MAX)?;
+    }
     layout.payload_bytes =
         member(file, layout.payload_member(), PAYLOAD_NAME, limits.file_bytes_max)?;
     if layout.file_bytes() != file_bytes {
@@ -121,6 +153,12 @@ fn read_container(file: &File, limits: &Limits) -> Result<Container, Refusal> {
     }
     let header_bytes = content(file, Layout::header_start(), layout.header_bytes)?;
     let signature = content(file, layout.signature_start(), layout.signature_bytes)?;
+    let release = if layout.release_bytes == 0 {
+        None
+    } else {
+        let statement = content(file, layout.release_start(), layout.release_bytes)?;
+        Some((statement, content(file, layout.releases_start(), layout.releases_bytes)?))
+    };
     let payload_padding = padded(layout.payload_bytes) - layout.payload_bytes;
     let end = read(file, layout.payload_end(), payload_padding + TRAILER_BYTES)?;
     if end.iter().any(|byte| *byte != 0) {
@@ -136,23 +174,16 @@ fn read_container(file: &File, limits: &Limits) -> Result<Container, Refusal> {
     if header.payload_bytes != layout.payload_bytes {
         return Err(Refusal::Header("gives another length of the payload than the container"));
     }
-    Ok(Container { layout, header, header_bytes, signature })
+    Ok(Container { layout, header, header_bytes, signature, release })
 }
 
 /// Reads a member's tar header and gives its size: the only thing that is free in it.
 fn member(file: &File, at: u64, name: &str, size_max: u64) -> Result<u64, Refusal> {
-    const MALFORMED: Refusal = Refusal::Container("has a member that is not canonical");
-    let found = read(file, at, BLOCK)?;
-    // ustar: size is eleven octal digits at offset 124.
-    let digits = &found[124..135];
-    let octal = digits.iter().all(|digit| (b'0'..=b'7').contains(digit));
-    if !octal {
-        return Err(MALFORMED);
-    }
-    let size = digits.iter().fold(0_u64, |size, digit| size * 8 + u64::from(digit - b'0'));
-    if found != container::member_header(name, size) {
-        return Err(MALFORMED);
-    }
+    let size = container::member_size(&read(file, at, BLOCK)?, name);
+    within(size.ok_or(Refusal::Container("has a member that is not canonical"))?, size_max)
+}
+
+fn within(size: u64, size_max: u64) -> Result<u64, Refusal> {
     if size > size_max || size == 0 {
         return Err(Refusal::Container("has a member of a size that can't be"));
     }
@@ -186,21 +217,8 @@ fn verify_signature(
     now: Nanos,
 ) -> Result<(), Refusal> {
     let key = trust.signer(&header.origin, &header.signer, now).map_err(Refusal::Signer)?;
-    let parsed = SshSig::from_pem(signature).map_err(|_| Refusal::Signature("is malformed"))?;
-    let canonical = parsed.to_pem(LineEnding::LF).is_ok_and(|pem| pem.as_bytes() == signature);
-    if !canonical {
-        return Err(Refusal::Signature("is not canonical"));
-    }
-    // What an SSHSIG signs does not cover its version, and readers pass over its reserved field.
-    if parsed.version() != SshSig::VERSION || !parsed.reserved().is_empty() {
-        return Err(Refusal::Signature("is of another version"));
-    }
-    if parsed.namespace() != BUNDLE_NAMESPACE {
-        return Err(Refusal::Signature("was made for another purpose"));
-    }
-    if parsed.hash_alg() != HashAlg::Sha512 {
-        return Err(Refusal::Signature("uses another hash than SHA-512"));
-    }
+    let parsed = sshsig::parse(signature, BUNDLE_NAMESPACE)
+        .map_err(|unfit| Refusal::Signature(unfit.text()))?;
     // The key comes from our list; the one inside the signature must be the same.
     if parsed.public_key() != key.key_data() {
         return Err(Refusal::Signature("carries another key than the header names"));
@@ -209,7 +227,38 @@ fn verify_signature(
         .map_err(|_| Refusal::Signature("does not fit the header"))
 }
 
-/// Step 5: the payload is the one that was signed.
+/// Step 5: the release, over its bytes as they came. A wrong one is refused whoever demands one.
+fn verify_release(
+    header: &Header,
+    digest: &BundleDigest,
+    release: Option<&(Vec<u8>, Vec<u8>)>,
+    trust: &Trust,
+    now: Nanos,
+) -> Result<Vec<ReleasedBy>, Refusal> {
+    let mut releases = Vec::new();
+    if let Some((statement, signatures)) = release {
+        let release = Release::parse(statement, signatures).map_err(Refusal::Release)?;
+        if release.statement().bundle != *digest {
+            return Err(Refusal::Release(ReleaseProblem::Wrong("is of another bundle")));
+        }
+        let by = |signature: &ReleaseSignature| ReleasedBy {
+            officer: trust.officer(signature.key().key_data(), now).map(ToOwned::to_owned),
+            key: signature.fingerprint().to_owned(),
+        };
+        releases.extend(release.signatures().iter().map(by));
+    }
+    let demand = trust.release_demand(&header.origin, header.lane);
+    let mut counted: Vec<&str> = releases.iter().filter_map(|by| by.officer.as_deref()).collect();
+    counted.retain(|officer| demand.takes(officer));
+    counted.sort_unstable();
+    counted.dedup();
+    if counted.len() < demand.required {
+        return Err(Refusal::ReleaseMissing { found: counted.len(), required: demand.required });
+    }
+    Ok(releases)
+}
+
+/// Step 6: the payload is the one that was signed.
 fn verify_digest(file: &File, layout: Layout, header: &Header) -> Result<(), Refusal> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; DIGEST_BUFFER_BYTES];

@@ -1,4 +1,4 @@
-//! From the payload's bytes to records, streamed: steps 6 to 10 of FORMAT.md section 8.
+//! From the payload's bytes to records, streamed: steps 7 to 11 of FORMAT.md section 8.
 //!
 //! ```text
 //! second thread:  file ──> age ──chunks──┐ bounded queue
@@ -68,9 +68,9 @@ impl RecordReader {
             at: layout.payload_start(),
             end: layout.payload_end(),
         };
-        // FORMAT.md 8.6
-        check_age_header(&section, header)?;
         // FORMAT.md 8.7
+        check_age_header(&section, header)?;
+        // FORMAT.md 8.8
         let input = BufReader::with_capacity(CHUNK_BYTES, section);
         let decryptor = age::Decryptor::new_buffered(input).map_err(refuse_age)?;
         let decrypted =
@@ -85,7 +85,7 @@ impl RecordReader {
             chunk: Vec::new(),
             at: 0,
         };
-        // FORMAT.md 8.8
+        // FORMAT.md 8.9
         let plain_bytes = frame_content_size(&mut chunks)?;
         if plain_bytes > limits.plain_bytes_max {
             return Err(Refusal::Limit("unpacked payload"));
@@ -93,7 +93,7 @@ impl RecordReader {
         let mut decoder = zstd::Decoder::with_buffer(chunks).map_err(refuse_plain)?.single_frame();
         decoder.window_log_max(WINDOW_LOG_MAX).map_err(refuse_plain)?;
         let mut plain = Plain::start(decoder, plain_bytes)?;
-        // FORMAT.md 8.9
+        // FORMAT.md 8.10
         let manifest = read_manifest(&mut plain)?;
         check_manifest(&manifest, header)?;
         if plain.unread() != manifest.records_bytes {
@@ -163,7 +163,7 @@ impl RecordReader {
 
     /// Reads until a whole entry is at hand; `false` at the end, when everything added up.
     fn is_entry_ready(&mut self) -> Result<bool, Refusal> {
-        // FORMAT.md 8.10. What is ready is parsed again when it is taken: the borrow checker can't
+        // FORMAT.md 8.11. What is ready is parsed again when it is taken: the borrow checker can't
         // see that an early return would end the first borrow, and a head line is cheap beside
         // what is done with its record.
         loop {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::release::ReleaseProblem;
 use crate::keys::SignerProblem;
 use crate::record::RecordError;
 
@@ -49,6 +50,19 @@ pub enum Refusal {
     /// A record is malformed.
     #[error("the records are malformed: {0}")]
     Records(#[from] RecordError),
+    /// The release is malformed, or is none of this bundle.
+    #[error(transparent)]
+    Release(ReleaseProblem),
+    /// Fewer officers released the bundle than the site demands.
+    #[error(
+        "the bundle was released by {found} of the {required} officers that this site demands\n  try: penstock-low officer list; on the high side: penstock-high review"
+    )]
+    ReleaseMissing {
+        /// Officers of ours that released it.
+        found: usize,
+        /// How many it takes.
+        required: usize,
+    },
     /// The signature is malformed or wrong.
     #[error("the signature {0}")]
     Signature(&'static str),
@@ -79,6 +93,9 @@ impl Refusal {
             Self::Mismatch(_) => "manifest-mismatch",
             Self::Recipient => "recipient-unknown",
             Self::Records(_) => "records-malformed",
+            Self::Release(ReleaseProblem::Malformed(_)) => "release-malformed",
+            Self::Release(ReleaseProblem::Wrong(_)) => "release-wrong",
+            Self::ReleaseMissing { .. } => "release-missing",
             Self::Signature(_) => "signature-wrong",
             Self::Signer(SignerProblem::NotValidNow) => "signer-not-valid-now",
             Self::Signer(SignerProblem::Revoked) => "signer-revoked",

@@ -94,7 +94,7 @@ pub fn seal(
     let mut layout = Layout {
         header_bytes: text.len() as u64,
         signature_bytes: sign(&text)?.len() as u64,
-        payload_bytes: 0,
+        ..Layout::default()
     };
     if layout.header_bytes > HEADER_BYTES_MAX || layout.signature_bytes > SIGNATURE_BYTES_MAX {
         return Err(SealError::TooLarge("header"));

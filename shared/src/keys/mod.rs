@@ -11,13 +11,17 @@
 //! low  KEYS/identity*.key       age identities, mode 0600
 //! low  KEYS/allowed_signers     who may sign for which origin, from when to when
 //! low  KEYS/revoked_keys        public keys that are believed no more
+//! high KEYS/officers/*.pub      public halves of officers, who let bundles leave
 //! ```
 
 mod hybrid;
 #[cfg(feature = "open")]
 mod identities;
+mod officer;
 mod public;
 mod recipients;
+#[cfg(feature = "open")]
+mod release_policy;
 mod signing;
 #[cfg(feature = "open")]
 mod trust;
@@ -30,14 +34,21 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
+pub use age::secrecy::{ExposeSecret, SecretString};
 #[cfg(feature = "open")]
 pub use identities::{Identities, generate_identity};
+pub use officer::{
+    OFFICER_IDENTITY_FILE, OFFICER_PUBLIC_FILE, OFFICER_SIGNING_FILE, OFFICERS_DIR, OfficerHalf,
+    OfficerKey, Officers, RELEASE_NAMESPACE, summary_commitment,
+};
 pub use public::{PublicHalf, PublicKey, Side};
 pub(crate) use recipients::RECIPIENTS_MAX;
 pub use recipients::Recipients;
+#[cfg(feature = "open")]
+pub use release_policy::{ReleaseDemand, ReleasePolicy, ReleaseRule};
 pub use signing::{SigningKey, generate_signing_key};
 #[cfg(feature = "open")]
-pub use trust::{SignerProblem, Trust, Validity};
+pub use trust::{OfficerState, SignerProblem, Trust, TrustedOfficer, Validity};
 
 /// The SSHSIG namespace of a bundle's signature: a signature made for anything else is worthless here.
 pub const BUNDLE_NAMESPACE: &str = "penstock-bundle@v1";

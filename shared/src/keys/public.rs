@@ -92,12 +92,7 @@ impl PublicHalf {
 
     /// Eight groups of five digits (132 bits) for people to compare.
     pub fn fingerprint(&self) -> String {
-        let hash = Sha256::digest(self.signed_lines());
-        let groups = hash.chunks_exact(4).map(|chunk| {
-            let value = u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-            format!("{:05}", (u64::from(value) * 100_000) >> 32)
-        });
-        groups.collect::<Vec<_>>().join(" ")
+        fingerprint_of(&self.signed_lines())
     }
 
     /// A file name for it: `NAME-XXXXXXXX.pub`, with the first digits of the fingerprint.
@@ -111,6 +106,16 @@ impl PublicHalf {
         let Self { side, name, key } = self;
         format!("penstock-public 1\nside {}\nname {name}\nkey {key}\n", side.as_str())
     }
+}
+
+/// Eight groups of five digits that stand for a text.
+pub(super) fn fingerprint_of(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    let groups = hash.chunks_exact(4).map(|chunk| {
+        let value = u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+        format!("{:05}", (u64::from(value) * 100_000) >> 32)
+    });
+    groups.collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for PublicHalf {

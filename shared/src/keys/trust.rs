@@ -4,6 +4,9 @@
 //! serves `ssh-keygen -Y verify`. Of its format we take one principal (the origin), the options
 //! `namespaces`, `valid-after` and `valid-before`, and Ed25519 keys; anything else is refused
 //! rather than passed over, since a restriction that is not understood must not be dropped.
+//!
+//! A line in the namespace of releases names an officer instead of an origin. No key may stand for
+//! both, and none for two officers: whoever seals could then release alone, or one person for two.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,11 +14,11 @@ use std::path::{Path, PathBuf};
 use ssh_key::HashAlg;
 
 use super::{
-    ALLOWED_SIGNERS_FILE, BUNDLE_NAMESPACE, KeyError, PublicHalf, PublicKey, REVOKED_KEYS_FILE,
-    load_public,
+    ALLOWED_SIGNERS_FILE, BUNDLE_NAMESPACE, KeyError, OfficerHalf, PublicHalf, PublicKey,
+    RELEASE_NAMESPACE, REVOKED_KEYS_FILE, ReleaseDemand, ReleasePolicy, load_public,
 };
 use crate::clock::Nanos;
-use crate::record::OriginId;
+use crate::record::{Lane, OriginId};
 
 /// From when to when a signer is believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,18 +29,61 @@ pub struct Validity {
     pub before: Option<Nanos>,
 }
 
+impl Validity {
+    fn holds(self, now: Nanos) -> bool {
+        self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
+    }
+}
+
+/// One line of the list.
 #[derive(Clone, Debug)]
 struct Signer {
-    origin: OriginId,
+    /// An origin, or an officer's name.
+    name: OriginId,
     validity: Validity,
     key: ssh_key::PublicKey,
 }
 
-/// The trusted signers and the revoked keys.
+/// The trusted signers and officers, the revoked keys, and how many officers it takes.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     signers: Vec<Signer>,
+    officers: Vec<Signer>,
     revoked: Vec<ssh_key::public::KeyData>,
+    releases: ReleasePolicy,
+}
+
+/// Whether an officer's releases count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfficerState {
+    /// They do.
+    Believed,
+    /// The key's time is over or has not begun.
+    NotValidNow,
+    /// The key was revoked.
+    Revoked,
+}
+
+impl OfficerState {
+    /// The state's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Believed => "believed",
+            Self::NotValidNow => "not-valid-now",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// An officer on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedOfficer {
+    /// The name.
+    pub name: String,
+    /// The key's fingerprint.
+    pub key: String,
+    /// Whether releases by this key count now.
+    pub state: OfficerState,
 }
 
 /// Why a signer is not believed.
@@ -63,10 +109,11 @@ impl Trust {
     pub fn load(allowed_signers: &Path, revoked_keys: &Path) -> Result<Self, KeyError> {
         let mut trust = Self::default();
         for (number, line) in content_lines(allowed_signers)? {
-            let signer = parse_signer(&line).map_err(|problem| {
+            let added =
+                parse_signer(&line).and_then(|(purpose, signer)| trust.take(purpose, signer));
+            added.map_err(|problem| {
                 KeyError::malformed(allowed_signers, format!("line {number}: {problem}"))
             })?;
-            trust.signers.push(signer);
         }
         for (number, line) in content_lines(revoked_keys)? {
             let key = ssh_key::PublicKey::from_openssh(&line).map_err(|_| {
@@ -85,29 +132,147 @@ impl Trust {
         };
         let known = Self::load_dir(keys_dir)?;
         let same = |signer: &Signer| {
-            signer.origin.as_str() == half.name && signer.key.key_data() == key.key_data()
+            signer.name.as_str() == half.name && signer.key.key_data() == key.key_data()
         };
         if known.signers.iter().any(same) {
             return Ok(false);
         }
-        let mut options = format!("namespaces=\"{BUNDLE_NAMESPACE}\"");
+        known.append(&path, Purpose::Bundles, &half.name, &half.key.to_string(), validity)
+    }
+
+    /// Adds an officer's public half to the file; returns false when its key was there already.
+    pub fn add_officer(
+        keys_dir: &Path,
+        half: &OfficerHalf,
+        validity: Validity,
+    ) -> Result<bool, KeyError> {
+        let path = keys_dir.join(ALLOWED_SIGNERS_FILE);
+        let known = Self::load_dir(keys_dir)?;
+        let same = |signer: &Signer| {
+            signer.name.as_str() == half.name() && signer.key.key_data() == half.key().key_data()
+        };
+        if known.officers.iter().any(same) {
+            return Ok(false);
+        }
+        known.append(&path, Purpose::Releases, half.name(), &half.key_text(), validity)
+    }
+
+    /// Revokes every key of an officer; gives how many were not revoked before. `None` where there is
+    /// no officer of this name.
+    pub fn revoke_officer(keys_dir: &Path, name: &str) -> Result<Option<usize>, KeyError> {
+        let known = Self::load_dir(keys_dir)?;
+        let of_name = || known.officers.iter().filter(|officer| officer.name.as_str() == name);
+        if of_name().next().is_none() {
+            return Ok(None);
+        }
+        let path = keys_dir.join(REVOKED_KEYS_FILE);
+        let mut text = existing(&path)?;
+        let mut count = 0;
+        for officer in of_name().filter(|officer| !known.revoked.contains(officer.key.key_data())) {
+            let key = officer.key.to_openssh().unwrap_or_default();
+            let _ = writeln!(text, "# officer {name}\n{key}");
+            count += 1;
+        }
+        if count > 0 {
+            crate::durable::write(&path, text.as_bytes(), 0o644).map_err(KeyError::io(&path))?;
+        }
+        Ok(Some(count))
+    }
+
+    /// Demands releases of officers from now on.
+    #[must_use]
+    pub fn demanding(mut self, releases: ReleasePolicy) -> Self {
+        self.releases = releases;
+        self
+    }
+
+    /// The officers on the list, in its order.
+    pub fn officers(&self, now: Nanos) -> Vec<TrustedOfficer> {
+        let told = |officer: &Signer| TrustedOfficer {
+            name: officer.name.to_string(),
+            key: officer.key.fingerprint(HashAlg::Sha256).to_string(),
+            state: self.officer_state(officer, now),
+        };
+        self.officers.iter().map(told).collect()
+    }
+
+    /// The officer whose key this is, if it is believed now.
+    pub(crate) fn officer(&self, key: &ssh_key::public::KeyData, now: Nanos) -> Option<&str> {
+        let believed = |officer: &&Signer| {
+            officer.key.key_data() == key
+                && self.officer_state(officer, now) == OfficerState::Believed
+        };
+        self.officers.iter().find(believed).map(|officer| officer.name.as_str())
+    }
+
+    fn officer_state(&self, officer: &Signer, now: Nanos) -> OfficerState {
+        if self.revoked.contains(officer.key.key_data()) {
+            OfficerState::Revoked
+        } else if officer.validity.holds(now) {
+            OfficerState::Believed
+        } else {
+            OfficerState::NotValidNow
+        }
+    }
+
+    /// How many officers have to have released a bundle, and which ones count.
+    pub(crate) fn release_demand(&self, origin: &OriginId, lane: Lane) -> ReleaseDemand<'_> {
+        self.releases.demand(origin, lane)
+    }
+
+    /// Takes a line into the lists, unless it makes one key stand for two.
+    fn take(&mut self, purpose: Purpose, signer: Signer) -> Result<(), &'static str> {
+        let same = |other: &Signer| other.key.key_data() == signer.key.key_data();
+        match purpose {
+            Purpose::Bundles if self.officers.iter().any(same) => {
+                Err("its key is an officer's: who seals must not release")
+            }
+            Purpose::Releases if self.signers.iter().any(same) => {
+                Err("its key signs bundles: who seals must not release")
+            }
+            Purpose::Releases
+                if self.officers.iter().any(|other| same(other) && other.name != signer.name) =>
+            {
+                Err("its key stands for another officer already")
+            }
+            Purpose::Bundles => {
+                self.signers.push(signer);
+                Ok(())
+            }
+            Purpose::Releases => {
+                self.officers.push(signer);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes one more line, if the lists can take it.
+    fn append(
+        mut self,
+        path: &Path,
+        purpose: Purpose,
+        name: &str,
+        key: &str,
+        validity: Validity,
+    ) -> Result<bool, KeyError> {
+        let mut options = format!("namespaces=\"{}\"", purpose.namespace());
         for (name, time) in [("valid-after", validity.after), ("valid-before", validity.before)] {
             if let Some(time) = time {
                 let _ = write!(options, ",{name}=\"{}\"", openssh_time(time));
             }
         }
-        let mut text = if path.exists() { load_public(&path)? } else { String::new() };
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        let _ = writeln!(text, "{} {options} {}", half.name, half.key);
-        crate::durable::write(&path, text.as_bytes(), 0o644).map_err(KeyError::io(&path))?;
+        let line = format!("{name} {options} {key}");
+        parse_signer(&line).and_then(|(purpose, signer)| self.take(purpose, signer)).map_err(
+            |problem| KeyError::malformed(path, format!("the line for {name}: {problem}")),
+        )?;
+        let text = format!("{}{line}\n", existing(path)?);
+        crate::durable::write(path, text.as_bytes(), 0o644).map_err(KeyError::io(path))?;
         Ok(true)
     }
 
     /// The origins that have a signer, each once.
     pub fn origins(&self) -> Vec<&OriginId> {
-        let mut origins: Vec<_> = self.signers.iter().map(|signer| &signer.origin).collect();
+        let mut origins: Vec<_> = self.signers.iter().map(|signer| &signer.name).collect();
         origins.sort();
         origins.dedup();
         origins
@@ -120,7 +285,7 @@ impl Trust {
         fingerprint: &str,
         now: Nanos,
     ) -> Result<&ssh_key::PublicKey, SignerProblem> {
-        let mut of_origin = self.signers.iter().filter(|s| s.origin == *origin).peekable();
+        let mut of_origin = self.signers.iter().filter(|s| s.name == *origin).peekable();
         if of_origin.peek().is_none() {
             return Err(SignerProblem::UnknownOrigin);
         }
@@ -132,8 +297,7 @@ impl Trust {
             if self.revoked.contains(signer.key.key_data()) {
                 return Err(SignerProblem::Revoked);
             }
-            let Validity { after, before } = signer.validity;
-            if after.is_none_or(|after| now >= after) && before.is_none_or(|before| now < before) {
+            if signer.validity.holds(now) {
                 return Ok(&signer.key);
             }
             problem = SignerProblem::NotValidNow;
@@ -154,9 +318,34 @@ fn content_lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
     Ok(lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect())
 }
 
-fn parse_signer(line: &str) -> Result<Signer, &'static str> {
+/// What a key may sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Bundles,
+    Releases,
+}
+
+impl Purpose {
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::Bundles => BUNDLE_NAMESPACE,
+            Self::Releases => RELEASE_NAMESPACE,
+        }
+    }
+}
+
+/// The content of a file that need not be there, up to and with the end of its last line.
+fn existing(path: &Path) -> Result<String, KeyError> {
+    let mut text = if path.exists() { load_public(path)? } else { String::new() };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn parse_signer(line: &str) -> Result<(Purpose, Signer), &'static str> {
     let (principal, rest) = line.split_once(' ').ok_or("has no key")?;
-    let origin = principal.parse().map_err(|_| "begins with no origin")?;
+    let name = principal.parse().map_err(|_| "begins with no origin and no officer's name")?;
     let rest = rest.trim_start();
     let (options, key) = if rest.starts_with("ssh-") {
         ("", rest)
@@ -164,25 +353,28 @@ fn parse_signer(line: &str) -> Result<Signer, &'static str> {
         rest.split_once(' ').ok_or("has no key")?
     };
     let mut validity = Validity::default();
-    let mut namespace = options.is_empty();
+    let mut purpose = options.is_empty().then_some(Purpose::Bundles);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (name, value) =
             option.split_once('=').ok_or("holds an option that is not understood")?;
         let value = value.trim_matches('"');
         match name {
-            "namespaces" => namespace = value == BUNDLE_NAMESPACE,
+            "namespaces" => {
+                let of = |purpose: &Purpose| purpose.namespace() == value;
+                purpose = [Purpose::Bundles, Purpose::Releases].into_iter().find(of);
+            }
             "valid-after" => validity.after = Some(parse_openssh_time(value)?),
             "valid-before" => validity.before = Some(parse_openssh_time(value)?),
             _ => return Err("holds an option that is not understood"),
         }
     }
-    if !namespace {
-        return Err("its namespaces should be \"penstock-bundle@v1\"");
-    }
+    let purpose = purpose.ok_or(
+        "its namespaces should be \"penstock-bundle@v1\", or \"penstock-release@v1\" for an officer",
+    )?;
     let key =
         ssh_key::PublicKey::from_openssh(key.trim()).map_err(|_| "ends with no public key")?;
     key.key_data().ed25519().ok_or("its key is no Ed25519 key")?;
-    Ok(Signer { origin, validity, key })
+    Ok((purpose, Signer { name, validity, key }))
 }
 
 /// ssh-keygen's `YYYYMMDD[HHMM[SS]]Z`; without the Z it would be local time, which we refuse.
@@ -243,6 +435,64 @@ mod tests {
         }
         let known = trust(&line, &format!("{KEY}\n")).unwrap();
         assert_eq!(known.signer(&plant, &print, now).unwrap_err(), SignerProblem::Revoked);
+    }
+
+    const OTHER: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMlSrjQayNQA1uKBMVLo/2dllsQ1OspUou5EFO7GfkBf";
+
+    #[test]
+    fn an_officer_is_believed_in_its_time_until_revoked_and_is_no_signer() {
+        let key = ssh_key::PublicKey::from_openssh(KEY).unwrap();
+        let now = parse_openssh_time("20261123Z").unwrap();
+        let line = format!(
+            "alice namespaces=\"penstock-release@v1\",valid-before=\"20270101Z\" {KEY}\nplant-7 {OTHER}\n"
+        );
+        let known = trust(&line, "").unwrap();
+        assert_eq!(known.officer(key.key_data(), now), Some("alice"));
+        assert_eq!(known.officer(key.key_data(), parse_openssh_time("20270101Z").unwrap()), None);
+        let alice = "alice".parse().unwrap();
+        let print = key.fingerprint(HashAlg::Sha256).to_string();
+        assert_eq!(
+            known.signer(&alice, &print, now).unwrap_err(),
+            SignerProblem::UnknownOrigin,
+            "an officer can't sign bundles"
+        );
+        let other = ssh_key::PublicKey::from_openssh(OTHER).unwrap();
+        assert_eq!(known.officer(other.key_data(), now), None, "a signer can't release");
+        let known = trust(&line, &format!("{KEY}\n")).unwrap();
+        assert_eq!(known.officer(key.key_data(), now), None);
+        assert_eq!(known.officers(now)[0].state, OfficerState::Revoked);
+    }
+
+    #[test]
+    fn no_key_stands_for_two() {
+        let release = "namespaces=\"penstock-release@v1\"";
+        for (lines, says) in [
+            (format!("plant-7 {KEY}\nalice {release} {KEY}"), "line 2: its key signs bundles"),
+            (format!("alice {release} {KEY}\nplant-7 {KEY}"), "line 2: its key is an officer's"),
+            (
+                format!("alice {release} {KEY}\nbob {release} {KEY}"),
+                "line 2: its key stands for another officer",
+            ),
+        ] {
+            let message = trust(&lines, "").unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+        trust(&format!("alice {release} {KEY}\nalice {release} {OTHER}"), "").unwrap();
+    }
+
+    #[test]
+    fn officers_are_added_and_revoked_by_name() {
+        let (dir, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let officer = crate::keys::OfficerKey::generate(keys.path(), "alice", None).unwrap();
+        let half = officer.public_half();
+        let add = || Trust::add_officer(dir.path(), half, Validity::default());
+        assert!(add().unwrap() && !add().unwrap());
+        let state = || Trust::load_dir(dir.path()).unwrap().officers(Nanos(0))[0].state;
+        assert_eq!(state(), OfficerState::Believed);
+        let revoke = |name: &str| Trust::revoke_officer(dir.path(), name).unwrap();
+        assert_eq!((revoke("bob"), revoke("alice"), revoke("alice")), (None, Some(1), Some(0)));
+        assert_eq!(state(), OfficerState::Revoked);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use shared::bundle::{Limits, Refusal, VerifiedBundle, open};
 use shared::clock::Nanos;
-use shared::keys::{Identities, Trust};
+use shared::keys::{Identities, ReleasePolicy, Trust};
 use tests::forge::Keys;
 
 /// The time at which the golden bundles are opened: 2026-11-23.
@@ -56,6 +56,13 @@ impl Site {
     pub(crate) fn open(&self) -> Result<VerifiedBundle, Refusal> {
         let limits = Limits::default();
         open(&self.file, &self.trust, &self.identities, &limits, NOW)
+    }
+
+    /// Opens what was put there, as a site that demands releases of so many officers.
+    pub(crate) fn open_demanding(&self, required: usize) -> Result<VerifiedBundle, Refusal> {
+        let policy = ReleasePolicy { required, rules: Vec::new() };
+        let trust = self.trust.clone().demanding(policy);
+        open(&self.file, &trust, &self.identities, &Limits::default(), NOW)
     }
 
     /// Opens these bytes; the refusal's code, or `ok`.

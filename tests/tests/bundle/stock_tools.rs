@@ -13,7 +13,7 @@ use shared::keys::{
     generate_signing_key,
 };
 use shared::record::{self, Epoch, Lane, RecordId, Sequence, SourceTag, Stream};
-use tests::forge::{Member, Recipe, archive};
+use tests::forge::{Layer, Member, Recipe, archive};
 
 use crate::site::{NOW, Site, keys};
 
@@ -138,14 +138,16 @@ fn the_page_stops_at_what_was_changed() {
     for name in ["allowed_signers", "revoked_keys"] {
         fs::copy(from.join(name), dir.join(name)).unwrap();
     }
+    let released = std::cell::Cell::new(0);
     let outcome = |bytes: &[u8]| {
         fs::write(dir.join("bundle.pstk"), bytes).unwrap();
         let output = by_hand(dir);
-        for name in
-            ["header", "header.sig", "payload.age", "payload.zst", "plain", "records", "manifest"]
-        {
+        let names = "header header.sig release release.sig release.sig.1 release.sig.2 payload.age \
+                     payload.zst plain records manifest";
+        for name in names.split_whitespace() {
             let _ = fs::remove_file(dir.join(name));
         }
+        released.set(String::from_utf8_lossy(&output.stdout).matches("released by ").count());
         output.status.success()
     };
     let base = || Recipe::new(&keys);
@@ -154,6 +156,24 @@ fn the_page_stops_at_what_was_changed() {
     (empty.records, empty.span, empty.reason) = (Vec::new(), 0, "heartbeat");
     assert!(outcome(&empty.forge()), "one without records");
 
+    for (officers, expected) in [
+        (&["officer-alice"][..], 1),
+        (&["officer-alice", "officer-bob"], 2),
+        (&["officer-alice", "officer-revoked"], 1),
+        (&["stranger", "signing"], 0),
+    ] {
+        assert!(outcome(&base().released_by(&keys, officers).forge()), "{officers:?}");
+        assert_eq!(released.get(), expected, "{officers:?}");
+    }
+
+    let mut foreign = base().released_by(&keys, &["officer-alice"]);
+    foreign.release_namespace = "file";
+    let other_release =
+        base().released_by(&keys, &["officer-alice"]).edit(Layer::Release, |text| {
+            let mut text = String::from_utf8_lossy(&text).into_owned();
+            text.replace_range(26..90, &"ab".repeat(32));
+            text.into_bytes()
+        });
     let mut payload = base();
     payload.members = Some(|m| *m[2].content.last_mut().expect("a payload has bytes") ^= 1);
     let mut extra = base();
@@ -167,6 +187,8 @@ fn the_page_stops_at_what_was_changed() {
     for (what, recipe) in [
         ("another payload", payload),
         ("an extra member", extra),
+        ("a release for another purpose", foreign),
+        ("a release of another bundle", other_release),
         ("another namespace", namespace),
         ("another recipient", other),
         ("another origin", origin),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
+use shared::keys::ReleasePolicy;
 use tests::forge::{Member, Recipe, archive};
 
 use crate::site::{Site, keys};
@@ -26,6 +27,7 @@ fn shapes() -> Vec<(&'static str, Recipe)> {
         ("hybrid", hybrid),
         ("two recipients", two),
         ("losses", lossy),
+        ("released", base().released_by(&keys, &["officer-alice", "officer-bob"])),
     ]
 }
 
@@ -68,6 +70,9 @@ fn nothing_that_was_changed_is_taken() {
         "header-malformed",
         "origin-unknown",
         "payload-digest-mismatch",
+        "release-malformed",
+        "release-missing",
+        "release-wrong",
         "signature-wrong",
         "signer-unknown",
         "version-unknown",
@@ -77,7 +82,12 @@ fn nothing_that_was_changed_is_taken() {
 }
 
 fn tamper(name: &str, bytes: &[u8]) -> Tally {
-    let (site, mut tally) = (Site::new(), Tally::default());
+    let (mut site, mut tally) = (Site::new(), Tally::default());
+    if name == "released" {
+        // Without its release the bundle is as good as before; who wants one has to demand it.
+        let policy = ReleasePolicy { required: 2, rules: Vec::new() };
+        site.trust = site.trust.clone().demanding(policy);
+    }
     assert_eq!(site.code(bytes), "ok", "{name}");
 
     for at in 0..bytes.len() {

@@ -45,7 +45,8 @@ fn every_golden_bundle_opens_or_is_refused_as_it_says() {
     for vector in vectors() {
         let expect = vector.fields["expect"].as_str();
         site.put(&vector.bundle);
-        match site.open() {
+        let demand = vector.fields.get("demand").map_or(0, |demand| demand.parse().unwrap());
+        match site.open_demanding(demand) {
             Ok(_) if expect == "ok" => {}
             Ok(_) => wrong.push(format!("{}: opens, not {expect}", vector.name)),
             Err(refusal) if refusal.code() == expect => {}
@@ -89,7 +90,8 @@ fn every_refusal_has_a_golden_bundle() {
     // `io` and `bundle-exchanged` are no properties of a file.
     let codes = "age-header-malformed compression-malformed container-malformed decryption-failed \
                  header-malformed limit-exceeded manifest-malformed manifest-mismatch ok origin-unknown \
-                 payload-digest-mismatch recipient-unknown records-malformed signature-wrong \
+                 payload-digest-mismatch recipient-unknown records-malformed release-malformed release-missing \
+                 release-wrong signature-wrong \
                  signer-not-valid-now signer-revoked signer-unknown version-unknown";
     let codes: BTreeSet<&str> = codes.split_whitespace().collect();
     let vectors = vectors();

@@ -11,6 +11,7 @@ mod incoming;
 mod outgoing;
 mod pressure;
 mod reconcile;
+mod release;
 mod relp;
 mod samples;
 mod web;

@@ -4,6 +4,7 @@ mod damage;
 mod life;
 mod model;
 mod pressure;
+mod reviews;
 
 use std::path::Path;
 use std::sync::Arc;

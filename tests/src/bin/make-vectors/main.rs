@@ -23,6 +23,8 @@ mod payload;
 #[rustfmt::skip]
 mod records;
 #[rustfmt::skip]
+mod release;
+#[rustfmt::skip]
 mod signature;
 #[rustfmt::skip]
 mod valid;
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
     container::add(&mut cases);
     header::add(&mut cases);
     signature::add(&mut cases);
+    release::add(&mut cases);
     payload::add(&mut cases);
     manifest::add(&mut cases);
     records::add(&mut cases);
@@ -106,6 +109,9 @@ fn vector(case: &Case) -> Vec<u8> {
         let records = recipe.records_section();
         text.push_str(&format!("records: {}\n", recipe.records.len()));
         text.push_str(&format!("records-sha256: {}\n", hex(&Sha256::digest(records))));
+    }
+    if recipe.demand > 0 {
+        text.push_str(&format!("demand: {}\n", recipe.demand));
     }
     text.push_str("---\n");
     [text.into_bytes(), recipe.forge()].concat()
