@@ -84,12 +84,9 @@ fn is_kube_audit(slots: &Slots<'_>) -> bool {
         Key::Stage,
         Key::Verb,
     ]);
-    if known < 2 {
-        return false;
-    }
     let api = slots.str(Key::ApiVersion).is_some_and(|api| api.starts_with("audit.k8s.io/"));
     let asked = slots.has(Key::Verb) || slots.has(Key::RequestUri);
-    api || known >= 4 || (known >= 3 && asked && slots.has(Key::AuditId))
+    (api && known >= 1) || known >= 4 || (known >= 3 && asked && slots.has(Key::AuditId))
 }
 
 fn is_falco(slots: &Slots<'_>) -> bool {
