@@ -139,7 +139,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
     });
     let files = files::start(&config, &buffer, &surroundings)?;
-    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, files, reconciler };
+    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, reconciler, files };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -50,7 +50,7 @@ pub(super) fn check(
         problems.check(
             defaults.iter().any(|rule| rule.name == *name),
             "guard.disable",
-            &format!("no shipped rule is named {name:?}"),
+            format!("no shipped rule is named {name:?}"),
         );
     }
     let on = |rule: &SuppressRule| raw.default_suppressions && !raw.disable.contains(&rule.name);
@@ -75,7 +75,7 @@ pub(super) fn check(
     problems.check(
         rules.len() <= RULES_MAX,
         "suppress",
-        &format!("has more than {RULES_MAX} rules: every record is held against them"),
+        format!("has more than {RULES_MAX} rules: every record is held against them"),
     );
     GuardConfig { privileges, suppress: rules, reconciles }
 }

@@ -1,4 +1,4 @@
-//! The suppression rules that are shipped: what Kubernetes and GitOps say all day without anything
+//! The suppression rules that are shipped: what Kubernetes and `GitOps` say all day without anything
 //! having happened.
 //!
 //! Each names the accounts it trusts to be noisy and what they do; somebody else who does the same is

@@ -7,6 +7,7 @@ use super::{falco, kubernetes, portainer};
 
 /// One kind of event that is guarded, in whole or in part. What is `None` or empty may be anything.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own, as in a rule")]
 pub struct Shape {
     /// The stream.
     pub stream: Stream,

@@ -102,16 +102,17 @@ fn noise_is_suppressed_counted_and_what_is_guarded_never() {
 
     let high = crossing.pair.high.status();
     assert_eq!(high["adds-up"], true, "{high}");
-    let mut lanes = BTreeMap::new();
+    let mut received_by_lane = BTreeMap::new();
     for lane in high["lanes"].as_array().unwrap() {
         let parts = ["buffered", "sealed", "suppressed", "lost"].map(|part| lane[part].as_u64());
         let sum: u64 = parts.into_iter().flatten().sum();
         assert_eq!(lane["received"], sum, "{lane}");
-        lanes.insert(lane["lane"].as_str().unwrap().to_owned(), lane["received"].as_u64().unwrap());
+        received_by_lane
+            .insert(lane["lane"].as_str().unwrap().to_owned(), lane["received"].as_u64().unwrap());
     }
     // Exec and the impersonated read.
-    assert_eq!(lanes["flash"], 2, "{high}");
-    assert_eq!(lanes["routine"], total - 2, "{high}");
+    assert_eq!(received_by_lane["flash"], 2, "{high}");
+    assert_eq!(received_by_lane["routine"], total - 2, "{high}");
 
     let events = crossing.events();
     assert_eq!(events.len() as u64, total - 340);
