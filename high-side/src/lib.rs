@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod guard;
 pub mod ingest;
 pub mod outbox;
 pub mod policy;

@@ -1,0 +1,3 @@
+//! The export guard: what of a record may leave the high side.
+
+pub mod redact;
