@@ -17,14 +17,23 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
     let redactor = Redactor::with_defaults(None).map_err(|all| format!("{all:?}"))?;
-    println!("{:<26} {:>8} {:>7} {:>8} {:>9} {:>9}", "records", "number", "bytes", "touched", "scan ns", "redact ns");
+    println!(
+        "{:<26} {:>8} {:>7} {:>8} {:>9} {:>9}",
+        "records", "number", "bytes", "touched", "scan ns", "redact ns"
+    );
     measure("portainer, 800 bytes", &[portainer(false)], &redactor);
     measure("portainer, base64 payload", &[portainer(true)], &redactor);
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/samples");
     for folder in ["k8s-audit/no-licence", "falco/no-licence"] {
         let folder = samples.join(folder);
         if folder.is_dir() {
-            measure(&folder.parent().map_or_else(String::new, |at| at.file_name().unwrap_or_default().to_string_lossy().into_owned()), &lines(&folder)?, &redactor);
+            measure(
+                &folder.parent().map_or_else(String::new, |at| {
+                    at.file_name().unwrap_or_default().to_string_lossy().into_owned()
+                }),
+                &lines(&folder)?,
+                &redactor,
+            );
         }
     }
     Ok(())
@@ -52,7 +61,8 @@ fn measure(name: &str, records: &[Vec<u8>], redactor: &Redactor) {
             let context = Context { stream: recognise(record), resource: None };
             let before = Instant::now();
             for _ in 0..REPEATS {
-                let redacted = redactor.redact(std::hint::black_box(&body), &nodes, &context, &mut scratch);
+                let redacted =
+                    redactor.redact(std::hint::black_box(&body), &nodes, &context, &mut scratch);
                 touched += usize::from(std::hint::black_box(redacted).is_some());
             }
             redacting += before.elapsed();
@@ -76,7 +86,12 @@ fn lines(folder: &Path) -> std::io::Result<Vec<Vec<u8>>> {
         let path = entry?.path();
         if path.is_file() {
             let bytes = std::fs::read(path)?;
-            out.extend(bytes.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"{")).map(<[u8]>::to_vec));
+            out.extend(
+                bytes
+                    .split(|&byte| byte == b'\n')
+                    .filter(|line| line.starts_with(b"{"))
+                    .map(<[u8]>::to_vec),
+            );
         }
     }
     Ok(out)

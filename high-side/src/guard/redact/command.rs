@@ -22,7 +22,9 @@ struct Program {
 impl Pass<'_> {
     /// Takes a text as command lines.
     pub(super) fn command_line(&mut self, text: &[u8]) {
-        if self.detector(Detector::CommandLine).is_none() && self.detector(Detector::KeyValue).is_none() {
+        if self.detector(Detector::CommandLine).is_none()
+            && self.detector(Detector::KeyValue).is_none()
+        {
             return;
         }
         self.uri_command(text);
@@ -42,12 +44,17 @@ impl Pass<'_> {
         let mut tokens = Vec::new();
         for found in memchr::memmem::find_iter(text, b"command=") {
             let value = found + b"command=".len();
-            let end = text[value..].iter().position(|byte| b"& \"'\\#".contains(byte)).map_or(text.len(), |at| value + at);
+            let end = text[value..]
+                .iter()
+                .position(|byte| b"& \"'\\#".contains(byte))
+                .map_or(text.len(), |at| value + at);
             let start = view.bytes.len();
             let mut at = value;
             while at < end {
                 let pair = text.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
-                let byte = (text[at] == b'%').then(|| pair.and_then(|two| u8::from_str_radix(two, 16).ok())).flatten();
+                let byte = (text[at] == b'%')
+                    .then(|| pair.and_then(|two| u8::from_str_radix(two, 16).ok()))
+                    .flatten();
                 view.push(byte.unwrap_or(if text[at] == b'+' { b' ' } else { text[at] }), at);
                 at += if byte.is_some() { 3 } else { 1 };
             }
@@ -71,7 +78,9 @@ impl Pass<'_> {
             let word = &text[token.clone()];
             index += 1;
             let next = tokens.get(index).cloned();
-            let base = memchr::memrchr(b'/', word).map_or(word, |at| &word[at + 1..]);
+            // `(command=/usr/bin/mysql`, as alerts write it.
+            let base = memchr::memrchr2(b'/', b'=', word).map_or(word, |at| &word[at + 1..]);
+            let base = base.trim_ascii_start();
             if let Some(found) = program_named(base) {
                 program = Some(found);
                 words = 0;
@@ -98,7 +107,9 @@ impl Pass<'_> {
                 }
             }
             if word.starts_with(b"--from-literal") || word.starts_with(b"from-literal") {
-                let value = if word.contains(&b'=') && word.iter().filter(|byte| **byte == b'=').count() > 1 {
+                let value = if word.contains(&b'=')
+                    && word.iter().filter(|byte| **byte == b'=').count() > 1
+                {
                     let first = memchr::memchr(b'=', word).unwrap_or(0);
                     Some((token.start + first + 1, token.end))
                 } else {
@@ -112,8 +123,8 @@ impl Pass<'_> {
                 continue;
             }
             if !word.starts_with(b"-") && !word.starts_with(b"/p:") {
-                if word == b"vault" || word == b"put" || word == b"write" {
-                    self.vault(text, &tokens[index..], word);
+                if base == b"vault" {
+                    self.vault(text, &tokens[index..]);
                 }
                 continue;
             }
@@ -124,6 +135,9 @@ impl Pass<'_> {
             if dashes < name.len()
                 && let Some(rule) = self.named_in_text(&name[dashes..])
             {
+                if mark::is_key_path(name, word.get(name_length + 1..).unwrap_or_default()) {
+                    continue;
+                }
                 if name_length < word.len() {
                     self.replace_argument(text, token.start + name_length + 1..token.end, rule);
                 } else if let Some(next) = next
@@ -146,6 +160,9 @@ impl Pass<'_> {
                     Some(token.end - rest.len()..token.end)
                 };
                 let Some(mut range) = range else { break };
+                if mark::mark_length(&text[range.clone()]) > 0 {
+                    break;
+                }
                 if let Some(byte) = known.behind {
                     let Some(at) = memchr::memchr(byte, &text[range.clone()]) else { break };
                     range.start += at + 1;
@@ -157,19 +174,20 @@ impl Pass<'_> {
     }
 
     /// `vault kv put PATH NAME=value`, `vault login TOKEN`.
-    fn vault(&mut self, text: &[u8], rest: &[Range<usize>], word: &[u8]) {
+    fn vault(&mut self, text: &[u8], rest: &[Range<usize>]) {
         let Some(rule) = self.detector(Detector::CommandLine) else { return };
-        if word == b"vault" {
-            let login = rest.first().is_some_and(|one| &text[one.clone()] == b"login");
-            if let Some(value) = rest.get(1).filter(|one| login && !text[(*one).clone()].starts_with(b"-")) {
-                self.replace_argument(text, value.clone(), rule);
-            }
-            let puts = |one: &Range<usize>| [&b"put"[..], b"write", b"patch"].contains(&&text[one.clone()]);
-            if rest.iter().take(WORDS_MAX).any(puts) {
-                for token in rest {
-                    if let Some(at) = memchr::memchr(b'=', &text[token.clone()]) {
-                        self.replace_argument(text, token.start + at + 1..token.end, rule);
-                    }
+        let is =
+            |at: usize, word: &[u8]| rest.get(at).is_some_and(|one| &text[one.clone()] == word);
+        if is(0, b"login")
+            && let Some(token) = rest.get(1).filter(|one| !text[(*one).clone()].starts_with(b"-"))
+        {
+            self.replace_argument(text, token.clone(), rule);
+        }
+        let puts = |at: usize| is(at, b"put") || is(at, b"write") || is(at, b"patch");
+        if let Some(verb) = (0..rest.len().min(WORDS_MAX)).find(|at| puts(*at)) {
+            for token in &rest[verb + 1..] {
+                if let Some(at) = memchr::memchr(b'=', &text[token.clone()]) {
+                    self.replace_argument(text, token.start + at + 1..token.end, rule);
                 }
             }
         }
@@ -183,7 +201,12 @@ impl Pass<'_> {
             return;
         }
         let value = &text[range.clone()];
-        if mark::mark_length(value) > 0 || mark::is_variable(value) || value.is_empty() {
+        let plain = [&b"true"[..], b"false", b""].contains(&value);
+        if mark::mark_length(value) > 0
+            || mark::is_variable(value)
+            || mark::is_count(value)
+            || plain
+        {
             return;
         }
         if value.ends_with(b"\"") || value.ends_with(b"'") {
@@ -255,7 +278,17 @@ fn split(text: &[u8], range: Range<usize>) -> Vec<Range<usize>> {
 
 const PROGRAMS: &[Program] = &[
     Program {
-        names: &["mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlshow", "mysqlcheck", "mariadb", "mariadb-dump", "mariadb-admin"],
+        names: &[
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mysqlimport",
+            "mysqlshow",
+            "mysqlcheck",
+            "mariadb",
+            "mariadb-dump",
+            "mariadb-admin",
+        ],
         word: None,
         options: &["-p"],
         apart: false,
@@ -263,27 +296,88 @@ const PROGRAMS: &[Program] = &[
     },
     Program { names: &["sshpass"], word: None, options: &["-p"], apart: true, behind: None },
     Program {
-        names: &["docker", "podman", "nerdctl", "helm", "oras", "crane", "skopeo", "az", "oc", "buildah", "cf", "ibmcloud", "argocd"],
+        names: &[
+            "docker", "podman", "nerdctl", "helm", "oras", "crane", "skopeo", "az", "oc",
+            "buildah", "cf", "ibmcloud", "argocd",
+        ],
         word: Some("login"),
         options: &["-p"],
         apart: true,
         behind: None,
     },
-    Program { names: &["curl"], word: None, options: &["-u", "--user", "-U", "--proxy-user"], apart: true, behind: Some(b':') },
+    Program {
+        names: &["curl"],
+        word: None,
+        options: &["-u", "--user", "-U", "--proxy-user"],
+        apart: true,
+        behind: Some(b':'),
+    },
     Program { names: &["redis-cli"], word: None, options: &["-a"], apart: true, behind: None },
     Program {
-        names: &["ldapsearch", "ldapmodify", "ldapadd", "ldapdelete", "ldapwhoami", "ldappasswd", "ldapcompare"],
+        names: &[
+            "ldapsearch",
+            "ldapmodify",
+            "ldapadd",
+            "ldapdelete",
+            "ldapwhoami",
+            "ldappasswd",
+            "ldapcompare",
+        ],
         word: None,
         options: &["-w", "-s"],
         apart: true,
         behind: None,
     },
-    Program { names: &["mongo", "mongosh", "mongodump", "mongorestore", "mongoimport", "mongoexport", "rabbitmqadmin"], word: None, options: &["-p"], apart: true, behind: None },
-    Program { names: &["sqlcmd", "bcp", "mosquitto_pub", "mosquitto_sub", "unzip", "zip"], word: None, options: &["-P"], apart: true, behind: None },
-    Program { names: &["smbclient", "rpcclient"], word: None, options: &["-U"], apart: true, behind: Some(b'%') },
-    Program { names: &["useradd", "usermod", "7z", "7za", "rdesktop"], word: None, options: &["-p"], apart: true, behind: None },
-    Program { names: &["openssl"], word: None, options: &["-k", "-passin", "-passout", "-pass"], apart: true, behind: None },
-    Program { names: &["xfreerdp", "freerdp"], word: None, options: &["/p:"], apart: false, behind: None },
+    Program {
+        names: &[
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "mongorestore",
+            "mongoimport",
+            "mongoexport",
+            "rabbitmqadmin",
+        ],
+        word: None,
+        options: &["-p"],
+        apart: true,
+        behind: None,
+    },
+    Program {
+        names: &["sqlcmd", "bcp", "mosquitto_pub", "mosquitto_sub", "unzip", "zip"],
+        word: None,
+        options: &["-P"],
+        apart: true,
+        behind: None,
+    },
+    Program {
+        names: &["smbclient", "rpcclient"],
+        word: None,
+        options: &["-U"],
+        apart: true,
+        behind: Some(b'%'),
+    },
+    Program {
+        names: &["useradd", "usermod", "7z", "7za", "rdesktop"],
+        word: None,
+        options: &["-p"],
+        apart: true,
+        behind: None,
+    },
+    Program {
+        names: &["openssl"],
+        word: None,
+        options: &["-k", "-passin", "-passout", "-pass"],
+        apart: true,
+        behind: None,
+    },
+    Program {
+        names: &["xfreerdp", "freerdp"],
+        word: None,
+        options: &["/p:"],
+        apart: false,
+        behind: None,
+    },
 ];
 
 /// How far behind a program its verb stands.

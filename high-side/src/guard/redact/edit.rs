@@ -17,7 +17,7 @@ pub(super) struct Edit {
 /// Sorts the edits from `from` on and joins those that overlap: the first one's text stays, or the
 /// mark, where a mark meets a layer that was encoded again.
 pub(super) fn settle(edits: &mut Vec<Edit>, from: usize) {
-    if edits.len() - from < 2 {
+    if edits.len() < from + 2 {
         return;
     }
     edits[from..].sort_by_key(|edit| (edit.start, std::cmp::Reverse(edit.end)));

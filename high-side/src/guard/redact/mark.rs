@@ -31,12 +31,49 @@ pub(super) fn mark_length(text: &[u8]) -> usize {
     }
     if text.starts_with(HMAC) {
         let Some(end) = name_end(HMAC.len()) else { return 0 };
-        let Some([b':', digest @ .., b']']) = text.get(end..end + DIGEST_CHARS + 2) else { return 0 };
+        let Some([b':', digest @ .., b']']) = text.get(end..end + DIGEST_CHARS + 2) else {
+            return 0;
+        };
         let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
         return if digest.iter().all(valid) { end + DIGEST_CHARS + 2 } else { 0 };
     }
     0
 }
+
+/// Where the mark ends in which a position lies.
+pub(super) fn end_around(text: &[u8], at: usize) -> Option<usize> {
+    let floor = at.saturating_sub(MARK_BYTES_MAX);
+    let open = memchr::memrchr(b'[', text.get(floor..=at)?)? + floor;
+    let end = open + mark_length(&text[open..]);
+    (end > at).then_some(end)
+}
+
+/// Whether a value is a number so short that it counts something: no password, no PIN is as short.
+pub(super) fn is_count(value: &[u8]) -> bool {
+    value.len() < 4 && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Whether a value only says in which file a key lies.
+pub(super) fn is_key_path(name: &[u8], value: &[u8]) -> bool {
+    let ends = |word: &str| {
+        name.len() >= word.len()
+            && name[name.len() - word.len()..].eq_ignore_ascii_case(word.as_bytes())
+    };
+    let path = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-".contains(byte);
+    ["key", "kubeconfig", "file", "cert", "config"].iter().any(|word| ends(word))
+        && value.iter().all(path)
+        && (FOLDERS.iter().any(|folder| value.starts_with(folder))
+            || FILE_ENDS.iter().any(|end| value.starts_with(b"/") && value.ends_with(end)))
+}
+
+const FOLDERS: &[&[u8]] = &[
+    b"/etc/", b"/var/", b"/run/", b"/home/", b"/root/", b"/usr/", b"/opt/", b"/srv/", b"/tmp/",
+    b"/certs/",
+];
+const FILE_ENDS: &[&[u8]] = &[b".key", b".pem", b".conf", b".crt", b".yaml", b".yml", b".json"];
+
+/// The longest mark: a digest's, with the longest name.
+const MARK_BYTES_MAX: usize = HMAC.len() + RULE_NAME_BYTES_MAX + DIGEST_CHARS + 2;
 
 const REDACTED: &[u8] = b"[redacted:";
 const HMAC: &[u8] = b"[hmac:";

@@ -16,7 +16,8 @@
 //! Invariant: every byte outside of what is replaced stays as it came, also inside strings with
 //! escapes. In base64 every other *decoded* byte stays. JSON stays JSON.
 //!
-//! Invariant: redacting twice changes nothing more.
+//! Invariant: redacting twice changes nothing more (but a pointer that drops an array's element by
+//! its index finds another one there).
 //!
 //! It fails safe: what is not JSON, or was cut, is looked into as text; what nests deeper than is
 //! followed is looked into as the text that it is.
@@ -42,7 +43,7 @@ mod tests;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::event::Body;
-use shared::json::Tape;
+use shared::json::{Node, Tape};
 use shared::record::Stream;
 
 use anchor::Anchors;
@@ -132,7 +133,10 @@ impl Redactor {
         };
         let narrow = |rule: &RedactionRule| !rule.keys.is_empty() || !rule.pointers.is_empty();
         let anchors = Anchors::new(&rules).map_err(|_| {
-            vec![RuleError { rule: "with the longest keys".to_owned(), problem: RuleProblem::TooMany }]
+            vec![RuleError {
+                rule: "with the longest keys".to_owned(),
+                problem: RuleProblem::TooMany,
+            }]
         })?;
         Ok(Self {
             names: NameTable::new(&rules),
@@ -152,7 +156,9 @@ impl Redactor {
             pointers: rules
                 .iter()
                 .enumerate()
-                .flat_map(|(index, rule)| rule.pointers.iter().map(move |one| (index as u8, one.clone())))
+                .flat_map(|(index, rule)| {
+                    rule.pointers.iter().map(move |one| (index as u8, one.clone()))
+                })
                 .collect(),
             rules,
             key,
@@ -194,8 +200,53 @@ impl Redactor {
             scratch.names.clear();
             scratch.serial = self.serial;
         }
+        let nodes = body.json.is_some().then(|| tape.nodes());
+        let pointers = &self.pointers;
+        if !self.once(body.raw, body.range.clone(), nodes, pointers, context, scratch) {
+            return None;
+        }
+        edit::apply(body.raw, &scratch.edits, &mut scratch.out);
+        // A mark may be as it was: then nothing has to go.
+        if scratch.out == body.raw {
+            return None;
+        }
+        let mut edits = std::mem::take(&mut scratch.edits);
+        // What was replaced may have hidden where something else begins. Only records that hold
+        // something secret are looked at again, without pointers: an index has another meaning now.
+        for _ in 1..PASSES_MAX {
+            let out = std::mem::take(&mut scratch.out);
+            let mut level = scratch.levels.pop().unwrap_or_default();
+            let again = Body::of(&out, &mut level.tape);
+            let (range, json) = (again.range.clone(), again.json.is_some());
+            let nodes = json.then(|| level.tape.nodes());
+            let more = self.once(&out, range, nodes, &[], context, scratch);
+            scratch.levels.push(level);
+            if more {
+                edit::apply(&out, &scratch.edits, &mut scratch.out);
+            }
+            if !more || scratch.out == out {
+                scratch.out = out;
+                break;
+            }
+            edits.append(&mut scratch.edits);
+        }
+        let count = edits.iter().map(|edit| edit.places.len().max(1)).sum::<usize>();
+        let note = note::note(&self.rules, &edits);
+        scratch.edits = edits;
+        Some(Redacted { note, count: u32::try_from(count).unwrap_or(u32::MAX) })
+    }
+
+    /// Looks at a record once. Says whether something has to go: `scratch.edits`, in order.
+    fn once(
+        &self,
+        raw: &[u8],
+        range: std::ops::Range<usize>,
+        nodes: Option<&[Node]>,
+        pointers: &[(u8, Vec<Step>)],
+        context: &Context<'_>,
+        scratch: &mut RedactScratch,
+    ) -> bool {
         scratch.edits.clear();
-        let raw = body.raw;
         let index = Stream::ALL.iter().position(|stream| *stream == context.stream).unwrap_or(0);
         let mut pass = Pass {
             redactor: self,
@@ -206,26 +257,17 @@ impl Redactor {
             levels: &mut scratch.levels,
             names: &mut scratch.names,
         };
-        if body.json.is_some() {
-            pass.document(body.bytes(), tape.nodes(), body.range.start);
-            if body.range.start > 0 {
-                pass.text(&raw[..body.range.start], 0, &[]);
+        match nodes {
+            Some(nodes) => {
+                pass.document(&raw[range.clone()], nodes, pointers, range.start);
+                if range.start > 0 {
+                    pass.text(&raw[..range.start], 0, &[]);
+                }
             }
-        } else {
-            pass.text(raw, 0, &[]);
-        }
-        if scratch.edits.is_empty() {
-            return None;
+            None => pass.text(raw, 0, &[]),
         }
         edit::settle(&mut scratch.edits, 0);
-        edit::apply(raw, &scratch.edits, &mut scratch.out);
-        // A mark may be as it was: then nothing has to go.
-        if scratch.out == raw {
-            return None;
-        }
-        let count = scratch.edits.iter().map(|edit| edit.places.len().max(1)).sum::<usize>();
-        let note = note::note(&self.rules, &scratch.edits);
-        Some(Redacted { note, count: u32::try_from(count).unwrap_or(u32::MAX) })
+        !scratch.edits.is_empty()
     }
 }
 
@@ -286,13 +328,23 @@ impl Pass<'_> {
             return;
         }
         let mark = self.mark(rule, &text[start..end]).into_bytes();
-        self.edits.push(Edit { start, end, text: mark, encoded: false, places: vec![(rule, String::new())] });
+        self.edits.push(Edit {
+            start,
+            end,
+            text: mark,
+            encoded: false,
+            places: vec![(rule, String::new())],
+        });
     }
 }
 
 fn first(rules: u64) -> Option<u8> {
     (rules != 0).then_some(rules.trailing_zeros() as u8)
 }
+
+/// How often a record with something secret in it is looked at. One look more than the first one
+/// mostly finds nothing; each that finds something leaves less to find.
+const PASSES_MAX: usize = 4;
 
 static SERIALS: AtomicU64 = AtomicU64::new(1);
 

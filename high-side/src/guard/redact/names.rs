@@ -161,7 +161,8 @@ fn hash(name: &[u8]) -> usize {
         }
         length => (word(&name[..8]), word(&name[length - 8..])),
     };
-    let mixed = (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed =
+        (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 56) as usize % CACHE_SLOTS
 }
 

@@ -9,7 +9,9 @@ pub(super) fn may_have_value(text: &[u8], start: usize, hit: Hit) -> bool {
     let end = name_end(text, hit.end);
     let Some(&next) = text.get(end) else { return false };
     match next {
-        b'=' | b':' | b'"' | b'\'' | b'\\' | b'%' | b'>' | b'\n' | b'\r' | b'`' | b']' | b'(' => true,
+        b'=' | b':' | b'"' | b'\'' | b'\\' | b'%' | b'>' | b'\n' | b'\r' | b'`' | b']' | b'(' => {
+            true
+        }
         b' ' | b'\t' => {
             let begin = name_start(text, start, hit.start);
             let name = &text[begin..end];
@@ -65,14 +67,15 @@ impl Pass<'_> {
         let separator = separator_at(text, at);
         if separator == 0 {
             let blank = at > end;
-            let spoken = SPOKEN.iter().any(|word| lower == *word);
-            let sql = blank && !quoted && quote_at(text, at) > 0;
+            let spoken = [&b"requirepass"[..], b"masterauth"].contains(&lower.as_slice());
+            let sql = blank && !quoted && quote_at(text, at) > 0 && lower.ends_with(b"password");
             let login = lower == b"password" && follows_login(text, start);
             let call = text.get(end) == Some(&b'(') && quote_at(text, end + 1) > 0;
             if call {
                 return self.replace_value_at(text, end + 1, rule, Stop::Word);
             }
-            if (flag && blank && text.get(at) != Some(&b'-')) || sql || (blank && (spoken || login)) {
+            if (flag && blank && text.get(at) != Some(&b'-')) || sql || (blank && (spoken || login))
+            {
                 return self.replace_value_at(text, at, rule, Stop::Word);
             }
             return end;
@@ -91,10 +94,12 @@ impl Pass<'_> {
         } else {
             Stop::Word
         };
-        if !assign
-            && let Some(next) = self.yaml_value(text, begin, value, rule)
-        {
+        if !assign && let Some(next) = self.yaml_value(text, begin, value, rule) {
             return next;
+        }
+        let range = value_range(text, value, stop);
+        if mark::is_key_path(name, &text[range.clone()]) {
+            return range.end;
         }
         self.replace_value_at(text, value, rule, stop)
     }
@@ -102,7 +107,8 @@ impl Pass<'_> {
     /// `Bearer ...`, `Basic ...`, `Token ...`.
     fn scheme(&mut self, text: &[u8], start: usize, end: usize) -> Option<usize> {
         let name = &text[start..end];
-        let scheme = [&b"bearer"[..], b"basic"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        let scheme =
+            [&b"bearer"[..], b"basic"].iter().any(|known| name.eq_ignore_ascii_case(known));
         let follows = matches!(text.get(end), Some(b' ' | b'+')) || text[end..].starts_with(b"%20");
         if !scheme || !follows {
             return None;
@@ -169,7 +175,10 @@ impl Pass<'_> {
         let mut at = start - quote_ends_at(text, start);
         at -= text[..at].iter().rev().take_while(|byte| **byte == b' ').count();
         let head = &text[..at];
-        let head = head.strip_suffix(b":").or_else(|| head.strip_suffix(b"=")).or_else(|| head.strip_suffix(b">"))?;
+        let head = head
+            .strip_suffix(b":")
+            .or_else(|| head.strip_suffix(b"="))
+            .or_else(|| head.strip_suffix(b">"))?;
         let head = &head[..head.len() - quote_ends_at(head, head.len())];
         let head = head.trim_ascii_end();
         let named = [&b"name"[..], b"Name", b"NAME", b"key", b"Key", b"KEY", b"variable"];
@@ -181,7 +190,8 @@ impl Pass<'_> {
         // A part of a form: its value stands behind an empty line.
         if let Some(gap) = memchr::memmem::find(window, b"\r\n\r\n").filter(|gap| *gap < 96) {
             let value = behind + gap + 4;
-            let length = memchr::memmem::find(&text[value..], b"\r\n--").unwrap_or(text.len() - value);
+            let length =
+                memchr::memmem::find(&text[value..], b"\r\n--").unwrap_or(text.len() - value);
             self.replace_text(text, value, value + length, rule);
             return Some(value + length);
         }
@@ -214,16 +224,24 @@ impl Pass<'_> {
         if let Some(next) = self.yaml_value(text, begin, value, rule) {
             return Some(next);
         }
-        let stop = if is_line_start(text, begin, false) { Stop::LineUnlessPairs } else { Stop::Word };
+        let stop =
+            if is_line_start(text, begin, false) { Stop::LineUnlessPairs } else { Stop::Word };
         Some(self.replace_value_at(text, value, rule, stop))
     }
 
     /// Replaces the value that begins at `at`.
-    pub(super) fn replace_value_at(&mut self, text: &[u8], at: usize, rule: u8, stop: Stop) -> usize {
+    pub(super) fn replace_value_at(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        rule: u8,
+        stop: Stop,
+    ) -> usize {
         let range = value_range(text, at, stop);
         let value = &text[range.clone()];
         let stays = value.is_empty()
             || mark::is_variable(value)
+            || mark::is_count(value)
             || [&b"null"[..], b"true", b"false", b"~", b"<nil>", b"<NA>"].contains(&value);
         if !stays {
             self.replace_text(text, range.start, range.end, rule);
@@ -261,7 +279,9 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
         let ends = match byte {
             b'"' | b'`' => true,
             b'\'' | b'<' | b'>' => stop != Stop::LineUnlessPairs,
-            b'\\' => quote_at(text, end) > 0 || matches!(text.get(end + 1), Some(b'n' | b'r' | b't')),
+            b'\\' => {
+                quote_at(text, end) > 0 || matches!(text.get(end + 1), Some(b'n' | b'r' | b't'))
+            }
             b' ' | b'\t' => match stop {
                 Stop::Line => false,
                 Stop::LineUnlessPairs => {
@@ -269,10 +289,18 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
                 }
                 Stop::Word => true,
             },
-            b'&' | b',' | b';' => stop != Stop::Line && (pair_follows(&text[end..line]) || end + 1 == line || text[end + 1] == b' ' && stop == Stop::Word),
+            b'&' | b',' | b';' => {
+                stop != Stop::Line
+                    && (pair_follows(&text[end..line])
+                        || end + 1 == line
+                        || text[end + 1] == b' ' && stop == Stop::Word)
+            }
             b')' | b']' | b'}' => {
                 stop == Stop::Word
-                    && text[end + 1..line].iter().find(|byte| !b")]}".contains(byte)).is_none_or(|byte| b" ,;&\"'".contains(byte))
+                    && text[end + 1..line]
+                        .iter()
+                        .find(|byte| !b")]}".contains(byte))
+                        .is_none_or(|byte| b" ,;&\"'".contains(byte))
             }
             _ => false,
         };
@@ -378,7 +406,12 @@ fn name_end(text: &[u8], from: usize) -> usize {
 }
 
 fn name_start(text: &[u8], floor: usize, from: usize) -> usize {
-    from - text[floor..from].iter().rev().take(NAME_BYTES_MAX).take_while(|byte| is_name(**byte)).count()
+    from - text[floor..from]
+        .iter()
+        .rev()
+        .take(NAME_BYTES_MAX)
+        .take_while(|byte| is_name(**byte))
+        .count()
 }
 
 /// Whether only indentation, a list's dash, or a word such as `export` stands before a name.
@@ -404,13 +437,15 @@ fn follows_login(text: &[u8], start: usize) -> bool {
 }
 
 /// Names that take their value behind a blank.
-const SPOKEN: &[&[u8]] = &[b"requirepass", b"masterauth", b"bearer", b"basic", b"password", b"identified"];
+const SPOKEN: &[&[u8]] =
+    &[b"requirepass", b"masterauth", b"bearer", b"basic", b"password", b"identified"];
 
 /// Headers whose value is the rest of the line.
 const HEADERS: &[&[u8]] = &[b"authorization", b"cookie"];
 
 /// What follows `basic` and `bearer` in prose.
-const PROSE: &[&[u8]] = &[b"authentication", b"auth", b"token", b"tokens", b"realm", b"error", b"credentials"];
+const PROSE: &[&[u8]] =
+    &[b"authentication", b"auth", b"token", b"tokens", b"realm", b"error", b"credentials"];
 
 /// No name is longer; what is, is no name.
 const NAME_BYTES_MAX: usize = 128;

@@ -202,7 +202,9 @@ pub enum RuleProblem {
     #[error("{0:?} is no stream")]
     Stream(String),
     /// A detector is unknown.
-    #[error("{0:?} is no detector: bearer, command-line, jwt, key-value, known-token, private-key or url-credentials")]
+    #[error(
+        "{0:?} is no detector: bearer, command-line, jwt, key-value, known-token, private-key or url-credentials"
+    )]
     Text(String),
     /// There are more rules than a record can be held against.
     #[error("there are more than {RULES_MAX} rules")]
@@ -234,7 +236,8 @@ impl RawRedactionRule {
     pub fn check(&self) -> Result<RedactionRule, Vec<RuleError>> {
         let mut problems = Vec::new();
         let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if !(1..=RULE_NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(letters) {
+        if !(1..=RULE_NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(letters)
+        {
             problems.push(RuleProblem::Name);
         }
         let mut streams = Vec::new();
@@ -280,7 +283,10 @@ impl RawRedactionRule {
         if action.is_none() {
             problems.push(RuleProblem::Action);
         }
-        if [&self.pointers, &self.keys, &self.resources, &self.text].iter().all(|list| list.is_empty()) {
+        if [&self.pointers, &self.keys, &self.resources, &self.text]
+            .iter()
+            .all(|list| list.is_empty())
+        {
             problems.push(RuleProblem::Empty);
         }
         match action {

@@ -18,7 +18,10 @@ impl Pass<'_> {
                 return hit.end;
             }
             let dotted = rest.iter().take_while(|byte| is_base64(**byte) || **byte == b'.').count();
-            if memchr::memchr(b'.', &rest[..dotted]).is_some() && rest.starts_with(b"eyJ") && dotted >= JWT_BYTES_MIN {
+            if memchr::memchr(b'.', &rest[..dotted]).is_some()
+                && rest.starts_with(b"eyJ")
+                && dotted >= JWT_BYTES_MIN
+            {
                 if let Some(rule) = self.detector(Detector::Jwt) {
                     self.replace_text(text, hit.start, hit.start + dotted, rule);
                 }
@@ -31,10 +34,16 @@ impl Pass<'_> {
         let mut start = hit.start;
         if rest.starts_with(b"pat_") || rest.starts_with(b"_live_") {
             // `github_pat_`, `dckr_pat_`, `sk_live_`: the mark takes the whole.
-            while start > 0 && (text[start - 1].is_ascii_alphanumeric() || text[start - 1] == b'_') && hit.start - start < 16 {
+            while start > 0
+                && (text[start - 1].is_ascii_alphanumeric() || text[start - 1] == b'_')
+                && hit.start - start < 16
+            {
                 start -= 1;
             }
-        } else if !url && before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        } else if !url
+            && !rest.starts_with(b"$")
+            && before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
             return hit.end;
         }
         let hash = rest.starts_with(b"$");
@@ -47,12 +56,14 @@ impl Pass<'_> {
             })
             .count();
         let end = hit.end + length;
-        let tail = &text[hit.end..end];
+        let padding = text[end..].iter().take(2).take_while(|byte| **byte == b'=').count();
+        let (end, tail) = (end + padding, &text[hit.end..end]);
         let enough = if url {
             tail.iter().filter(|byte| **byte == b'/').count() >= 1 && length >= TOKEN_BYTES_MIN
         } else {
             // Words with a dash or underscore are names; tokens mix letters and digits.
-            length >= TOKEN_BYTES_MIN && tail.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+            length >= TOKEN_BYTES_MIN
+                && tail.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
         };
         if enough {
             self.replace_text(text, start, end, rule);
@@ -63,7 +74,9 @@ impl Pass<'_> {
     /// `-----BEGIN ... PRIVATE KEY-----`, up to its end, or to the end of the text where it was cut.
     fn private_key(&mut self, text: &[u8], hit: Hit) -> usize {
         let head = &text[hit.end..text.len().min(hit.end + PEM_LABEL_BYTES_MAX)];
-        let Some(label) = memchr::memmem::find(head, b"--").map(|end| &head[..end]) else { return hit.end };
+        let Some(label) = memchr::memmem::find(head, b"--").map(|end| &head[..end]) else {
+            return hit.end;
+        };
         if memchr::memmem::find(label, b"PRIVATE KEY").is_none() {
             return hit.end;
         }
@@ -73,7 +86,8 @@ impl Pass<'_> {
             None => text.len(),
             Some(found) => {
                 let foot = hit.end + found + b"--END".len();
-                let label = text[foot..].iter().take(PEM_LABEL_BYTES_MAX).position(|byte| *byte == b'-');
+                let label =
+                    text[foot..].iter().take(PEM_LABEL_BYTES_MAX).position(|byte| *byte == b'-');
                 let dashes = foot + label.unwrap_or(0);
                 dashes + text[dashes..].iter().take_while(|byte| **byte == b'-').count()
             }
@@ -88,7 +102,10 @@ impl Pass<'_> {
         let window = &text[hit.end..text.len().min(hit.end + USERINFO_BYTES_MAX)];
         let stop = window
             .iter()
-            .position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`' | b'?' | b'#'))
+            .position(|byte| {
+                byte.is_ascii_whitespace()
+                    || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`' | b'?' | b'#')
+            })
             .unwrap_or(window.len());
         // The last `@` before the path: passwords hold one, too, and some hold a `/`.
         let slash = memchr::memchr(b'/', &window[..stop]).unwrap_or(stop);
@@ -97,13 +114,17 @@ impl Pass<'_> {
             let at = memchr::memrchr(b'@', &window[..stop])?;
             let colon = memchr::memchr(b':', &window[..at])?;
             // `host:port/path@version` is no password: a port has digits only.
-            let port = window[colon + 1..at].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let port =
+                window[colon + 1..at].iter().take_while(|byte| byte.is_ascii_digit()).count();
             (colon < slash && window.get(colon + 1 + port) != Some(&b'/')).then_some(at)
         };
         let Some(at) = near.or_else(far) else { return hit.end };
         let userinfo = &window[..at];
         let start = memchr::memchr(b':', userinfo).map_or(0, |colon| colon + 1);
-        if start < at && mark::mark_length(&userinfo[start..]) < at - start && !mark::is_variable(&userinfo[start..]) {
+        if start < at
+            && mark::mark_length(&userinfo[start..]) < at - start
+            && !mark::is_variable(&userinfo[start..])
+        {
             // Without a colon it is a name, unless it is long: a token then.
             if start > 0 || at >= BARE_TOKEN_BYTES_MIN {
                 self.replace_text(text, hit.end + start, hit.end + at, rule);

@@ -8,7 +8,7 @@ use super::anchor::{Anchor, Hit};
 use super::edit::{self, Edit};
 use super::pairs;
 use super::walk::Layer;
-use super::{DEPTH_MAX, Pass, Pointers, first};
+use super::{DEPTH_MAX, Pass, Pointers, first, mark};
 
 impl Pass<'_> {
     /// Looks into a text: as JSON, as base64, as text with JSON in it, or as the text that it is.
@@ -21,14 +21,17 @@ impl Pass<'_> {
         if matches!(text.get(begin), Some(b'{' | b'[')) && self.json(text, 0, depth, pointers) {
             return;
         }
-        if let Some(edit) = self.base64(text, depth, pointers) {
-            self.edits.extend(edit);
+        // Letters may look like base64 by chance: where nothing was found in it, it is text, too.
+        if let Some(Some(edit)) = self.base64(text, depth, pointers) {
+            self.edits.push(edit);
             return;
         }
         // A log line of a container runtime, or a message with an object behind it.
         let mut from = begin;
         for _ in 0..EMBEDDED_TRIES_MAX {
-            let Some(found) = memchr::memchr2(b'{', b'[', &text[from..]).map(|at| from + at) else { break };
+            let Some(found) = memchr::memchr2(b'{', b'[', &text[from..]).map(|at| from + at) else {
+                break;
+            };
             let opens = matches!(text.get(found + 1), Some(b'"' | b'{' | b'[' | b' ' | b'\n'));
             if found > 0 && opens && self.json(&text[found..], found, depth, &[]) {
                 self.plain(&text[..found], depth);
@@ -60,7 +63,10 @@ impl Pass<'_> {
         let from = text.iter().position(|byte| !byte.is_ascii_whitespace())?;
         let end = text.iter().rposition(|byte| !byte.is_ascii_whitespace())? + 1;
         let body = &text[from..end];
-        if body.len() < BASE64_BYTES_MIN || !body.iter().all(|byte| is_base64(*byte) || b"=\r\n".contains(byte)) {
+        let padding = body.iter().rev().take_while(|byte| **byte == b'=').count();
+        let letters = &body[..body.len() - padding];
+        let valid = |byte: &u8| is_base64(*byte) || b"\r\n".contains(byte);
+        if body.len() < BASE64_BYTES_MIN || padding > 2 || !letters.iter().all(valid) {
             return None;
         }
         let mut edit = self.encoded(body, depth, pointers)?;
@@ -112,7 +118,13 @@ impl Pass<'_> {
                         (rule, if place.is_empty() { format!("text@{start}") } else { place })
                     })
                 });
-                edit = Some(Edit { start: 0, end: run.len(), text, encoded: true, places: places.collect() });
+                edit = Some(Edit {
+                    start: 0,
+                    end: run.len(),
+                    text,
+                    encoded: true,
+                    places: places.collect(),
+                });
             }
         }
         self.levels.push(level);
@@ -126,34 +138,34 @@ impl Pass<'_> {
         let mut at = 0;
         let mut program = false;
         let mut yaml = false;
-        let mut encoded = false;
         while let Some(hit) = hits.at(at) {
+            if let Some(end) = mark::end_around(text, hit.start) {
+                at = end;
+                continue;
+            }
             at = match hit.anchor {
-                Anchor::Escape => {
-                    encoded = true;
-                    hit.end
-                }
+                Anchor::Escape => hit.end,
                 Anchor::Program => {
                     program = true;
                     hit.end
                 }
                 Anchor::Shape => self.shape(text, hit, depth),
-                Anchor::Url => {
-                    encoded |= text[hit.start] == b'%';
-                    self.url(text, hit)
-                }
+                Anchor::Url => self.url(text, hit),
                 Anchor::Word => {
-                    yaml |= text[hit.start..].starts_with(b"ecret") || text[hit.start..].starts_with(b"ConfigMap");
+                    yaml |= text[hit.start..].starts_with(b"ecret")
+                        || text[hit.start..].starts_with(b"ConfigMap");
                     self.pair(text, hit)
                 }
             }
             .max(hit.start + 1);
         }
-        let _ = encoded;
         if yaml {
             self.manifests(text);
         }
-        if program || memchr::memmem::find(text, b" -").is_some() || memchr::memmem::find(text, b"command=").is_some() {
+        if program
+            || memchr::memmem::find(text, b" -").is_some()
+            || memchr::memmem::find(text, b"command=").is_some()
+        {
             self.command_line(text);
         }
         if depth >= DEPTH_MAX {
@@ -187,6 +199,10 @@ impl Pass<'_> {
         let mut hits = redactor.anchors.hits(text);
         let mut at = 0;
         while let Some(hit) = hits.at(at) {
+            if let Some(end) = mark::end_around(text, hit.start) {
+                at = end;
+                continue;
+            }
             at = match hit.anchor {
                 Anchor::Shape => self.shape(text, hit, DEPTH_MAX),
                 Anchor::Url => self.url(text, hit),
@@ -203,7 +219,8 @@ impl Pass<'_> {
     /// A run of base64 in a text.
     pub(super) fn base64_run(&mut self, text: &[u8], start: usize, depth: u8) -> usize {
         let letters = text[start..].iter().take_while(|byte| is_base64(**byte)).count();
-        let padding = text[start + letters..].iter().take(2).take_while(|byte| **byte == b'=').count();
+        let padding =
+            text[start + letters..].iter().take(2).take_while(|byte| **byte == b'=').count();
         let end = start + letters + padding;
         if letters >= BASE64_BYTES_MIN
             && let Some(Some(mut edit)) = self.encoded(&text[start..end], depth, &[])
@@ -220,13 +237,21 @@ impl Pass<'_> {
         let verdict = self.names.verdict(&self.redactor.names, name);
         let conditional = self.redactor.conditional;
         let in_text = self.redactor.detectors[super::Detector::KeyValue as usize];
-        first(verdict.rules & in_text & self.active & !(conditional.secrets | conditional.config_maps))
+        first(
+            verdict.rules
+                & in_text
+                & self.active
+                & !(conditional.secrets | conditional.config_maps),
+        )
     }
 }
 
 /// Whether an anchor in a string is worth looking into the string: a few comparisons that spare most
 /// strings the detectors. `text` ends where the string ends.
 pub(super) fn is_plausible(text: &[u8], start: usize, hit: Hit) -> bool {
+    if hit.end > text.len() {
+        return false;
+    }
     match hit.anchor {
         Anchor::Shape => true,
         Anchor::Url => {
@@ -241,7 +266,8 @@ pub(super) fn is_plausible(text: &[u8], start: usize, hit: Hit) -> bool {
         }
         Anchor::Program => {
             let rest = &text[hit.end..];
-            memchr::memmem::find(rest, b" ").is_some() || memchr::memmem::find(rest, b"command=").is_some()
+            memchr::memmem::find(rest, b" ").is_some()
+                || memchr::memmem::find(rest, b"command=").is_some()
         }
         Anchor::Word => pairs::may_have_value(text, start, hit),
     }
@@ -251,10 +277,14 @@ pub(super) fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
 }
 
-/// Whether decoded bytes are a text: control bytes are rare in it.
+/// Whether decoded bytes are a text: UTF-8 without control bytes, as far as the first ones tell.
 fn is_texty(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(64)];
-    !head.is_empty() && head.iter().all(|byte| *byte >= b' ' || b"\t\n\r".contains(byte))
+    let utf8 = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(err) => err.error_len().is_none(),
+    };
+    utf8 && !head.is_empty() && head.iter().all(|byte| *byte >= b' ' || b"\t\n\r".contains(byte))
 }
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()

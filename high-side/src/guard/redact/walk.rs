@@ -64,13 +64,17 @@ impl<'t> Layer<'t> {
 
 impl Pass<'_> {
     /// Looks at the record's JSON body, which begins at `base` in the record.
-    pub(super) fn document(&mut self, text: &[u8], nodes: &[Node], base: usize) {
-        let redactor = self.redactor;
-        if redactor.pointers.is_empty() {
+    pub(super) fn document(
+        &mut self,
+        text: &[u8],
+        nodes: &[Node],
+        pointers: &[(u8, Vec<Step>)],
+        base: usize,
+    ) {
+        if pointers.is_empty() {
             self.walk(Layer { text, nodes }, 0, &[]);
         } else {
-            let pointers: Vec<_> = redactor
-                .pointers
+            let pointers: Vec<_> = pointers
                 .iter()
                 .filter(|(rule, _)| self.active & 1 << rule != 0)
                 .map(|(rule, steps)| (*rule, steps.as_slice()))
@@ -249,11 +253,15 @@ impl Pass<'_> {
         for child in layer.children(parent) {
             let key = layer.key(&layer.nodes[child]);
             let is = |wanted: &[u8]| key.eq_ignore_ascii_case(wanted);
-            if ![&b"name"[..], b"key", b"path", b"variable", b"header", b"field", b"id"].iter().any(|one| is(one)) {
+            if ![&b"name"[..], b"key", b"path", b"variable", b"header", b"field", b"id"]
+                .iter()
+                .any(|one| is(one))
+            {
                 continue;
             }
             let Some(name) = layer.string(child) else { continue };
-            let name = if is(b"path") { name.rsplit('/').next().unwrap_or_default() } else { &name };
+            let name =
+                if is(b"path") { name.rsplit('/').next().unwrap_or_default() } else { &name };
             let name = name.replace("~1", "/");
             let verdict = self.names.verdict(&self.redactor.names, name.as_bytes());
             if let Some(rule) = self.named(layer, index, verdict) {
@@ -267,7 +275,9 @@ impl Pass<'_> {
                     matches!(self.redactor.names.verdict(part.as_bytes()).role, Role::Data)
                 });
                 let bodies = self.redactor.bodies;
-                if data && let Some(rule) = first(self.fulfilled(layer, index, bodies) & self.active) {
+                if data
+                    && let Some(rule) = first(self.fulfilled(layer, index, bodies) & self.active)
+                {
                     return Some(rule);
                 }
             }
@@ -288,11 +298,17 @@ impl Pass<'_> {
         let stays = match node.kind {
             // A boolean can't hold a secret, and `automountServiceAccountToken: true` is evidence.
             Kind::Null | Kind::Bool => true,
-            Kind::Number => false,
-            Kind::String => content.is_empty() || mark::is_mark(content) || mark::is_variable(content),
+            Kind::Number => mark::is_count(content),
+            Kind::String => {
+                content.is_empty()
+                    || mark::is_mark(content)
+                    || mark::is_variable(content)
+                    || mark::is_key_path(layer.key(node), content)
+            }
             Kind::Array | Kind::Object => {
                 node.next as usize == index + 1
-                    || verdict.is_some_and(|verdict| verdict.reference && is_reference(layer, index))
+                    || verdict
+                        .is_some_and(|verdict| verdict.reference && is_reference(layer, index))
             }
         };
         if stays {
@@ -345,7 +361,11 @@ impl Pass<'_> {
             let start = begin(child);
             self.edits.iter().any(|edit| edit.text.is_empty() && edit.start == start)
         };
-        let kept = layer.children(parent).take_while(|child| *child < index).filter(|at| !gone(*at)).last();
+        let kept = layer
+            .children(parent)
+            .take_while(|child| *child < index)
+            .filter(|at| !gone(*at))
+            .last();
         let start = kept.map_or(begin(index), |kept| layer.nodes[kept].end as usize);
         start..node.end as usize
     }
@@ -366,7 +386,8 @@ impl Pass<'_> {
             let narrow = conditional.secrets | conditional.config_maps;
             let fulfilled = narrow & 1 << rule == 0
                 || self.fulfilled(layer, index, conditional) & 1 << rule != 0;
-            if node.kind != Kind::Null && !empty && fulfilled && !mark::is_mark(layer.content(node)) {
+            if node.kind != Kind::Null && !empty && fulfilled && !mark::is_mark(layer.content(node))
+            {
                 self.replace_node(layer, index, rule);
             }
             return;
@@ -454,7 +475,9 @@ impl Pass<'_> {
             }
             let start = view.bytes.len();
             let base = node.start as usize + 1;
-            shared::json::unescape(layer.content(node), |byte, source| view.push(byte, base + source));
+            shared::json::unescape(layer.content(node), |byte, source| {
+                view.push(byte, base + source)
+            });
             tokens.push(start..view.bytes.len());
             view.push(0, node.end as usize - 1);
         }
@@ -473,7 +496,9 @@ impl Pass<'_> {
         let node = &layer.nodes[index];
         let next = node.next as usize;
         let sibling = layer.nodes.get(next).is_some_and(|other| {
-            other.depth == node.depth && other.kind == Kind::String && other.key_end == other.key_start
+            other.depth == node.depth
+                && other.kind == Kind::String
+                && other.key_end == other.key_start
         });
         if sibling && layer.parent(index) == layer.parent(next) {
             let verdict = self.names.verdict(&self.redactor.names, layer.content(node));
@@ -486,7 +511,11 @@ impl Pass<'_> {
     pub(super) fn prefix_places(&mut self, from: usize, pointer: &str) {
         for edit in &mut self.edits[from..] {
             for (_, place) in &mut edit.places {
-                *place = if place.is_empty() { pointer.to_owned() } else { format!("{pointer}!{place}") };
+                *place = if place.is_empty() {
+                    pointer.to_owned()
+                } else {
+                    format!("{pointer}!{place}")
+                };
             }
         }
     }
@@ -499,7 +528,9 @@ impl Pass<'_> {
         while let Some(parent) = layer.parent(at) {
             let node = &layer.nodes[at];
             if layer.nodes[parent].kind == Kind::Array {
-                parts.push(layer.children(parent).take_while(|child| *child < at).count().to_string());
+                parts.push(
+                    layer.children(parent).take_while(|child| *child < at).count().to_string(),
+                );
             } else {
                 let key = shared::json::decode(layer.key(node), node.key_escaped).into_owned();
                 let from = self.edits.len();
@@ -507,7 +538,11 @@ impl Pass<'_> {
                 let clean = self.edits.len() == from && key.len() <= PLACE_KEY_BYTES_MAX;
                 self.edits.truncate(from);
                 let plain = key.chars().all(|char| !char.is_control() && char != ',');
-                parts.push(if clean && plain { key.replace('~', "~0").replace('/', "~1") } else { "?".to_owned() });
+                parts.push(if clean && plain {
+                    key.replace('~', "~0").replace('/', "~1")
+                } else {
+                    "?".to_owned()
+                });
             }
             at = parent;
         }
@@ -527,7 +562,8 @@ fn is_reference(layer: Layer<'_>, container: usize) -> bool {
         match node.kind {
             Kind::Array | Kind::Object => {
                 let key = layer.key(node);
-                (key.is_empty() || REFERENCE_CONTAINERS.contains(&key)) && is_reference(layer, child)
+                (key.is_empty() || REFERENCE_CONTAINERS.contains(&key))
+                    && is_reference(layer, child)
             }
             Kind::Bool | Kind::Null => true,
             Kind::Number | Kind::String => {
@@ -544,15 +580,18 @@ fn is_form(hit: Hit) -> bool {
 
 /// Whether an element of an array is the name of a header that holds a secret.
 fn is_header_name(content: &[u8]) -> bool {
-    matches!(content.first(), Some(b'A' | b'a' | b'C' | b'c' | b'P' | b'p' | b'S' | b's' | b'X' | b'x'))
-        && HEADER_NAMES.iter().any(|name| content.eq_ignore_ascii_case(name))
+    matches!(
+        content.first(),
+        Some(b'A' | b'a' | b'C' | b'c' | b'P' | b'p' | b'S' | b's' | b'X' | b'x')
+    ) && HEADER_NAMES.iter().any(|name| content.eq_ignore_ascii_case(name))
 }
 
 /// Whether a string looks like the base64 of a text: its first twelve bytes are printable. Digests and
 /// identifiers made of the same letters are told apart by that.
 fn is_texty_base64(content: &[u8]) -> bool {
     let Some(head) = content.get(..16) else { return false };
-    let letters = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
+    let letters =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
     if !head.iter().all(letters) {
         return false;
     }
@@ -574,9 +613,29 @@ const HEADER_NAMES: &[&[u8]] = &[
 
 /// What stands in references to secrets.
 const REFERENCE_KEYS: &[&[u8]] = &[
-    b"apiGroup", b"apiVersion", b"audience", b"defaultMode", b"expirationSeconds", b"external", b"file",
-    b"gid", b"key", b"kind", b"mode", b"name", b"namespace", b"path", b"resourceVersion", b"SecretID",
-    b"secretName", b"SecretName", b"source", b"target", b"uid", b"ConfigID", b"ConfigName",
+    b"apiGroup",
+    b"apiVersion",
+    b"audience",
+    b"defaultMode",
+    b"expirationSeconds",
+    b"external",
+    b"file",
+    b"gid",
+    b"key",
+    b"kind",
+    b"mode",
+    b"name",
+    b"namespace",
+    b"path",
+    b"resourceVersion",
+    b"SecretID",
+    b"secretName",
+    b"SecretName",
+    b"source",
+    b"target",
+    b"uid",
+    b"ConfigID",
+    b"ConfigName",
 ];
 
 const REFERENCE_CONTAINERS: &[&[u8]] = &[b"items", b"File", b"secretRef", b"secretKeyRef"];

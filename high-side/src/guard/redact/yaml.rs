@@ -5,7 +5,13 @@ use super::{Pass, Stop, first};
 
 impl Pass<'_> {
     /// A value behind `name:` that stands on the lines below: a block, a list, or a scalar.
-    pub(super) fn yaml_value(&mut self, text: &[u8], name: usize, value: usize, rule: u8) -> Option<usize> {
+    pub(super) fn yaml_value(
+        &mut self,
+        text: &[u8],
+        name: usize,
+        value: usize,
+        rule: u8,
+    ) -> Option<usize> {
         let line_end = end_of_line(text, value);
         let head = text[value..line_end].trim_ascii();
         let block = matches!(head.first(), Some(b'|' | b'>')) && head.len() <= 3;
@@ -27,7 +33,9 @@ impl Pass<'_> {
             let begin = at + line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
             let item = text[begin..stop].strip_prefix(b"- ").map_or(begin, |_| begin + 2);
             // A mapping below the name has names of its own, and may be a reference.
-            if memchr::memmem::find(&text[item..stop], b": ").is_none() && !text[item..stop].trim_ascii().ends_with(b":") {
+            if memchr::memmem::find(&text[item..stop], b": ").is_none()
+                && !text[item..stop].trim_ascii().ends_with(b":")
+            {
                 self.replace_value_at(text, item, rule, Stop::LineUnlessPairs);
             }
             at = next_line(text, stop);
@@ -40,13 +48,15 @@ impl Pass<'_> {
         let bodies = self.redactor.bodies;
         let mut from = 0;
         while from < text.len() {
-            let end = memchr::memmem::find(&text[from..], b"\n---").map_or(text.len(), |at| from + at + 1);
+            let end = memchr::memmem::find(&text[from..], b"\n---")
+                .map_or(text.len(), |at| from + at + 1);
             let document = &text[from..end];
             let is = |kinds: &[&[u8]]| {
                 kinds.iter().any(|kind| {
                     memchr::memmem::find_iter(document, kind).any(|at| {
                         let behind = document.get(at + kind.len());
-                        behind.is_none_or(|byte| !byte.is_ascii_alphanumeric()) && is_kind(&document[..at])
+                        behind.is_none_or(|byte| !byte.is_ascii_alphanumeric())
+                            && is_kind(&document[..at])
                     })
                 })
             };
@@ -76,7 +86,8 @@ impl Pass<'_> {
                 at = next;
                 continue;
             }
-            let block = end_of_block(text, stop, indent_of_entry(text, at + indentation(text, at))).min(end);
+            let block = end_of_block(text, stop, indent_of_entry(text, at + indentation(text, at)))
+                .min(end);
             let mut entry = next;
             while entry < block {
                 let entry_stop = end_of_line(text, entry);
@@ -89,7 +100,13 @@ impl Pass<'_> {
                 };
                 let value = colon + 1 + indentation(text, colon + 1);
                 entry = match self.yaml_value(text, name, value, rule) {
-                    Some(done) => next_line(text, end_of_line(text, done.max(entry_stop).saturating_sub(usize::from(done > entry_stop)))),
+                    Some(done) => next_line(
+                        text,
+                        end_of_line(
+                            text,
+                            done.max(entry_stop).saturating_sub(usize::from(done > entry_stop)),
+                        ),
+                    ),
                     None => {
                         self.replace_value_at(text, value, rule, Stop::Line);
                         next_line(text, entry_stop)

@@ -47,14 +47,27 @@ fn say(text: &str) -> String {
 
 fn places() -> Vec<(&'static str, String)> {
     let s = SECRET;
-    let jwt = format!("eyJhbGciOiJIUzI1NiJ9.{}.{s}", BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"sub\":\"{s}\"}}")));
-    let pem = format!("-----BEGIN RSA PRIVATE KEY-----\nMIIE{s}\n{s}==\n-----END RSA PRIVATE KEY-----\n");
-    let last_applied = json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": s}, "metadata": {"name": "x"}}).to_string();
-    let compose = format!("services:\n  db:\n    image: mysql\n    environment:\n      MYSQL_ROOT_PASSWORD: {s}\n      TZ: utc\n");
-    let compose_list = format!("services:\n  db:\n    environment:\n      - DB_PASSWORD={s} x\n      - TZ=utc\n");
+    let jwt = format!(
+        "eyJhbGciOiJIUzI1NiJ9.{}.{s}",
+        BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"sub\":\"{s}\"}}"))
+    );
+    let pem =
+        format!("-----BEGIN RSA PRIVATE KEY-----\nMIIE{s}\n{s}==\n-----END RSA PRIVATE KEY-----\n");
+    let last_applied =
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": s}, "metadata": {"name": "x"}})
+            .to_string();
+    let compose = format!(
+        "services:\n  db:\n    image: mysql\n    environment:\n      MYSQL_ROOT_PASSWORD: {s}\n      TZ: utc\n"
+    );
+    let compose_list =
+        format!("services:\n  db:\n    environment:\n      - DB_PASSWORD={s} x\n      - TZ=utc\n");
     let block = format!("a:\n  ssl_private_key: |\n    {s}\n    {s}\n  other: stays\n");
-    let manifest = format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: x\nstringData:\n  greeting: {s}\n  file: |-\n    one {s}\n    two {s}\ntype: Opaque\n");
-    let pod = format!("kind: Pod\nspec:\n  containers:\n  - name: a\n    env:\n    - name: DB_PASSWORD\n      value: {s}\n    - name: TZ\n      value: utc\n");
+    let manifest = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: x\nstringData:\n  greeting: {s}\n  file: |-\n    one {s}\n    two {s}\ntype: Opaque\n"
+    );
+    let pod = format!(
+        "kind: Pod\nspec:\n  containers:\n  - name: a\n    env:\n    - name: DB_PASSWORD\n      value: {s}\n    - name: TZ\n      value: utc\n"
+    );
     let mut all = vec![
         ("top-level password", json!({"password": s}).to_string()),
         ("deep password", json!({"a": [{"b": {"Password": s}}]}).to_string()),
@@ -212,14 +225,17 @@ fn no_planted_secret_is_found() {
             }
             let out = run(&redactor, raw.as_bytes(), stream);
             let text = show(&out.bytes);
-            let mut forms = vec![SECRET.to_owned(), "1234567890123".to_owned(), SECRET[1..].to_owned()];
+            let mut forms =
+                vec![SECRET.to_owned(), "1234567890123".to_owned(), SECRET[1..].to_owned()];
             for lead in ["", "a", "ab"] {
                 let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{lead}{SECRET}"));
                 forms.push(encoded[4..encoded.len() - 2].to_owned());
             }
             let mut seen = text.clone();
             // What base64 holds counts as found, whatever its alignment.
-            for run in text.split(|char: char| !char.is_ascii_alphanumeric() && !"+/-_=".contains(char)) {
+            for run in
+                text.split(|char: char| !char.is_ascii_alphanumeric() && !"+/-_=".contains(char))
+            {
                 for engine in [&BASE64_STANDARD, &BASE64_STANDARD_NO_PAD, &BASE64_URL_SAFE_NO_PAD] {
                     seen.extend(engine.decode(run).iter().map(|bytes| show(bytes)));
                 }

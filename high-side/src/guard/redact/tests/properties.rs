@@ -8,12 +8,66 @@ use super::*;
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
-            "password", "token", "api_key", "Authorization", "Bearer ", "secret", "name", "value", "data", "kind", "Secret",
-            "=", ":", ": ", "\"", "'", "\\", "\\\"", "\n", "\n  ", "- ", " ", "&", ",", ";", "|", "{", "}", "[", "]", "<", ">", "</",
-            "://", "@", "%3D", "%22", "--", " -p", "mysql", "curl -u ", "eyJ", "eyJhbGciOiJIUzI1NiJ9.e30.x", "ghp_0123456789ABCDEF",
-            "-----BEGIN RSA PRIVATE KEY-----", "-----END", "\\u0070", "\\n", "[redacted:tokens]", "[REDACTED]", "[redacted:", "eyJwYXNzd29yZCI6IngifQ==",
-            "payload", "stringData:\n  a: b", "command=", "$6$", "é", "\0",
-        ]).prop_map(str::to_owned),
+            "password",
+            "token",
+            "api_key",
+            "Authorization",
+            "Bearer ",
+            "secret",
+            "name",
+            "value",
+            "data",
+            "kind",
+            "Secret",
+            "=",
+            ":",
+            ": ",
+            "\"",
+            "'",
+            "\\",
+            "\\\"",
+            "\n",
+            "\n  ",
+            "- ",
+            " ",
+            "&",
+            ",",
+            ";",
+            "|",
+            "{",
+            "}",
+            "[",
+            "]",
+            "<",
+            ">",
+            "</",
+            "://",
+            "@",
+            "%3D",
+            "%22",
+            "--",
+            " -p",
+            "mysql",
+            "curl -u ",
+            "eyJ",
+            "eyJhbGciOiJIUzI1NiJ9.e30.x",
+            "ghp_0123456789ABCDEF",
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "-----END",
+            "\\u0070",
+            "\\n",
+            "[redacted:tokens]",
+            "[REDACTED]",
+            "[redacted:",
+            "eyJwYXNzd29yZCI6IngifQ==",
+            "payload",
+            "stringData:\n  a: b",
+            "command=",
+            "$6$",
+            "é",
+            "\0",
+        ])
+        .prop_map(str::to_owned),
         "[a-z0-9]{1,6}",
     ]
 }
@@ -23,11 +77,17 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {
-    let leaf = prop_oneof![text().prop_map(serde_json::Value::from), any::<i32>().prop_map(serde_json::Value::from), any::<bool>().prop_map(serde_json::Value::from), Just(serde_json::Value::Null)];
+    let leaf = prop_oneof![
+        text().prop_map(serde_json::Value::from),
+        any::<i32>().prop_map(serde_json::Value::from),
+        any::<bool>().prop_map(serde_json::Value::from),
+        Just(serde_json::Value::Null)
+    ];
     leaf.prop_recursive(4, 32, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
-            proptest::collection::btree_map(piece(), inner.clone(), 0..5).prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            proptest::collection::btree_map(piece(), inner.clone(), 0..5)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
             inner.prop_map(|one| serde_json::Value::from(one.to_string())),
         ]
     })
@@ -37,7 +97,9 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 fn rule_sets() -> Vec<Redactor> {
     ["mask", "drop", "hmac"]
         .map(|action| {
-            let rules = default_rules().into_iter().map(|raw| RawRedactionRule { action: Some(action.to_owned()), ..raw });
+            let rules = default_rules()
+                .into_iter()
+                .map(|raw| RawRedactionRule { action: Some(action.to_owned()), ..raw });
             let rules = rules.map(|raw| raw.check().unwrap()).collect();
             Redactor::new(rules, HmacKey::new(&[7; 32])).unwrap()
         })

@@ -10,7 +10,8 @@ fn rules(toml: &str) -> Result<Redactor, Vec<String>> {
     let file: File = toml::from_str(toml).map_err(|err| vec![err.to_string()])?;
     let mut checked = Vec::new();
     for raw in file.redact {
-        let rule = raw.check().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let rule =
+            raw.check().map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         checked.push(rule);
     }
     let redactor = Redactor::new(checked, HmacKey::new(&[1; 32]));
@@ -25,10 +26,26 @@ fn each_rule_does_what_it_says() {
         ("name='x'\nkeys=['a']\naction='drop'", r#"{"a":1}"#, "{}"),
         ("name='x'\nkeys=['a','b']\naction='drop'", r#"{"a":1, "b":2}"#, "{}"),
         ("name='x'\npointers=['/a/1']\naction='drop'", r#"{"a":[1,2,3]}"#, r#"{"a":[1,3]}"#),
-        ("name='x'\npointers=['/a/*/b~1c']\naction='mask'", r#"{"a":[{"b/c":true},{"b/c":null}]}"#, r#"{"a":[{"b/c":"[redacted:x]"},{"b/c":null}]}"#),
-        ("name='x'\npointers=['/p!/a']\naction='mask'", r#"{"p":"{\"a\":1,\"b\":2}"}"#, r#"{"p":"{\"a\":\"[redacted:x]\",\"b\":2}"}"#),
-        ("name='x'\nkeys=['a']\nresources=['secrets']\naction='mask'", r#"{"a":1,"o":{"kind":"Secret","a":2}}"#, r#"{"a":1,"o":{"kind":"Secret","a":"[redacted:x]"}}"#),
-        ("name='x'\nkeys=['*colour*']\ntext=['key-value']\naction='mask'", r#"{"m":"my-Colour=red x=y","k":{"MyColours":"b"}}"#, r#"{"m":"my-Colour=[redacted:x] x=y","k":{"MyColours":"[redacted:x]"}}"#),
+        (
+            "name='x'\npointers=['/a/*/b~1c']\naction='mask'",
+            r#"{"a":[{"b/c":true},{"b/c":null}]}"#,
+            r#"{"a":[{"b/c":"[redacted:x]"},{"b/c":null}]}"#,
+        ),
+        (
+            "name='x'\npointers=['/p!/a']\naction='mask'",
+            r#"{"p":"{\"a\":1,\"b\":2}"}"#,
+            r#"{"p":"{\"a\":\"[redacted:x]\",\"b\":2}"}"#,
+        ),
+        (
+            "name='x'\nkeys=['a']\nresources=['secrets']\naction='mask'",
+            r#"{"a":1,"o":{"kind":"Secret","a":2}}"#,
+            r#"{"a":1,"o":{"kind":"Secret","a":"[redacted:x]"}}"#,
+        ),
+        (
+            "name='x'\nkeys=['*colour*']\ntext=['key-value']\naction='mask'",
+            r#"{"m":"my-Colour=red x=y","k":{"MyColours":"b"}}"#,
+            r#"{"m":"my-Colour=[redacted:x] x=y","k":{"MyColours":"[redacted:x]"}}"#,
+        ),
         ("name='x'\nkeys=['a']\nstreams=['falco']\naction='mask'", r#"{"a":1}"#, r#"{"a":1}"#),
     ] {
         let redactor = rules(&format!("[[redact]]\n{toml}")).unwrap();
@@ -39,7 +56,9 @@ fn each_rule_does_what_it_says() {
 #[test]
 fn equal_values_get_equal_digests() {
     let redactor = rules("[[redact]]\nname='x'\nkeys=['a','b']\naction='hmac'").unwrap();
-    let out = show(&run(&redactor, br#"{"a":"v\u0061l","b":"val","c":{"a":"other"}}"#, Stream::Other).bytes);
+    let out = show(
+        &run(&redactor, br#"{"a":"v\u0061l","b":"val","c":{"a":"other"}}"#, Stream::Other).bytes,
+    );
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["a"], json["b"]);
     assert_ne!(json["a"], json["c"]["a"]);
@@ -61,12 +80,20 @@ fn what_is_wrong_with_a_rule_is_told() {
         ("name='x'\nresources=['pods']\naction='mask'", "is no resource"),
         ("name='x'\nkeys=['a']\nstreams=['y']\naction='mask'", "is no stream"),
         ("name='x'\nkeys=['a']\naction='mask'\ncolour=1", "unknown field"),
-        ("name='x'\nkeys=['a']\naction='mask'\n[[redact]]\nname='x'\nkeys=['a']\naction='mask'", "same name"),
+        (
+            "name='x'\nkeys=['a']\naction='mask'\n[[redact]]\nname='x'\nkeys=['a']\naction='mask'",
+            "same name",
+        ),
     ] {
         let told = rules(&format!("[[redact]]\n{toml}")).unwrap_err();
         assert!(told.iter().any(|one| one.contains(problem)), "{toml}: {told:?}");
     }
-    let rule = RawRedactionRule { name: "x".into(), keys: vec!["a".into()], action: Some("hmac".into()), ..Default::default() };
+    let rule = RawRedactionRule {
+        name: "x".into(),
+        keys: vec!["a".into()],
+        action: Some("hmac".into()),
+        ..Default::default()
+    };
     let told = Redactor::new(vec![rule.check().unwrap()], None).unwrap_err();
     assert_eq!(told[0].problem, RuleProblem::HmacKeyMissing);
 }

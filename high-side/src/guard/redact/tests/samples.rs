@@ -25,6 +25,7 @@ fn lines(folder: &Path) -> Vec<Vec<u8>> {
 fn real_records_are_touched_only_where_they_hold_secrets() {
     let Some(samples) = samples() else { return };
     let redactor = defaults();
+    let mut over = Vec::new();
     for (folder, stream, touched_max) in [
         ("k8s-audit/no-licence", Stream::KubeAudit, K8S_TOUCHED_MAX),
         ("k8s-audit/licensed", Stream::KubeAudit, K8S_LICENSED_TOUCHED_MAX),
@@ -40,6 +41,15 @@ fn real_records_are_touched_only_where_they_hold_secrets() {
             let Some(note) = out.note else { continue };
             touched += 1;
             *notes.entry(note.note.into()).or_default() += 1;
+            if std::env::var_os("REDACT_SHOW").is_some() {
+                let at = line.iter().zip(&out.bytes).position(|(a, b)| a != b).unwrap_or(0);
+                let from = at.saturating_sub(60);
+                eprintln!(
+                    "< {}\n> {}",
+                    show(&line[from..line.len().min(at + 60)]),
+                    show(&out.bytes[from..out.bytes.len().min(at + 60)])
+                );
+            }
             assert_eq!(
                 serde_json::from_slice::<serde_json::Value>(line).is_ok(),
                 serde_json::from_slice::<serde_json::Value>(&out.bytes).is_ok()
@@ -47,11 +57,17 @@ fn real_records_are_touched_only_where_they_hold_secrets() {
             assert_eq!(run(&redactor, &out.bytes, stream).note, None);
         }
         eprintln!("{folder}: {touched} of {} records: {notes:#?}", lines.len());
-        assert!(touched <= touched_max, "{folder}: {touched}");
+        if touched > touched_max {
+            over.push(format!("{folder}: {touched}"));
+        }
     }
+    assert!(over.is_empty(), "{over:?}");
 }
 
-const K8S_TOUCHED_MAX: usize = 0;
-const K8S_LICENSED_TOUCHED_MAX: usize = 0;
+/// Each was read: the bodies of `Secret` and `ConfigMap`, and nothing else.
+const K8S_TOUCHED_MAX: usize = 19;
+/// The same `ConfigMap`, six times.
+const K8S_LICENSED_TOUCHED_MAX: usize = 6;
+/// Alerts about searches for secrets hold none themselves.
 const FALCO_TOUCHED_MAX: usize = 0;
 const FALCO_STREAMS_TOUCHED_MAX: usize = 0;
