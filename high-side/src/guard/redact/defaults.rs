@@ -118,6 +118,8 @@ const PASSWORDS: &[&str] = &[
 
 /// Names that speak of passwords and hold none.
 const PASSWORD_EXCEPT: &[&str] = &[
+    // Falco counts how often each of its rules fired.
+    "falco.rules.*",
     "*policy",
     "*length",
     "*expiry",
@@ -216,6 +218,8 @@ const TOKENS: &[&str] = &[
 ];
 
 const TOKEN_EXCEPT: &[&str] = &[
+    // Falco counts how often each of its rules fired.
+    "falco.rules.*",
     "service-account-token",
     "automount-service-account-token",
     "next-token",
@@ -303,6 +307,8 @@ const KEYS: &[&str] = &[
 
 /// Names that speak of keys and hold none.
 const KEY_EXCEPT: &[&str] = &[
+    // Falco counts how often each of its rules fired.
+    "falco.rules.*",
     "*id",
     "*ids",
     "*name",

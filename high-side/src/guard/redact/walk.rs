@@ -298,7 +298,7 @@ impl Pass<'_> {
         let stays = match node.kind {
             // A boolean can't hold a secret, and `automountServiceAccountToken: true` is evidence.
             Kind::Null | Kind::Bool => true,
-            Kind::Number => mark::is_count(content),
+            Kind::Number => false,
             Kind::String => {
                 content.is_empty()
                     || mark::is_mark(content)
