@@ -29,7 +29,7 @@ impl Pass<'_> {
         }
         self.uri_command(text);
         let tokens = tokens(text);
-        self.command(text, &tokens);
+        self.command(text, &tokens, 0);
     }
 
     /// `?command=mysql&command=-psecret`: an exec request.
@@ -42,12 +42,17 @@ impl Pass<'_> {
         let view = &mut level.view;
         view.clear(Coding::Percent);
         let mut tokens = Vec::new();
+        let mut done = 0;
         for found in memchr::memmem::find_iter(text, b"command=") {
             let value = found + b"command=".len();
+            if value < done {
+                continue;
+            }
             let end = text[value..]
                 .iter()
                 .position(|byte| b"& \"'\\#".contains(byte))
                 .map_or(text.len(), |at| value + at);
+            done = end;
             let start = view.bytes.len();
             let mut at = value;
             while at < end {
@@ -62,13 +67,13 @@ impl Pass<'_> {
             view.push(0, end);
         }
         view.sources.push(text.len() as u32);
-        self.command(&level.view.bytes, &tokens);
+        self.command(&level.view.bytes, &tokens, 0);
         level.view.carry_over(&mut self.edits[from..], 0);
         self.levels.push(level);
     }
 
     /// Looks at arguments, which are ranges of a text.
-    pub(super) fn command(&mut self, text: &[u8], tokens: &[Range<usize>]) {
+    pub(super) fn command(&mut self, text: &[u8], tokens: &[Range<usize>], depth: u8) {
         let rule = self.detector(Detector::CommandLine);
         let mut program: Option<&Program> = None;
         let mut words = 0;
@@ -99,18 +104,21 @@ impl Pass<'_> {
             }
             words += 1;
             // `sh -c "..."`, `bash -lc '...'`: a command line in one argument.
-            if word.contains(&b' ') && words <= WORDS_MAX && !word.starts_with(b"-") {
+            if depth < QUOTES_MAX
+                && word.contains(&b' ')
+                && words <= WORDS_MAX
+                && !word.starts_with(b"-")
+            {
                 let inner = inner_tokens(text, &token);
                 if inner.len() > 1 {
-                    self.command(text, &inner);
+                    self.command(text, &inner, depth + 1);
                     continue;
                 }
             }
             if word.starts_with(b"--from-literal") || word.starts_with(b"from-literal") {
-                let value = if word.contains(&b'=')
-                    && word.iter().filter(|byte| **byte == b'=').count() > 1
-                {
-                    let first = memchr::memchr(b'=', word).unwrap_or(0);
+                let first = memchr::memchr(b'=', word);
+                let joined = first.filter(|at| word[at + 1..].contains(&b'='));
+                let value = if let Some(first) = joined {
                     Some((token.start + first + 1, token.end))
                 } else {
                     next.clone().map(|next| (next.start, next.end))
@@ -124,7 +132,8 @@ impl Pass<'_> {
             }
             if !word.starts_with(b"-") && !word.starts_with(b"/p:") {
                 if base == b"vault" {
-                    self.vault(text, &tokens[index..]);
+                    let end = tokens.len().min(index + ARGUMENTS_MAX);
+                    self.vault(text, &tokens[index..end]);
                 }
                 continue;
             }
@@ -379,6 +388,12 @@ const PROGRAMS: &[Program] = &[
         behind: None,
     },
 ];
+
+/// A shell in a shell in a shell.
+const QUOTES_MAX: u8 = 3;
+
+/// What one program is given.
+const ARGUMENTS_MAX: usize = 64;
 
 /// How far behind a program its verb stands.
 const WORDS_MAX: usize = 8;

@@ -100,16 +100,13 @@ impl View {
         let mut at = 0;
         while at < text.len() {
             let digits = (text[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-            match digits.and_then(hex_pair) {
-                Some(byte) => {
-                    found = true;
-                    self.push(byte, at);
-                    at += 3;
-                }
-                None => {
-                    self.push(text[at], at);
-                    at += 1;
-                }
+            if let Some(byte) = digits.and_then(hex_pair) {
+                found = true;
+                self.push(byte, at);
+                at += 3;
+            } else {
+                self.push(text[at], at);
+                at += 1;
             }
         }
         self.sources.push(text.len() as u32);

@@ -86,7 +86,7 @@ impl Pass<'_> {
         }
         let assign = text[at] == b'=';
         let value = skip_blanks(text, at + separator);
-        let header = HEADERS.iter().any(|known| lower == *known || lower.ends_with(*known));
+        let header = HEADERS.iter().any(|known| lower == *known || lower.ends_with(known));
         let stop = if header && !assign {
             Stop::Line
         } else if !flag && is_line_start(text, begin, quoted) {
@@ -299,6 +299,7 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
                 stop == Stop::Word
                     && text[end + 1..line]
                         .iter()
+                        .take(GAP_BYTES_MAX)
                         .find(|byte| !b")]}".contains(byte))
                         .is_none_or(|byte| b" ,;&\"'".contains(byte))
             }
@@ -317,7 +318,8 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
 
 /// Whether behind a delimiter there is a name and `=` or `:`, or an option.
 fn pair_follows(text: &[u8]) -> bool {
-    let rest = text.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'&' | b',' | b';'));
+    let mut head = text.iter().take(GAP_BYTES_MAX);
+    let rest = head.position(|byte| !matches!(byte, b' ' | b'\t' | b'&' | b',' | b';'));
     let Some(rest) = rest.map(|at| &text[at..]) else { return false };
     if rest.starts_with(b"--") {
         return true;
@@ -446,6 +448,9 @@ const HEADERS: &[&[u8]] = &[b"authorization", b"cookie"];
 /// What follows `basic` and `bearer` in prose.
 const PROSE: &[&[u8]] =
     &[b"authentication", b"auth", b"token", b"tokens", b"realm", b"error", b"credentials"];
+
+/// Blanks and brackets between two pairs: a longer run ends what was before it, or not, alike.
+const GAP_BYTES_MAX: usize = 32;
 
 /// No name is longer; what is, is no name.
 const NAME_BYTES_MAX: usize = 128;

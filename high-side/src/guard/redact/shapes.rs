@@ -59,7 +59,7 @@ impl Pass<'_> {
         let padding = text[end..].iter().take(2).take_while(|byte| **byte == b'=').count();
         let (end, tail) = (end + padding, &text[hit.end..end]);
         let enough = if url {
-            tail.iter().filter(|byte| **byte == b'/').count() >= 1 && length >= TOKEN_BYTES_MIN
+            tail.contains(&b'/') && length >= TOKEN_BYTES_MIN
         } else {
             // Words with a dash or underscore are names; tokens mix letters and digits.
             length >= TOKEN_BYTES_MIN

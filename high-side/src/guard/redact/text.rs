@@ -1,5 +1,7 @@
 //! Text: the layers that may be in it, and the detectors over what is left.
 
+use std::cell::OnceCell;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -22,7 +24,7 @@ impl Pass<'_> {
             return;
         }
         // Letters may look like base64 by chance: where nothing was found in it, it is text, too.
-        if let Some(Some(edit)) = self.base64(text, depth, pointers) {
+        if let Some(edit) = self.base64(text, depth, pointers) {
             self.edits.push(edit);
             return;
         }
@@ -48,7 +50,11 @@ impl Pass<'_> {
         let found = level.tape.scan(text).is_ok();
         if found {
             let from = self.edits.len();
-            self.walk(Layer { text, nodes: level.tape.nodes() }, depth + 1, pointers);
+            self.walk(
+                Layer { text, nodes: level.tape.nodes(), parents: &OnceCell::new() },
+                depth + 1,
+                pointers,
+            );
             for edit in &mut self.edits[from..] {
                 edit.start += base;
                 edit.end += base;
@@ -58,8 +64,8 @@ impl Pass<'_> {
         found
     }
 
-    /// Looks into a text that is base64 as a whole. `None` when it is not; otherwise what changes.
-    fn base64(&mut self, text: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Option<Edit>> {
+    /// Looks into a text that is base64 as a whole; gives what changes.
+    fn base64(&mut self, text: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Edit> {
         let from = text.iter().position(|byte| !byte.is_ascii_whitespace())?;
         let end = text.iter().rposition(|byte| !byte.is_ascii_whitespace())? + 1;
         let body = &text[from..end];
@@ -70,16 +76,14 @@ impl Pass<'_> {
             return None;
         }
         let mut edit = self.encoded(body, depth, pointers)?;
-        if let Some(edit) = &mut edit {
-            edit.start += from;
-            edit.end += from;
-        }
+        edit.start += from;
+        edit.end += from;
         Some(edit)
     }
 
     /// Decodes base64, looks into what it holds, and encodes it again. The last characters may be
     /// missing, where a relay cut the record.
-    fn encoded(&mut self, run: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Option<Edit>> {
+    fn encoded(&mut self, run: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Edit> {
         if depth >= DEPTH_MAX {
             return None;
         }
@@ -104,12 +108,12 @@ impl Pass<'_> {
                 edit::apply(&level.view.bytes, &inner, &mut changed);
                 let at_end = inner.last().is_some_and(|last| last.end == level.view.bytes.len());
                 let mut text = engine.encode(&changed).into_bytes();
-                if padded || (!url && whole == letters.len() && whole % 4 == 0) {
-                    while text.len() % 4 != 0 {
+                if padded || (!url && whole == letters.len() && whole.is_multiple_of(4)) {
+                    while !text.len().is_multiple_of(4) {
                         text.push(b'=');
                     }
                 }
-                if !at_end && text.len() % 4 == 0 {
+                if !at_end && text.len().is_multiple_of(4) {
                     text.extend_from_slice(&letters[whole..]);
                 }
                 let places = inner.into_iter().flat_map(|edit| {
@@ -128,7 +132,7 @@ impl Pass<'_> {
             }
         }
         self.levels.push(level);
-        decoded.then_some(edit)
+        edit
     }
 
     /// The detectors over a text, and over what its escapes and percent-encoding stand for.
@@ -223,7 +227,7 @@ impl Pass<'_> {
             text[start + letters..].iter().take(2).take_while(|byte| **byte == b'=').count();
         let end = start + letters + padding;
         if letters >= BASE64_BYTES_MIN
-            && let Some(Some(mut edit)) = self.encoded(&text[start..end], depth, &[])
+            && let Some(mut edit) = self.encoded(&text[start..end], depth, &[])
         {
             edit.start += start;
             edit.end += start;
@@ -301,5 +305,5 @@ const BASE64_BYTES_MIN: usize = 8;
 /// How many brackets are tried as the begin of JSON inside a text: log lines have one or two before.
 const EMBEDDED_TRIES_MAX: usize = 4;
 
-/// User and password in a URL are shorter; the longest tokens of registries have 3 KiB.
-pub(super) const USERINFO_BYTES_MAX: usize = 4096;
+/// User and password in a URL are shorter, and each `://` may cost as much.
+pub(super) const USERINFO_BYTES_MAX: usize = 2048;

@@ -1,5 +1,8 @@
 //! The walk over the nodes of a JSON layer.
 
+use std::cell::OnceCell;
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use shared::json::{Kind, Node};
 use shared::record::Stream;
@@ -16,6 +19,8 @@ use super::{Bodies, Level, Pass, Pointers, first, mark};
 pub(super) struct Layer<'t> {
     pub(super) text: &'t [u8],
     pub(super) nodes: &'t [Node],
+    /// For each node its container, once somebody asks for it far into the text.
+    pub(super) parents: &'t OnceCell<Vec<u32>>,
 }
 
 impl<'t> Layer<'t> {
@@ -35,7 +40,20 @@ impl<'t> Layer<'t> {
     /// The container that a node stands in.
     fn parent(&self, index: usize) -> Option<usize> {
         let depth = self.nodes[index].depth.checked_sub(1)?;
-        self.nodes[..index].iter().rposition(|node| node.depth == depth)
+        if index < NEAR_NODES_MAX {
+            return self.nodes[..index].iter().rposition(|node| node.depth == depth);
+        }
+        let parents = self.parents.get_or_init(|| {
+            let mut open = Vec::new();
+            let enter = |(at, node): (usize, &Node)| {
+                open.truncate(usize::from(node.depth));
+                let parent = open.last().copied().unwrap_or(0);
+                open.push(at as u32);
+                parent
+            };
+            self.nodes.iter().enumerate().map(enter).collect()
+        });
+        Some(parents[index] as usize)
     }
 
     fn children(&self, index: usize) -> impl Iterator<Item = usize> + use<'t> {
@@ -50,7 +68,7 @@ impl<'t> Layer<'t> {
     }
 
     fn member(&self, object: usize, keys: &[&[u8]]) -> Option<usize> {
-        self.children(object).find(|child| {
+        self.children(object).take(MEMBERS_MAX).find(|child| {
             let key = self.key(&self.nodes[*child]);
             keys.iter().any(|wanted| key.eq_ignore_ascii_case(wanted))
         })
@@ -72,14 +90,14 @@ impl Pass<'_> {
         base: usize,
     ) {
         if pointers.is_empty() {
-            self.walk(Layer { text, nodes }, 0, &[]);
+            self.walk(Layer { text, nodes, parents: &OnceCell::new() }, 0, &[]);
         } else {
             let pointers: Vec<_> = pointers
                 .iter()
                 .filter(|(rule, _)| self.active & 1 << rule != 0)
                 .map(|(rule, steps)| (*rule, steps.as_slice()))
                 .collect();
-            self.walk(Layer { text, nodes }, 0, &pointers);
+            self.walk(Layer { text, nodes, parents: &OnceCell::new() }, 0, &pointers);
         }
         for edit in self.edits.iter_mut() {
             edit.start += base;
@@ -92,6 +110,7 @@ impl Pass<'_> {
         for (rule, steps) in pointers {
             self.follow(layer, 0, *rule, steps, &mut entering);
         }
+        entering.sort_by_key(|(index, ..)| *index);
         let redactor = self.redactor;
         let mut hits = redactor.anchors.hits(layer.text);
         let mut hit = hits.at(0);
@@ -146,11 +165,10 @@ impl Pass<'_> {
                     || matches!(content.first(), Some(b'{' | b'['))
                     || (role == Role::Content && content.len() >= BASE64_BYTES_MIN)
                     || is_texty_base64(content)
-                    || (!entering.is_empty() && entering.iter().any(|(at, ..)| *at == index));
+                    || !own(&entering, index).is_empty();
                 if looked {
-                    let own: Vec<_> = entering
+                    let own: Vec<_> = own(&entering, index)
                         .iter()
-                        .filter(|(at, ..)| *at == index)
                         .map(|(_, rule, steps)| (*rule, *steps))
                         .collect();
                     self.string(layer, index, depth, &own);
@@ -250,7 +268,7 @@ impl Pass<'_> {
     /// The rule for a `value`, if the `name`, `key` or `path` beside it names a secret.
     fn beside_a_name(&mut self, layer: Layer<'_>, index: usize) -> Option<u8> {
         let parent = layer.parent(index).filter(|at| layer.nodes[*at].kind == Kind::Object)?;
-        for child in layer.children(parent) {
+        for child in layer.children(parent).take(MEMBERS_MAX) {
             let key = layer.key(&layer.nodes[child]);
             let is = |wanted: &[u8]| key.eq_ignore_ascii_case(wanted);
             if ![&b"name"[..], b"key", b"path", b"variable", b"header", b"field", b"id"]
@@ -357,10 +375,9 @@ impl Pass<'_> {
             return begin(index)..begin(node.next as usize);
         }
         // The last one takes the comma before it, together with all that go directly before it.
-        let gone = |child: usize| {
-            let start = begin(child);
-            self.edits.iter().any(|edit| edit.text.is_empty() && edit.start == start)
-        };
+        let dropped = self.edits.iter().filter(|edit| edit.text.is_empty());
+        let dropped: HashSet<usize> = dropped.map(|edit| edit.start).collect();
+        let gone = |child: usize| dropped.contains(&begin(child));
         let kept = layer
             .children(parent)
             .take_while(|child| *child < index)
@@ -476,13 +493,13 @@ impl Pass<'_> {
             let start = view.bytes.len();
             let base = node.start as usize + 1;
             shared::json::unescape(layer.content(node), |byte, source| {
-                view.push(byte, base + source)
+                view.push(byte, base + source);
             });
             tokens.push(start..view.bytes.len());
             view.push(0, node.end as usize - 1);
         }
         view.sources.push(layer.nodes[array].end);
-        self.command(&level.view.bytes, &tokens);
+        self.command(&level.view.bytes, &tokens, 0);
         level.view.carry_over(&mut self.edits[from..], 0);
         self.levels.push(level);
         if self.edits.len() > from {
@@ -528,9 +545,11 @@ impl Pass<'_> {
         while let Some(parent) = layer.parent(at) {
             let node = &layer.nodes[at];
             if layer.nodes[parent].kind == Kind::Array {
-                parts.push(
-                    layer.children(parent).take_while(|child| *child < at).count().to_string(),
-                );
+                // Far into a long array nobody counts.
+                let before = layer.children(parent).take_while(|child| *child < at);
+                let position = before.take(INDEX_MAX).count();
+                let known = position < INDEX_MAX;
+                parts.push(if known { position.to_string() } else { "*".to_owned() });
             } else {
                 let key = shared::json::decode(layer.key(node), node.key_escaped).into_owned();
                 let from = self.edits.len();
@@ -572,6 +591,16 @@ fn is_reference(layer: Layer<'_>, container: usize) -> bool {
             }
         }
     })
+}
+
+/// The pointers that enter a string.
+fn own<'e, 'p>(
+    entering: &'e [(usize, u8, &'p [Step])],
+    index: usize,
+) -> &'e [(usize, u8, &'p [Step])] {
+    let from = entering.partition_point(|(at, ..)| *at < index);
+    let length = entering[from..].iter().take_while(|(at, ..)| *at == index).count();
+    &entering[from..from + length]
 }
 
 fn is_form(hit: Hit) -> bool {
@@ -645,3 +674,12 @@ const BASE64_BYTES_MIN: usize = 8;
 
 /// Keys in notes: longer ones are somebody's text.
 const PLACE_KEY_BYTES_MAX: usize = 64;
+
+/// Among so many nodes a container is found faster by looking back.
+const NEAR_NODES_MAX: usize = 256;
+
+/// A member that says what its object is stands among its first ones; Kubernetes objects have ten.
+const MEMBERS_MAX: usize = 1024;
+
+/// Indices in notes are counted so far.
+const INDEX_MAX: usize = 4096;

@@ -99,18 +99,12 @@ impl Pass<'_> {
                     continue;
                 };
                 let value = colon + 1 + indentation(text, colon + 1);
-                entry = match self.yaml_value(text, name, value, rule) {
-                    Some(done) => next_line(
-                        text,
-                        end_of_line(
-                            text,
-                            done.max(entry_stop).saturating_sub(usize::from(done > entry_stop)),
-                        ),
-                    ),
-                    None => {
-                        self.replace_value_at(text, value, rule, Stop::Line);
-                        next_line(text, entry_stop)
-                    }
+                entry = if let Some(done) = self.yaml_value(text, name, value, rule) {
+                    let last = if done > entry_stop { done - 1 } else { entry_stop };
+                    next_line(text, end_of_line(text, last))
+                } else {
+                    self.replace_value_at(text, value, rule, Stop::Line);
+                    next_line(text, entry_stop)
                 };
             }
             at = block.max(next);

@@ -147,3 +147,66 @@ proptest! {
 fn growth_bound(length: usize) -> usize {
     length * 24 + 64
 }
+
+/// What costs the square of its length would let whoever sends records stop the sealer.
+#[test]
+fn hostile_records_cost_what_their_length_allows() {
+    let redactor = defaults();
+    for unit in [
+        "command=",
+        "vault put ",
+        "://",
+        "://a:",
+        "password ",
+        "password=",
+        "password= ",
+        "passpass",
+        "{\"",
+        "[{",
+        "\\",
+        "\\\"",
+        "%25",
+        "eyJ",
+        "eyJ.",
+        "--BEGIN ",
+        "-----BEGIN PRIVATE KEY",
+        "name: password\n",
+        "password:\n ",
+        "kind: Secret\n",
+        "data:\n",
+        "<password",
+        "<password>",
+        "'",
+        "\" ",
+        "ghp_",
+        "docker ",
+        "$6$",
+        "- - ",
+        "secret: |\n  ",
+    ] {
+        for head in ["", "password=x", "{\"a\":\""] {
+            let raw = head.to_owned() + &unit.repeat(HOSTILE_BYTES / unit.len());
+            let begun = std::time::Instant::now();
+            run(&redactor, raw.as_bytes(), Stream::Other);
+            assert!(begun.elapsed() < HOSTILE_TIME_MAX, "{head:?} {unit:?}");
+        }
+    }
+    for member in
+        ["\"value\":1,", "\"password\":\"x\",", "\"data\":\"x\",", "\"a\":[\"--token\",\"x\"],"]
+    {
+        let raw = format!(
+            "{{\"kind\":\"Secret\",{}\"z\":1}}",
+            member.repeat(HOSTILE_BYTES / member.len())
+        );
+        for redactor in rule_sets() {
+            let begun = std::time::Instant::now();
+            run(&redactor, raw.as_bytes(), Stream::Other);
+            assert!(begun.elapsed() < HOSTILE_TIME_MAX, "{member}");
+        }
+    }
+}
+
+const HOSTILE_BYTES: usize = 128 * 1024;
+
+/// Far more than a busy machine needs without optimisation, far less than the square of the length.
+const HOSTILE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(20);
