@@ -290,6 +290,11 @@ impl<'t> Value<'t> {
         self.index as usize
     }
 
+    /// All nodes of the text that it stands in.
+    pub fn nodes(&self) -> &'t [Node] {
+        self.nodes
+    }
+
     /// What kind of value it is.
     pub fn kind(&self) -> Kind {
         self.node().kind

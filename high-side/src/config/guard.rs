@@ -1,17 +1,23 @@
-//! The sections `[guard]` and `[[suppress]]`: what is privileged, what is noise.
+//! The sections `[guard]`, `[[suppress]]` and `[[redact]]`: what is privileged, what is noise, what must
+//! not leave.
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use shared::config::Problems;
 use shared::event::{PrivilegeSettings, Shape};
 
 use crate::guard::default_suppressions;
+use crate::guard::redact::{Action, RawRedactionRule, RedactionRule, default_rules};
 use crate::guard::suppress::SuppressRule;
 
 /// The section `[guard]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct RawGuard {
+    default_redactions: bool,
     default_suppressions: bool,
+    hmac_key_file: Option<PathBuf>,
     disable: Vec<String>,
     break_glass: Vec<String>,
 }
@@ -19,7 +25,9 @@ pub(super) struct RawGuard {
 impl Default for RawGuard {
     fn default() -> Self {
         Self {
+            default_redactions: true,
             default_suppressions: true,
+            hmac_key_file: None,
             disable: Vec::new(),
             break_glass: PrivilegeSettings::default().break_glass_names,
         }
@@ -33,6 +41,10 @@ pub struct GuardConfig {
     pub privileges: PrivilegeSettings,
     /// What is noise: the site's own rules first, then those that are shipped.
     pub suppress: Vec<SuppressRule>,
+    /// What must not leave: the site's own rules first, then those that are shipped.
+    pub redact: Vec<RedactionRule>,
+    /// The key for marks of values that must still be joined.
+    pub hmac_key_file: Option<PathBuf>,
     /// Whether Portainer is asked for what did not come, so that what did must be remembered.
     pub reconciles: bool,
 }
@@ -41,14 +53,20 @@ pub struct GuardConfig {
 pub(super) fn check(
     raw: RawGuard,
     suppress: Vec<SuppressRule>,
+    redact: &[RawRedactionRule],
     reconciles: bool,
     problems: &mut Problems,
 ) -> GuardConfig {
     let defaults = default_suppressions();
     let privileges = PrivilegeSettings { break_glass_names: raw.break_glass };
+    let default_redactions = default_rules();
     for name in &raw.disable {
         problems.check(
-            defaults.iter().any(|rule| rule.name == *name),
+            defaults
+                .iter()
+                .map(|rule| &rule.name)
+                .chain(default_redactions.iter().map(|r| &r.name))
+                .any(|known| known == name),
             "guard.disable",
             format!("no shipped rule is named {name:?}"),
         );
@@ -70,6 +88,28 @@ pub(super) fn check(
         let taken = suppress[..at].iter().chain(&defaults).any(|other| other.name == rule.name);
         problems.check(!taken, &key, "the name is taken by another rule");
     }
+    let shipped = default_redactions
+        .iter()
+        .filter(|rule| raw.default_redactions && !raw.disable.contains(&rule.name));
+    let mut checked: Vec<RedactionRule> = Vec::new();
+    for (at, rule) in redact.iter().chain(shipped).enumerate() {
+        let key = if rule.name.is_empty() {
+            format!("redact.#{}", at + 1)
+        } else {
+            format!("redact.{}", rule.name)
+        };
+        match rule.check() {
+            Ok(rule) => {
+                let taken = checked.iter().any(|other| other.name() == rule.name());
+                problems.check(!taken, &key, "the name is taken by another rule");
+                let keyed = rule.action() != Action::Hmac || raw.hmac_key_file.is_some();
+                problems.check(keyed, &key, "action hmac needs guard.hmac-key-file");
+                checked.push(rule);
+            }
+            Err(errors) => errors.iter().for_each(|err| problems.add(&key, &err.problem)),
+        }
+    }
+    let redact = checked;
     let rules: Vec<SuppressRule> =
         suppress.into_iter().chain(defaults.into_iter().filter(on)).collect();
     problems.check(
@@ -77,7 +117,13 @@ pub(super) fn check(
         "suppress",
         format!("has more than {RULES_MAX} rules: every record is held against them"),
     );
-    GuardConfig { privileges, suppress: rules, reconciles }
+    GuardConfig {
+        privileges,
+        suppress: rules,
+        redact,
+        hmac_key_file: raw.hmac_key_file,
+        reconciles,
+    }
 }
 
 /// What a rule must exclude, in the words of a rule.

@@ -16,6 +16,7 @@ use shared::record::{Lane, OriginId};
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::guard::redact::RawRedactionRule;
 use crate::guard::suppress::SuppressRule;
 use crate::ingest::ListenerSettings;
 use crate::policy::SealPolicy;
@@ -101,6 +102,8 @@ struct RawConfig {
     guard: RawGuard,
     #[serde(default)]
     suppress: Vec<SuppressRule>,
+    #[serde(default)]
+    redact: Vec<RawRedactionRule>,
     #[serde(default)]
     portainer_api: Vec<RawPortainerApi>,
     #[serde(default)]
@@ -268,7 +271,7 @@ impl Config {
         let portainer_apis =
             portainer_api::check_all(&raw.portainer_api, &listeners, &mut problems);
         let reconciles = !portainer_apis.is_empty();
-        let guard = guard::check(raw.guard, raw.suppress, reconciles, &mut problems);
+        let guard = guard::check(raw.guard, raw.suppress, &raw.redact, reconciles, &mut problems);
         let files = file::check_all(&raw.file, &listeners, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(

@@ -12,6 +12,7 @@
 
 mod defaults;
 pub mod pattern;
+pub mod redact;
 pub mod suppress;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use std::cell::RefCell;
 use shared::clock::Nanos;
 use shared::event::{Body, Event, PrivilegeSettings, understand};
 use shared::json::Tape;
+use shared::keys::{KeyError, load_secret};
 use shared::record::Stream;
 
 use crate::buffer::{Fate, Sighting};
@@ -26,6 +28,7 @@ use crate::config::GuardConfig;
 use crate::reconcile;
 
 pub use defaults::default_suppressions;
+use redact::{Context, HmacKey, RedactScratch, Redactor};
 use suppress::Suppressor;
 
 /// What was decided about a record.
@@ -43,7 +46,19 @@ pub struct Judged {
 
 /// Why the rules of a site can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum GuardError {}
+pub enum GuardError {
+    /// The key by which equal values get equal marks.
+    #[error("guard.hmac-key-file: {0}")]
+    Key(#[from] KeyError),
+    /// It is too short.
+    #[error(
+        "guard.hmac-key-file: {0} holds fewer than 16 bytes\n  try: openssl rand -hex 32 > {0}"
+    )]
+    KeyShort(String),
+    /// The rules do not go together.
+    #[error("{0}")]
+    Rules(String),
+}
 
 /// The rules of one site, compiled.
 #[derive(Debug, Default)]
@@ -52,6 +67,8 @@ pub struct Guard {
     pub privileges: PrivilegeSettings,
     /// What is noise.
     pub suppressor: Suppressor,
+    /// What must not leave; nothing is looked for without it.
+    pub redactor: Option<Redactor>,
     /// Whether sightings are kept of records that Portainer can be asked for.
     pub reconciles: bool,
 }
@@ -60,6 +77,7 @@ pub struct Guard {
 #[derive(Debug, Default)]
 struct Scratch {
     tape: Tape,
+    redact: RedactScratch,
 }
 
 thread_local! {
@@ -70,7 +88,20 @@ thread_local! {
 impl Guard {
     /// Compiles the rules of a configuration.
     pub fn new(config: &GuardConfig) -> Result<Self, GuardError> {
+        let key = match &config.hmac_key_file {
+            Some(path) => {
+                let secret = load_secret(path)?;
+                let short = || GuardError::KeyShort(path.display().to_string());
+                Some(HmacKey::new(secret.trim().as_bytes()).ok_or_else(short)?)
+            }
+            None => None,
+        };
+        let redactor = Redactor::new(config.redact.clone(), key).map_err(|problems| {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            GuardError::Rules(texts.join("\n"))
+        })?;
         Ok(Self {
+            redactor: Some(redactor),
             privileges: config.privileges.clone(),
             suppressor: Suppressor::new(config.suppress.clone()),
             reconciles: config.reconciles,
@@ -80,11 +111,11 @@ impl Guard {
     /// Judges a record as it would be judged on its way in; also gives what was understood of it, and
     /// the bytes that would be kept.
     pub fn examine(&self, raw: &[u8], stream: Option<Stream>) -> (Event<'static>, Judged, Vec<u8>) {
-        let mut tape = Tape::default();
+        let Scratch { mut tape, mut redact } = Scratch::default();
         let body = Body::of(raw, &mut tape);
         let event = understand(&body, stream, &self.privileges);
         let mut after = Vec::new();
-        let judged = self.decide(&body, &event, Nanos(0), &mut after);
+        let judged = self.decide(&body, &event, Nanos(0), &mut redact, &mut after);
         (event.into_owned(), judged, after)
     }
 
@@ -98,10 +129,10 @@ impl Guard {
         out: &mut Vec<u8>,
     ) -> Judged {
         SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { tape } = scratch;
+            let Scratch { tape, redact } = scratch;
             let body = Body::of(raw, tape);
             let event = understand(&body, stream, &self.privileges);
-            self.decide(&body, &event, received, out)
+            self.decide(&body, &event, received, redact, out)
         })
     }
 
@@ -110,6 +141,7 @@ impl Guard {
         body: &Body<'_>,
         event: &Event<'_>,
         received: Nanos,
+        scratch: &mut RedactScratch,
         out: &mut Vec<u8>,
     ) -> Judged {
         // Of the bytes as they came: a redacted or suppressed record was seen all the same.
@@ -125,7 +157,20 @@ impl Guard {
             let bytes = body.raw.len() as u64;
             return judged(Fate::Suppressed { rule: rule.clone(), bytes });
         }
+        let resource = event.resource.kind.as_deref();
+        let context = Context { stream: event.stream, resource };
+        let redacted = self.redactor.as_ref().and_then(|r| r.redact(body, &context, scratch));
+        if let Some(redacted) = redacted {
+            out.extend_from_slice(&scratch.out);
+            // One huge record must not hold its memory for ever.
+            scratch.out.clear();
+            scratch.out.shrink_to(SCRATCH_BYTES_KEPT);
+            return judged(Fate::Redacted(redacted.note));
+        }
         out.extend_from_slice(body.raw);
         judged(Fate::Kept)
     }
 }
+
+/// What a thread keeps for redacted records; they are rarely longer.
+const SCRATCH_BYTES_KEPT: usize = 256 * 1024;
