@@ -27,13 +27,12 @@ impl Pass<'_> {
         {
             return;
         }
-        self.uri_command(text);
         let tokens = tokens(text);
         self.command(text, &tokens, 0);
     }
 
     /// `?command=mysql&command=-psecret`: an exec request.
-    fn uri_command(&mut self, text: &[u8]) {
+    pub(super) fn uri_command(&mut self, text: &[u8]) {
         if memchr::memmem::find(text, b"command=").is_none() {
             return;
         }

@@ -28,6 +28,7 @@ fn rule(name: &str, keys: &[&str], except: &[&str], text: &[&str]) -> RawRedacti
         except: owned(except),
         text: owned(text),
         action: Some("mask".to_owned()),
+        shipped: true,
         ..RawRedactionRule::default()
     }
 }

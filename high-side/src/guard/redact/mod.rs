@@ -259,7 +259,7 @@ impl Redactor {
         match nodes {
             Some(nodes) => {
                 pass.document(&raw[range.clone()], nodes, pointers, range.start);
-                if range.start > 0 {
+                if range.start > 0 && self.anchors.hits(&raw[..range.start]).at(0).is_some() {
                     pass.text(&raw[..range.start], 0, &[]);
                 }
             }

@@ -163,7 +163,7 @@ fn hash(name: &[u8]) -> usize {
     };
     let mixed =
         (first ^ last.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed >> 56) as usize % CACHE_SLOTS
+    (mixed >> 53) as usize % CACHE_SLOTS
 }
 
 /// Names are compared by at most so many bytes; nobody names a field with more.
@@ -172,5 +172,5 @@ const NORMAL_BYTES_MAX: usize = 160;
 /// The longest keys that come often, such as `authentication.kubernetes.io/issued-credential-id`.
 const CACHED_BYTES_MAX: usize = 56;
 
-/// A record has some 60 different keys, a stream some 200.
-const CACHE_SLOTS: usize = 256;
+/// All streams together have some 600 different keys.
+const CACHE_SLOTS: usize = 2048;

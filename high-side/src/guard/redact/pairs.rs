@@ -366,7 +366,11 @@ fn closing_bracket(text: &[u8], at: usize) -> usize {
 
 /// The length of a quote with its escapes: `"`, `'`, `\"`, `\\\"`.
 pub(super) fn quote_at(text: &[u8], at: usize) -> usize {
-    let escapes = text[at.min(text.len())..].iter().take_while(|byte| **byte == b'\\').count();
+    let escapes = text[at.min(text.len())..]
+        .iter()
+        .take(ESCAPES_MAX)
+        .take_while(|byte| **byte == b'\\')
+        .count();
     match text.get(at + escapes) {
         Some(b'"' | b'\'') => escapes + 1,
         Some(b'`') if escapes == 0 => 1,
@@ -448,6 +452,9 @@ const HEADERS: &[&[u8]] = &[b"authorization", b"cookie"];
 /// What follows `basic` and `bearer` in prose.
 const PROSE: &[&[u8]] =
     &[b"authentication", b"auth", b"token", b"tokens", b"realm", b"error", b"credentials"];
+
+/// A quote in six layers of JSON has so many backslashes before it.
+const ESCAPES_MAX: usize = 63;
 
 /// Blanks and brackets between two pairs: a longer run ends what was before it, or not, alike.
 const GAP_BYTES_MAX: usize = 32;

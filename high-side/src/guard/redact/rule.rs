@@ -33,6 +33,9 @@ pub struct RawRedactionRule {
     pub text: Vec<String>,
     /// What to do: `drop`, `mask` or `hmac`.
     pub action: Option<String>,
+    /// Whether the rule came with the program: the search in text is made for its names already.
+    #[serde(skip)]
+    pub(super) shipped: bool,
 }
 
 /// What happens to a value.
@@ -114,6 +117,7 @@ pub struct RedactionRule {
     pub(super) config_maps: bool,
     pub(super) text: Vec<Detector>,
     pub(super) action: Action,
+    pub(super) shipped: bool,
 }
 
 impl RedactionRule {
@@ -300,6 +304,7 @@ impl RawRedactionRule {
                 config_maps: self.resources.iter().any(|name| name == "configmaps"),
                 text,
                 action,
+                shipped: self.shipped,
             }),
             _ => Err(problems
                 .into_iter()

@@ -13,7 +13,8 @@ impl Pass<'_> {
         }
         // In the middle of a word nothing begins.
         let before = hit.start.checked_sub(1).map(|at| text[at]);
-        if [&b"eyJ"[..], b"ewo", b"W3s", b"LS0t"].iter().any(|head| rest.starts_with(head)) {
+        if [&b"eyJ"[..], b"ewo", b"ew0", b"W3s", b"LS0t"].iter().any(|head| rest.starts_with(head))
+        {
             if before.is_some_and(|byte| byte.is_ascii_alphanumeric()) {
                 return hit.end;
             }

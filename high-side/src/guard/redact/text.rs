@@ -23,10 +23,14 @@ impl Pass<'_> {
         if matches!(text.get(begin), Some(b'{' | b'[')) && self.json(text, 0, depth, pointers) {
             return;
         }
-        // Letters may look like base64 by chance: where nothing was found in it, it is text, too.
-        if let Some(edit) = self.base64(text, depth, pointers) {
-            self.edits.push(edit);
-            return;
+        match self.base64(text, depth, pointers) {
+            Encoded::Changed(edit) => {
+                self.edits.push(edit);
+                return;
+            }
+            // A few letters look like base64 by chance; many that hold a text do not.
+            Encoded::Clean if text.len() >= CERTAIN_BYTES_MIN => return,
+            Encoded::Clean | Encoded::No => {}
         }
         // A log line of a container runtime, or a message with an object behind it.
         let mut from = begin;
@@ -64,28 +68,29 @@ impl Pass<'_> {
         found
     }
 
-    /// Looks into a text that is base64 as a whole; gives what changes.
-    fn base64(&mut self, text: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Edit> {
-        let from = text.iter().position(|byte| !byte.is_ascii_whitespace())?;
-        let end = text.iter().rposition(|byte| !byte.is_ascii_whitespace())? + 1;
-        let body = &text[from..end];
+    /// Looks into a text that is base64 as a whole.
+    fn base64(&mut self, text: &[u8], depth: u8, pointers: Pointers<'_>) -> Encoded {
+        let body = text.trim_ascii();
+        let from = text.len() - text.trim_ascii_start().len();
         let padding = body.iter().rev().take_while(|byte| **byte == b'=').count();
         let letters = &body[..body.len() - padding];
         let valid = |byte: &u8| is_base64(*byte) || b"\r\n".contains(byte);
         if body.len() < BASE64_BYTES_MIN || padding > 2 || !letters.iter().all(valid) {
-            return None;
+            return Encoded::No;
         }
-        let mut edit = self.encoded(body, depth, pointers)?;
-        edit.start += from;
-        edit.end += from;
-        Some(edit)
+        let mut found = self.encoded(body, depth, pointers);
+        if let Encoded::Changed(edit) = &mut found {
+            edit.start += from;
+            edit.end += from;
+        }
+        found
     }
 
     /// Decodes base64, looks into what it holds, and encodes it again. The last characters may be
     /// missing, where a relay cut the record.
-    fn encoded(&mut self, run: &[u8], depth: u8, pointers: Pointers<'_>) -> Option<Edit> {
+    fn encoded(&mut self, run: &[u8], depth: u8, pointers: Pointers<'_>) -> Encoded {
         if depth >= DEPTH_MAX {
-            return None;
+            return Encoded::No;
         }
         let letters: Vec<u8> = run.iter().copied().filter(|byte| is_base64(*byte)).collect();
         let padded = run.ends_with(b"=");
@@ -98,7 +103,7 @@ impl Pass<'_> {
         bytes.clear();
         let decoded = engine.decode_vec(&letters[..whole], bytes).is_ok() && is_texty(bytes);
         let from = self.edits.len();
-        let mut edit = None;
+        let mut found = if decoded { Encoded::Clean } else { Encoded::No };
         if decoded {
             self.text(&level.view.bytes, depth + 1, pointers);
             if self.edits.len() > from {
@@ -122,7 +127,7 @@ impl Pass<'_> {
                         (rule, if place.is_empty() { format!("text@{start}") } else { place })
                     })
                 });
-                edit = Some(Edit {
+                found = Encoded::Changed(Edit {
                     start: 0,
                     end: run.len(),
                     text,
@@ -132,7 +137,7 @@ impl Pass<'_> {
             }
         }
         self.levels.push(level);
-        edit
+        found
     }
 
     /// The detectors over a text, and over what its escapes and percent-encoding stand for.
@@ -140,7 +145,7 @@ impl Pass<'_> {
         let redactor = self.redactor;
         let mut hits = redactor.anchors.hits(text);
         let mut at = 0;
-        let mut program = false;
+        let (mut program, mut word) = (false, false);
         let mut yaml = false;
         while let Some(hit) = hits.at(at) {
             if let Some(end) = mark::end_around(text, hit.start) {
@@ -156,6 +161,7 @@ impl Pass<'_> {
                 Anchor::Shape => self.shape(text, hit, depth),
                 Anchor::Url => self.url(text, hit),
                 Anchor::Word => {
+                    word = true;
                     yaml |= text[hit.start..].starts_with(b"ecret")
                         || text[hit.start..].starts_with(b"ConfigMap");
                     self.pair(text, hit)
@@ -166,11 +172,11 @@ impl Pass<'_> {
         if yaml {
             self.manifests(text);
         }
-        if program
-            || memchr::memmem::find(text, b" -").is_some()
-            || memchr::memmem::find(text, b"command=").is_some()
-        {
+        if program {
             self.command_line(text);
+        }
+        if program || word {
+            self.uri_command(text);
         }
         if depth >= DEPTH_MAX {
             return;
@@ -227,7 +233,7 @@ impl Pass<'_> {
             text[start + letters..].iter().take(2).take_while(|byte| **byte == b'=').count();
         let end = start + letters + padding;
         if letters >= BASE64_BYTES_MIN
-            && let Some(mut edit) = self.encoded(&text[start..end], depth, &[])
+            && let Encoded::Changed(mut edit) = self.encoded(&text[start..end], depth, &[])
         {
             edit.start += start;
             edit.end += start;
@@ -248,6 +254,16 @@ impl Pass<'_> {
                 & !(conditional.secrets | conditional.config_maps),
         )
     }
+}
+
+/// What looking into base64 gave.
+enum Encoded {
+    /// Something in it changes.
+    Changed(Edit),
+    /// It holds a text in which nothing changes.
+    Clean,
+    /// It is none, or holds no text.
+    No,
 }
 
 /// Whether an anchor in a string is worth looking into the string: a few comparisons that spare most
@@ -301,6 +317,9 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENI
 
 /// Shorter base64 holds no text with a secret in it.
 const BASE64_BYTES_MIN: usize = 8;
+
+/// Letters that hold a text of twenty-four bytes are no chance.
+const CERTAIN_BYTES_MIN: usize = 32;
 
 /// How many brackets are tried as the begin of JSON inside a text: log lines have one or two before.
 const EMBEDDED_TRIES_MAX: usize = 4;
