@@ -244,13 +244,15 @@ fn what_udp_lost_is_recovered_once_and_marked() {
     assert_eq!((count(&again, "matched"), count(&again, "recovered")), (96, 0), "{again}");
     assert!(portainer.kept().len() > 98);
 
-    assert_eq!(scene.live()["recovered"], 48);
+    // Both files are written once a second.
+    wait_until(PATIENCE, "the live status", || scene.live()["recovered"] == 48);
     assert_eq!(scene.alarms("records-recovered"), 1);
-    let metrics = fs::read_to_string(scene.pair.high.state_dir().join("metrics.prom")).unwrap();
-    assert!(
-        metrics.contains("penstock_high_reconcile_recovered_records_total{portainer=\"asked\"} 48"),
-        "{metrics}"
-    );
+    wait_until(PATIENCE, "the metrics", || {
+        fs::read_to_string(scene.pair.high.state_dir().join("metrics.prom")).is_ok_and(|metrics| {
+            metrics
+                .contains("penstock_high_reconcile_recovered_records_total{portainer=\"asked\"} 48")
+        })
+    });
     assert!(agent.stop(PATIENCE).success());
     assert_each_once(&kept, &sent, &scene.crossed());
     assert_no_unlisted_errors(&scene.pair.high.log_path(), &[]);
