@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tests::crossing::{Crossing, received};
 use tests::logs::assert_no_unlisted_errors;
@@ -163,6 +165,88 @@ fn what_is_urgent_overtakes_what_waits() {
     assert_eq!(event["event"]["privileged"], "exec", "{event}");
     wait_until(PATIENCE, "the others wait", || received(&crossing.pair.high.status()) == 501);
     assert_eq!(crossing.events().len(), 1);
+    for agent in agents {
+        assert!(agent.stop(PATIENCE).success());
+    }
+}
+
+#[test]
+fn what_is_secret_does_not_cross_and_the_record_says_so() {
+    const SECRET: &str = "Xq7Zt29LmW4kVb81";
+    let crossing = Crossing::new("guard-secrets");
+    crossing.pair.high.configure(&sections(&crossing, ""));
+    let low = format!("{}{}", Crossing::quick_inbox(), crossing.file_sink());
+    crossing.pair.low.configure(&low);
+    let agents = [crossing.pair.high.start(), crossing.pair.low.start()];
+
+    let none = json!({});
+    let payload = STANDARD.encode(
+        json!({"Name": "shop", "Env": [{"name": "DB_PASSWORD", "value": SECRET}],
+            "StackFileContent": format!("services:\n  db:\n    environment:\n      - MYSQL_ROOT_PASSWORD={SECRET}\n")})
+        .to_string(),
+    );
+    let activity = |action: &str, payload: &Value| {
+        let record = json!({"id": 7, "timestamp": 1_795_468_219, "username": "ann", "context": "edge-1",
+            "action": action, "payload": payload});
+        format!("<110>1 2026-11-23T21:10:19Z portainer portainer 1 useractivity - {record}")
+    };
+    let manifest =
+        json!({"kind": "Secret", "data": {"password": STANDARD.encode(SECRET)}}).to_string();
+    let note = "kubectl.kubernetes.io/last-applied-configuration";
+    let lines = [
+        activity("POST /stacks?type=2", &json!(payload)),
+        activity(&format!("GET /websocket/exec?token={SECRET}&endpointId=1"), &Value::Null),
+        kube(
+            1,
+            "create",
+            "ann",
+            "secrets",
+            &json!({"requestObject": {"kind": "Secret", "stringData": {"pin": SECRET}}}),
+        ),
+        kube(
+            2,
+            "patch",
+            "ann",
+            "deployments",
+            &json!({"requestObject": {"metadata": {"annotations": {note: manifest}}}}),
+        ),
+        kube(
+            3,
+            "create",
+            "ann",
+            "pods",
+            &json!({"requestObject": {"spec": {"containers": [{"args": ["--password", SECRET]}]}}}),
+        ),
+        format!("<13>1 - h app - - [login password=\"{SECRET}\"] somebody came in"),
+        format!("<13>1 - h app - - - user=ann password={SECRET} result=ok"),
+        format!("<13>1 - h app - - - GET https://ann:{SECRET}@git.example/shop.git failed"),
+        format!(
+            "<13>1 - h app - - - {{\"headers\":{{\"Authorization\":\"Bearer {SECRET}\"}},\"n\":[{{\"apiKey\":\"{SECRET}\"}}]}}"
+        ),
+        format!("<13>1 - h app - - - {{\"cut\":true,\"password\":\"{SECRET}"),
+        kube(4, "create", "ann", "pods", &none),
+    ];
+    send_lines(crossing.tcp, &lines);
+    let total = lines.len() as u64;
+    wait_until(PATIENCE, "every record durable", || {
+        received(&crossing.pair.high.status()) == total
+    });
+    assert_eq!(crossing.wait_drained(), total);
+    let events = crossing.events();
+    assert_eq!(events.iter().filter(|event| !event["redacted"].is_null()).count(), lines.len() - 1);
+    for event in &events {
+        let raw = event["raw"].as_str().unwrap();
+        let encoded = STANDARD.encode(SECRET);
+        assert!(!raw.contains(SECRET) && !raw.contains(encoded.trim_end_matches('=')), "{event}");
+        // What was in base64 is still base64, of text without the secret.
+        for word in raw.split('"').filter(|word| word.len() > 40) {
+            if let Ok(bytes) = STANDARD.decode(word) {
+                assert!(!String::from_utf8_lossy(&bytes).contains(SECRET), "{event}");
+            }
+        }
+    }
+    let kept = events.iter().find(|event| event["redacted"].is_null()).unwrap();
+    assert_eq!(kept["raw"], lines[10]);
     for agent in agents {
         assert!(agent.stop(PATIENCE).success());
     }

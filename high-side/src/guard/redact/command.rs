@@ -1,6 +1,9 @@
 //! Arguments of programs that take a secret without a telling name.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::edit::Coding;
 use super::pairs::Stop;
@@ -25,6 +28,9 @@ impl Pass<'_> {
         if self.detector(Detector::CommandLine).is_none()
             && self.detector(Detector::KeyValue).is_none()
         {
+            return;
+        }
+        if !may_have_arguments(text) {
             return;
         }
         let tokens = tokens(text);
@@ -227,6 +233,17 @@ impl Pass<'_> {
 fn program_named(name: &[u8]) -> Option<&'static Program> {
     PROGRAMS.iter().find(|program| program.names.iter().any(|known| known.as_bytes() == name))
 }
+
+/// Whether some word may be an option, or one of the few arguments that are looked for without one. Most
+/// texts have none, and are not taken apart then.
+fn may_have_arguments(text: &[u8]) -> bool {
+    let begins_word = |at: usize| at == 0 || !text[at - 1].is_ascii_alphanumeric();
+    memchr::memchr_iter(b'-', text).any(begins_word)
+        || WITHOUT_OPTION.iter().any(|finder| finder.find(text).is_some())
+}
+
+static WITHOUT_OPTION: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["from-literal", "vault", "/p:"].map(Finder::new));
 
 /// The words of a command line, roughly as a shell takes them: quotes hold blanks together, and are
 /// left out where they stand around the whole word.
