@@ -70,7 +70,11 @@ pub fn check(config: &Config) -> Vec<String> {
             Err(err) => problems.push(err.to_string()),
         }
     }
+    problems.extend(Guard::new(&config.guard).err().map(|err| err.to_string()));
     for listener in &config.listeners {
+        if let Some(err) = ingest::check(listener) {
+            problems.push(format!("listener.{}: {err}", listener.name));
+        }
         if let Some(tls) = listener.protocol.tls()
             && let Err(err) = TlsAcceptorHandle::load(tls.clone())
         {
@@ -161,7 +165,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
 
 /// The export guard, by the rules of a configuration.
 pub(crate) fn guard(config: &Config) -> Result<Guard, Failure> {
-    Guard::new(&config.guard).map_err(Failure::new)
+    Guard::new(&config.guard).map_err(Failure::config)
 }
 
 /// The buffer's settings in a configuration.

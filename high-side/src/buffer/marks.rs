@@ -26,7 +26,8 @@ pub(super) fn store(conn: &Connection, mark: &Mark) -> Result<(), BufferError> {
 }
 
 impl Store {
-    /// The marks whose names begin like this, in the order of their names.
+    /// The marks whose names begin like this, in the order of their names. One that was damaged on the
+    /// disk is told and left out.
     pub fn marks(&self, prefix: &str) -> Result<Vec<(String, String)>, BufferError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT name, value, \"check\" FROM mark WHERE substr(name, 1, ?2) = ?1 ORDER BY name",
@@ -35,8 +36,14 @@ impl Store {
         let mut rows = statement.query(params![prefix, length])?;
         let mut marks = Vec::new();
         while let Some(row) = rows.next()? {
-            let mut fields = open_row(TABLE, row)?;
-            marks.push((fields.text()?, fields.text()?));
+            let read = open_row(TABLE, row).and_then(|mut row| Ok((row.text()?, row.text()?)));
+            match read {
+                Ok(mark) => marks.push(mark),
+                // Without its mark a file is read again from its begin: twice is better than a stop.
+                Err(err) => {
+                    tracing::error!(%err, "how far a source was read is lost; it is read again");
+                }
+            }
         }
         Ok(marks)
     }

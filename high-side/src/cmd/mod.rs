@@ -60,7 +60,8 @@ impl Failure {
         Self { message: message.to_string(), code: exit::USAGE }
     }
 
-    fn config(message: impl Display) -> Self {
+    /// A failure of the configuration or a key.
+    pub(crate) fn config(message: impl Display) -> Self {
         Self { message: message.to_string(), code: exit::CONFIG }
     }
 

@@ -6,6 +6,7 @@ use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, Stream};
 
 use crate::ingest::{Limits, ListenerSettings};
+use crate::reconcile::PortainerApi;
 use crate::tail::{BeginAt, FileSettings, Pattern, Rotated, Timing};
 
 #[derive(Debug, Deserialize)]
@@ -35,17 +36,19 @@ enum RawFrom {
 pub(super) fn check_all(
     raw: &[RawFile],
     listeners: &[ListenerSettings],
+    apis: &[PortainerApi],
     problems: &mut Problems,
 ) -> Vec<FileSettings> {
     let mut sets: Vec<FileSettings> = Vec::new();
     for (at, raw) in raw.iter().enumerate() {
         if let Some(set) = check_file(raw, at, problems) {
             let is_taken = sets.iter().any(|other| other.name == set.name)
-                || listeners.iter().any(|other| other.name == set.name);
+                || listeners.iter().any(|other| other.name == set.name)
+                || apis.iter().any(|other| other.name == set.name);
             problems.check(
                 !is_taken,
                 &format!("file.{}", set.name),
-                "the name is taken by another file or listener",
+                "the name is taken by another source",
             );
             sets.push(set);
         }

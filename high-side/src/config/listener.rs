@@ -131,6 +131,13 @@ fn check_listener(
     if sender.is_none() {
         raw.http().check(None, &key, problems);
     }
+    let wants_clients = raw.client_auth != RawClientAuth::None;
+    if matches!(raw.protocol.as_str(), "tcp" | "udp") && wants_clients {
+        problems.add(
+            &key("client-auth"),
+            "protocols \"tcp\" and \"udp\" ask for no certificate: use \"tls\"",
+        );
+    }
     if matches!(raw.protocol.as_str(), "tcp" | "udp") && raw.has_tls_keys() {
         problems.add(&key("certificate"), "protocols \"tcp\" and \"udp\" use no certificates");
     }
@@ -295,7 +302,10 @@ fn check_addresses(listeners: &[ListenerSettings], problems: &mut Problems) {
     let is_udp = |listener: &ListenerSettings| matches!(listener.protocol, Protocol::Udp);
     for (at, listener) in listeners.iter().enumerate() {
         let clash = listeners[..at].iter().find(|other| {
-            other.bind == listener.bind
+            let (ours, theirs) = (listener.bind.ip(), other.bind.ip());
+            // An address that stands for all of them leaves the port to nobody else.
+            let same = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
+            same && other.bind.port() == listener.bind.port()
                 && listener.bind.port() != 0
                 && is_udp(other) == is_udp(listener)
         });

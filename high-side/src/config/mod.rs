@@ -272,7 +272,7 @@ impl Config {
             portainer_api::check_all(&raw.portainer_api, &listeners, &mut problems);
         let reconciles = !portainer_apis.is_empty();
         let guard = guard::check(raw.guard, raw.suppress, &raw.redact, reconciles, &mut problems);
-        let files = file::check_all(&raw.file, &listeners, &mut problems);
+        let files = file::check_all(&raw.file, &listeners, &portainer_apis, &mut problems);
         for (key, path) in [("state-dir", &raw.state_dir), ("keys-dir", &raw.keys_dir)] {
             problems.check(
                 path.is_absolute(),

@@ -30,6 +30,20 @@ const COMPONENTS: &[&str] = &[
     "system:node:*",
 ];
 
+/// What probes ask for. A path that climbs out of there is something else.
+const HEALTH_PATHS: [&str; 10] = [
+    "/healthz",
+    "/healthz?*",
+    "/healthz/*",
+    "/livez",
+    "/livez?*",
+    "/livez/*",
+    "/readyz",
+    "/readyz?*",
+    "/readyz/*",
+    "!*..*",
+];
+
 /// What components watch all day, and which holds no secret and grants nothing.
 const WATCHED_KINDS: &[&str] = &[
     "configmaps",
@@ -94,10 +108,7 @@ pub fn default_suppressions() -> Vec<SuppressRule> {
             access: Some(RuleAccess::Read),
             kinds: list(&[""]),
             outcomes: went_well.clone(),
-            details: details(&[
-                ("uri", &["/healthz", "/healthz?*", "/healthz/*", "/livez*", "/readyz*"]),
-                ("verb", &["get"]),
-            ]),
+            details: details(&[("uri", &HEALTH_PATHS), ("verb", &["get"])]),
             ..rule("kube-health", Stream::KubeAudit)
         },
         SuppressRule {

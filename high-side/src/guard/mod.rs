@@ -174,3 +174,6 @@ impl Guard {
 
 /// What a thread keeps for redacted records; they are rarely longer.
 const SCRATCH_BYTES_KEPT: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests;

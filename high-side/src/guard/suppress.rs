@@ -148,6 +148,8 @@ impl SuppressRule {
         self.streams.contains(&event.stream)
             && self.access.is_none_or(|access| access == event.access.into())
             && event.actor.acting_as.is_none()
+            // A record that holds several events: the rule was asked about one of them.
+            && event.detail("items").is_none()
             && (self.categories.is_empty()
                 || event.category.category().is_some_and(|c| self.categories.contains(&c)))
             && text(&event.resource.kind, &self.kinds)
@@ -260,7 +262,7 @@ mod tests {
         let settings = PrivilegeSettings::default();
         for text in [
             "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\naccess = \"read\"\nparts = [\"\"]\noutcomes = [\"success\", \"\"]",
-            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\nparts = [\"\"]\noutcomes = [\"success\"]\nnames = [\"web-*\", \"!*node-debugger-*\"]",
+            "streams = [\"kube-audit\"]\nkinds = [\"pods\"]\nparts = [\"\"]\noutcomes = [\"success\"]\nnames = [\"web-*\", \"!*node-debugger-*\", \"!*node-shell-*\", \"!*nsenter-*\"]",
             "streams = [\"kube-audit\"]\nkinds = [\"events\"]\nparts = [\"\"]\noutcomes = [\"success\"]",
             "streams = [\"falco\"]\nseverities = [\"Debug\"]\ncategories = [\"runtime\"]",
             "streams = [\"portainer-activity\"]\nactions = [\"stack.redeploy\"]\nkinds = [\"stack\"]\nactors = [\"ci\"]\ncategories = [\"deployment\"]",

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shared::bundle::RECORD_BYTES_MAX;
 use shared::clock::{Clock, Nanos};
 use shared::record::{Lane, SourceTag, Stream};
 use tokio::sync::oneshot;
@@ -79,9 +80,11 @@ impl<'a> Batch<'a> {
             self.data.reserve(self.room_bytes);
             self.messages.reserve(self.room_messages);
         }
+        let begin = self.data.len();
         let Judged { stream, urgent, fate, sighting } =
             self.gate.guard.judge(raw, received, stream, &mut self.data);
         let lane = if urgent { Lane::Flash } else { self.gate.lane };
+        let cut_from = settle_length(&mut self.data, begin, cut_from);
         let end = self.data.len();
         self.messages.push(IncomingMessage { lane, end, received, stream, cut_from, fate });
         self.sightings.extend(sighting);
@@ -160,6 +163,18 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// A mark may be longer than what it stands for. No record is longer than a bundle may hold, and one that
+/// was cut says a length above its own, so that every reader takes it: gives that length.
+fn settle_length(data: &mut Vec<u8>, begin: usize, cut_from: Option<u64>) -> Option<u64> {
+    let kept = data.len() - begin;
+    let longest = RECORD_BYTES_MAX as usize;
+    if kept > longest {
+        data.truncate(begin + longest);
+        return Some(cut_from.unwrap_or(0).max(kept as u64));
+    }
+    cut_from.map(|whole| whole.max(kept as u64 + 1))
+}
+
 /// Counts the time until it is dropped as spent waiting for the buffer.
 pub(crate) struct Waiting<'a> {
     _now: Gauge<'a>,
@@ -185,3 +200,26 @@ impl Drop for Waiting<'_> {
 const BATCH_MESSAGES_MAX: usize = 4096;
 /// so many bytes, though there is more to be read.
 pub(super) const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_redaction_made_longer_can_still_be_read() {
+        for (kept, cut_from, expected) in [
+            (10, None, (10, None)),
+            (10, Some(20), (10, Some(20))),
+            (25, Some(20), (25, Some(26))),
+            (20, Some(20), (20, Some(21))),
+        ] {
+            let mut data = vec![b'x'; 5 + kept];
+            let cut = settle_length(&mut data, 5, cut_from);
+            assert_eq!((data.len() - 5, cut), expected);
+        }
+        let longest = RECORD_BYTES_MAX as usize;
+        let mut data = vec![b'x'; 5 + longest + 7];
+        assert_eq!(settle_length(&mut data, 5, None), Some(longest as u64 + 7));
+        assert_eq!(data.len(), 5 + longest);
+    }
+}

@@ -242,6 +242,14 @@ fn bind_advice(source: &std::io::Error) -> &'static str {
     }
 }
 
+/// What would keep a listener from starting, besides its address and its certificate.
+pub fn check(settings: &ListenerSettings) -> Option<SecretError> {
+    match &settings.protocol {
+        Protocol::FluentForward(forward) => Access::load(forward).err(),
+        _ => None,
+    }
+}
+
 /// Starts a listener; call it inside a tokio runtime. When this returns, clients can connect.
 pub fn spawn(
     settings: ListenerSettings,

@@ -87,6 +87,11 @@ pub(super) fn without_runtime_prefix(line: &[u8]) -> &[u8] {
 }
 
 fn header_end(raw: &[u8]) -> usize {
+    // A container runtime's prefix looks like the header of an odd syslog message.
+    let bare = without_runtime_prefix(raw).len();
+    if bare < raw.len() {
+        return raw.len() - bare;
+    }
     // The time of reception only completes a timestamp without year.
     envelope(raw, Nanos(0)).message_range.start
 }
@@ -106,6 +111,11 @@ mod tests {
             ("<13> 2026-11-23T16:00:00Z h tag[7]: {\"a\":[]}", "{\"a\":[]}", true),
             ("<13>1 - h a - - - user=x [y] {z}", "user=x [y] {z}", false),
             ("<13>1 - h a - - - {\"a\":", "{\"a\":", false),
+            (
+                "2026-11-23T16:00:00.1Z stdout F 12:00:00.1: Critical x",
+                "12:00:00.1: Critical x",
+                false,
+            ),
             ("2026-11-23T16:00:00.1Z stdout F {\"a\":1}", "{\"a\":1}", true),
             ("2026-11-23T16:00:00.1Z stderr P {\"a\":", "{\"a\":", false),
             ("words", "words", false),

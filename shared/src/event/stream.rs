@@ -63,7 +63,11 @@ fn wrapped<'t>(slots: &Slots<'t>) -> Shape<'t> {
     // Azure's diagnostic records carry the line in `properties.log`.
     let azure = slots.get(Key::Properties).and_then(|inner| inner.get("log"));
     let keys = [Key::LogProcessed, Key::Log, Key::Message, Key::Event, Key::Data, Key::Payload];
-    for value in keys.iter().filter_map(|key| slots.get(*key)).chain(azure) {
+    let values = || keys.iter().filter_map(|key| slots.get(*key)).chain(azure);
+    // Filebeat's `log` is an object about the file, beside the line in `message`.
+    let about_file =
+        |value: &Value<'_>| value.get("file").is_some() || value.get("offset").is_some();
+    for value in values().filter(|value| !about_file(value)) {
         match value.kind() {
             Kind::Object => return Shape::Wrapped(value),
             Kind::String => return Shape::WrappedLine(value),

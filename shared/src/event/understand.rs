@@ -166,9 +166,11 @@ impl Reader<'_> {
     /// Of several events in one record the one that matters most speaks for all.
     fn list<'t>(&self, items: Value<'t>) -> Event<'t> {
         let mut best: Option<Event<'t>> = None;
+        let mut count = 0_usize;
         for item in items.children().filter(|item| item.kind() == Kind::Object) {
             let Inner::Object(slots, shape) = peel_object(item, self.portainer()) else { continue };
             let event = self.object(&slots, shape);
+            count += 1;
             let weight = |event: &Event<'_>| {
                 (event.privileged.is_some(), event.is_guarded(), event.stream != Stream::Other)
             };
@@ -176,10 +178,15 @@ impl Reader<'_> {
                 best = Some(event);
             }
         }
-        best.unwrap_or_else(|| match self.hint {
+        let mut event = best.unwrap_or_else(|| match self.hint {
             Some(hint) => Event::blank(hint),
             None => self.unknown(items.raw()),
-        })
+        });
+        // One speaks for all of them: what is decided about it must not be decided about the others.
+        if count > 1 {
+            event.details.push(("items", Cow::Owned(count.to_string())));
+        }
+        event
     }
 
     fn text<'t>(&self, text: &'t [u8]) -> Event<'t> {

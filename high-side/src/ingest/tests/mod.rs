@@ -173,7 +173,8 @@ impl Rig {
 
     /// Stops the listener; gives what was left.
     fn stop(self) -> Vec<Vec<u8>> {
-        self.stop.send(true).unwrap();
+        // A listener that was told before may have ended, so that nobody hears it.
+        self.stop.send_replace(true);
         self.runtime.block_on(self.listener.task).unwrap().unwrap();
         let mut out = Vec::new();
         while let Ok(request) = self.receiver.recv(Some(Duration::ZERO)) {

@@ -137,11 +137,12 @@ fn privilege(request: &Request<'_>, access: Access) -> Option<Privilege> {
         "pods" if request.part.is_empty() && access == Access::Write && !deletes => {
             let metadata = request.object.and_then(|object| object.get("metadata"));
             let named = |key| metadata.and_then(|metadata| metadata.str_at(&[key]));
-            let debugs = request.name.starts_with(NODE_DEBUGGER)
+            let is_shell = |name: &str| NODE_SHELLS.iter().any(|begin| name.starts_with(begin));
+            let debugs = is_shell(request.name)
                 || ["name", "generateName"]
                     .iter()
-                    .any(|key| named(key).is_some_and(|name| name.starts_with(NODE_DEBUGGER)));
-            debugs.then_some(Privilege::Exec)
+                    .any(|key| named(key).is_some_and(|name| is_shell(&name)));
+            (debugs || enters_node(request.object)).then_some(Privilege::Exec)
         }
         "secrets" if deletes => Some(Privilege::SecretDeletion),
         _ if AUDIT_RESOURCES.contains(&request.resource) && access == Access::Write => {
@@ -159,6 +160,19 @@ fn privilege(request: &Request<'_>, access: Access) -> Option<Privilege> {
         }
         _ => None,
     }
+}
+
+/// Whether a pod sees the processes of its node and may do anything to them: a shell on the node,
+/// whatever it is called.
+fn enters_node(object: Option<Value<'_>>) -> bool {
+    let Some(spec) = object.and_then(|object| object.get("spec")) else { return false };
+    let sees = spec.get("hostPID").and_then(|flag| flag.as_bool()) == Some(true);
+    sees && spec.get("containers").is_some_and(|containers| {
+        containers.children().any(|container| {
+            let privileged = container.at(&["securityContext", "privileged"]);
+            privileged.and_then(|flag| flag.as_bool()) == Some(true)
+        })
+    })
 }
 
 /// Whether a binding gives `cluster-admin`. Where the binding's body is not recorded, a binding of
@@ -201,7 +215,9 @@ pub(super) fn event<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
         read_user(&mut event, user);
     }
     let masters = slots.get(Key::ImpersonatedUser).is_some_and(|user| {
-        event.actor.acting_as = user.get_any_case("username").and_then(|name| name.as_str());
+        // That somebody acts as another counts, whoever that is.
+        let name = user.get_any_case("username").and_then(|name| name.as_str());
+        event.actor.acting_as = (!user.is_null()).then(|| name.unwrap_or(Cow::Borrowed("")));
         let groups = user.get_any_case("groups");
         groups.is_some_and(|groups| {
             groups
@@ -219,17 +235,23 @@ pub(super) fn event<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
     // A whole event ends with its times; of one that was cut the reference may lack its end.
     if target.resource.is_none() || !slots.has(Key::StageTimestamp) {
         target.fill_from(&uri);
+    } else if target.part.is_none() {
+        target.fill_part_from(&uri);
     }
     // Some relays write the group into the version.
     let group_in_version =
         version.as_deref().and_then(|v| v.split_once('/')).map(|(group, _)| group);
     let group = target.group.as_deref().or(group_in_version).unwrap_or_default();
     let object = slots.get(Key::RequestObject).filter(|object| !is_empty(object));
-    let recorded = object.or_else(|| {
+    let answered = || {
         let answer = slots.get(Key::ResponseObject).filter(|object| !is_empty(object));
         // An error's answer is a Status, which says nothing about what was sent.
         answer.filter(|answer| answer.str_at(&["kind"]).is_none_or(|kind| kind != "Status"))
-    });
+    };
+    // A patch of a binding need not name the role; the answer does.
+    let binds = target.resource.as_deref().is_some_and(|name| name.ends_with("rolebindings"));
+    let says_all = object.filter(|object| !binds || object.get("roleRef").is_some());
+    let recorded = says_all.or_else(answered).or(object);
     let verdict = match &target.resource {
         Some(resource) => judge(&Request {
             group,
@@ -256,6 +278,10 @@ pub(super) fn event<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
     event.kind = Some(kind_of(&verb, stage.as_deref()));
     read_addresses(&mut event, slots.get(Key::SourceIps));
     read_answer(&mut event, slots, stage.as_deref());
+    let reason = event.detail("decision-reason").unwrap_or_default();
+    if event.actor.acting_as.is_some() && reason.contains("\"cluster-admin\"") {
+        event.privileged = event.privileged.or(Some(Privilege::ClusterAdmin));
+    }
     event.detail_of("verb", Some(verb).filter(|verb| !verb.is_empty()));
     event.detail_of("stage", stage);
     event.detail_of("level", slots.str(Key::Level));
@@ -305,13 +331,22 @@ fn read_addresses<'t>(event: &mut Event<'t>, addresses: Option<Value<'t>>) {
 fn read_answer<'t>(event: &mut Event<'t>, slots: &Slots<'t>, stage: Option<&str>) {
     let answer = slots.get(Key::ResponseStatus);
     let code = answer.and_then(|answer| answer.get_any_case("code"));
-    let number = code.and_then(|code| code.as_i64());
+    // Some re-encoders make a text of the number.
+    let number = code.and_then(|code| code.as_i64().or_else(|| code.as_str()?.parse().ok()));
+    let said =
+        |key| answer.and_then(|answer| answer.get_any_case(key)).and_then(|text| text.as_str());
     event.outcome = match number {
         Some(401 | 403) => Some(Outcome::Denied),
         Some(400..) => Some(Outcome::Failure),
         Some(1..) => Some(Outcome::Success),
         _ if stage == Some("Panic") => Some(Outcome::Failure),
-        _ => None,
+        _ => match said("status").as_deref() {
+            Some("Failure") => Some(match said("reason").as_deref() {
+                Some("Forbidden" | "Unauthorized") => Outcome::Denied,
+                _ => Outcome::Failure,
+            }),
+            _ => None,
+        },
     };
     event.detail_of("code", code.and_then(|code| code.as_text()));
     if let Some(annotations) = slots.get(Key::Annotations) {
@@ -395,6 +430,18 @@ impl<'t> Reference<'t> {
         fill(&mut self.namespace, target.namespace);
         fill(&mut self.part, target.part);
         fill(&mut self.resource, target.resource);
+    }
+}
+
+impl Reference<'_> {
+    /// The part alone, where the reference names the resource without it.
+    fn fill_part_from(&mut self, path: &str) {
+        if let Some(target) = uri::target(path)
+            && !target.part.is_empty()
+            && self.resource.as_deref() == Some(target.resource)
+        {
+            self.part = Some(Cow::Owned(target.part.to_owned()));
+        }
     }
 }
 
@@ -484,7 +531,7 @@ pub(super) fn shapes() -> impl Iterator<Item = Shape> {
             kind: Some("pods"),
             access: Some(Access::Write),
             privilege: Some(Privilege::Exec),
-            name_words: &[NODE_DEBUGGER],
+            name_words: &NODE_SHELLS,
             certain: false,
             note: "the pod of a shell on a node",
             ..base
@@ -559,7 +606,8 @@ const CLUSTER_ADMINS: [&str; 5] =
 /// What the kubelet's own API runs commands by.
 const KUBELET_COMMANDS: [&str; 4] = ["attach", "cri", "exec", "run"];
 
-const NODE_DEBUGGER: &str = "node-debugger-";
+/// The names of pods by which common tools open a shell on a node.
+const NODE_SHELLS: [&str; 3] = ["node-debugger-", "node-shell-", "nsenter-"];
 
 /// How the API server begins to say that admission refused something.
 const POLICY_REFUSALS: [&str; 6] = [

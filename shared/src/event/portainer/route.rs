@@ -124,7 +124,12 @@ pub(super) fn find<'t>(method: &'t str, url: &'t str) -> Hit<'t> {
         }
         _ => (url, false),
     };
-    let mut path = path;
+    let (mut path, mut absolute) = (path, absolute);
+    // Portainer behind a base path, or asked by its whole URL.
+    if let Some(at) = memchr::memmem::find(path.as_bytes(), b"/api/endpoints/") {
+        path = &path[at + "/api".len()..];
+        absolute = false;
+    }
     if !absolute && let Some(rest) = path.strip_prefix("/api/") {
         path = &path[path.len() - rest.len() - 1..];
     }
@@ -285,6 +290,19 @@ fn unknown<'t>(method: &str, words: &[&'t str]) -> Hit<'t> {
         routes::ROUTES.iter().find(same).map(|row| row.category)
     };
     let noun = words.iter().rev().find(is_name).copied().unwrap_or("unknown");
+    // A way to a shell that is in no table, of Podman say, is one all the same.
+    let last = &words[words.len().saturating_sub(3)..];
+    let enters = last.iter().any(|word| ["attach", "exec"].contains(word));
+    if enters && matches!(method, "GET" | "POST") {
+        return Hit {
+            category: Classified::As { category: Category::Deployment },
+            action: Cow::Borrowed("container.exec"),
+            access: Access::Write,
+            privilege: Some(Privilege::Exec),
+            kind: (!first.is_empty()).then_some(Cow::Borrowed(first)),
+            ..Hit::blank()
+        };
+    }
     let verb = match method {
         "POST" => "create",
         "PUT" | "PATCH" => "update",
