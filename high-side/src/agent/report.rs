@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::clock::Nanos;
 use shared::durable;
-use shared::record::Lane;
+use shared::record::{Lane, Stream};
 
 use super::sealing::Sealing;
-use crate::buffer::BufferGauges;
+use crate::buffer::{BufferGauges, LaneCounts, Store, Tally};
 use crate::config::Config;
 use crate::ingest::RunningListener;
 use crate::reconcile::{Reconciling, SectionStatus};
@@ -57,6 +57,10 @@ pub(super) fn write(
     status["portainer-apis"] = json!(sections);
     let mut metrics = metrics(gauges, sources, time);
     reconciliation_metrics(&mut metrics, &sections);
+    // What can't be read now is left out; the next report has it.
+    if let Ok(counts) = Store::open(&config.state_dir).and_then(|store| store.counts()) {
+        stream_metrics(&mut metrics, &counts);
+    }
     let write = |name: &str, text: String| {
         durable::write_volatile(&config.state_dir.join(name), text.as_bytes(), 0o644)
     };
@@ -275,6 +279,55 @@ fn reconciliation_metrics(text: &mut String, sections: &[SectionStatus]) {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for section in sections {
             let _ = writeln!(text, "{name}{{portainer=\"{}\"}} {}", section.name, value(section));
+        }
+    }
+}
+
+/// The sums of each lane and stream: received = buffered + sealed + suppressed by each rule + lost.
+fn stream_metrics(text: &mut String, counts: &[LaneCounts]) {
+    type Value = fn(&LaneCounts, Stream) -> u64;
+    let kinds: [(&str, &str, Value); 3] = [
+        (
+            "received",
+            "Records received and made durable, since the epoch began.",
+            |lane, stream| lane.received.of(stream).records,
+        ),
+        ("sealed", "Records in sealed bundles.", |lane, stream| {
+            lane.sealed.kept.of(stream).records
+        }),
+        ("lost", "Records damaged on disk and declared lost.", |lane, stream| {
+            lane.lost.of(stream).records
+        }),
+    ];
+    for (kind, help, value) in kinds {
+        let name = format!("penstock_high_stream_{kind}_records_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for lane in counts {
+            for stream in Stream::ALL {
+                let labels = format!("lane=\"{}\",stream=\"{stream}\"", lane.lane);
+                let _ = writeln!(text, "{name}{{{labels}}} {}", value(lane, stream));
+            }
+        }
+    }
+    let name = "penstock_high_stream_buffered_records";
+    let help = "Records in the buffer, not sealed yet.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for lane in counts {
+        for stream in Stream::ALL {
+            let of = |tally: &Tally| tally.kept.of(stream).records;
+            let gone = of(&lane.sealed) + of(&lane.lost);
+            let labels = format!("lane=\"{}\",stream=\"{stream}\"", lane.lane);
+            let left = of(&lane.received).saturating_sub(gone);
+            let _ = writeln!(text, "{name}{{{labels}}} {left}");
+        }
+    }
+    let name = "penstock_high_suppressed_records_total";
+    let help = "Records that rules suppressed, since the epoch began.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for lane in counts {
+        for (rule, stream, count) in lane.received.suppressed() {
+            let labels = format!("lane=\"{}\",stream=\"{stream}\",rule=\"{rule}\"", lane.lane);
+            let _ = writeln!(text, "{name}{{{labels}}} {}", count.records);
         }
     }
 }

@@ -66,7 +66,7 @@ pub use open::{Opened, Recovery, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use reviews::{RefusedBy, Review, StoredRelease};
 pub use store::{DamagedRange, Store, Waiting};
-pub use totals::LaneTotals;
+pub use totals::{LaneCounts, LaneTotals};
 pub use writer::{Writer, WriterStats};
 
 use block::Life;

@@ -48,7 +48,30 @@ impl LaneTotals {
     }
 }
 
+/// What a lane has counted since its epoch began, without looking at the blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// The lane.
+    pub lane: Lane,
+    /// Records received and made durable, suppressed ones among them.
+    pub received: Tally,
+    /// Of those, in sealed bundles.
+    pub sealed: Tally,
+    /// Of those, damaged on disk and declared lost.
+    pub lost: Tally,
+}
+
 impl Store {
+    /// What every lane has counted. Cheap: it may be asked every second.
+    pub fn counts(&self) -> Result<Vec<LaneCounts>, BufferError> {
+        let tx = self.conn.unchecked_transaction()?;
+        let of = |lane| {
+            let LaneState { received, sealed, lost, .. } = LaneState::load(&tx, lane)?;
+            Ok(LaneCounts { lane, received, sealed, lost })
+        };
+        Lane::ALL.into_iter().map(of).collect()
+    }
+
     /// The account of every lane, in one consistent view.
     pub fn totals(&self) -> Result<Vec<LaneTotals>, BufferError> {
         let tx = self.conn.unchecked_transaction()?;

@@ -116,6 +116,13 @@ fn noise_is_suppressed_counted_and_what_is_guarded_never() {
     assert_eq!(received_by_lane["flash"], 2, "{high}");
     assert_eq!(received_by_lane["routine"], total - 2, "{high}");
 
+    // Written once a second.
+    let metric = "penstock_high_suppressed_records_total{lane=\"routine\",stream=\"kube-audit\",rule=\"kube-leases\"} 300";
+    wait_until(PATIENCE, "the metrics", || {
+        let file = crossing.pair.high.state_dir().join("metrics.prom");
+        fs::read_to_string(file).is_ok_and(|text| text.contains(metric))
+    });
+
     let events = crossing.events();
     assert_eq!(events.len() as u64, total - 340);
     let kept: Vec<&str> = events.iter().filter_map(|event| event["raw"].as_str()).collect();
@@ -192,7 +199,7 @@ fn what_is_secret_does_not_cross_and_the_record_says_so() {
     };
     let manifest =
         json!({"kind": "Secret", "data": {"password": STANDARD.encode(SECRET)}}).to_string();
-    let note = "kubectl.kubernetes.io/last-applied-configuration";
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
     let lines = [
         activity("POST /stacks?type=2", &json!(payload)),
         activity(&format!("GET /websocket/exec?token={SECRET}&endpointId=1"), &Value::Null),
@@ -208,7 +215,7 @@ fn what_is_secret_does_not_cross_and_the_record_says_so() {
             "patch",
             "ann",
             "deployments",
-            &json!({"requestObject": {"metadata": {"annotations": {note: manifest}}}}),
+            &json!({"requestObject": {"metadata": {"annotations": {applied: manifest}}}}),
         ),
         kube(
             3,
