@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
+
 use crate::event::kubernetes::{self, Request, uri};
 use crate::event::view::{Access, Category, Classified, Privilege, Unclassified};
 use crate::json::Value;
@@ -277,17 +279,17 @@ pub(super) fn judged<'t>(mut hit: Hit<'t>, object: Option<Value<'_>>) -> Hit<'t>
 fn unknown<'t>(method: &str, words: &[&'t str]) -> Hit<'t> {
     let is_name =
         |word: &&&str| word.bytes().all(|byte| byte.is_ascii_alphabetic() || b"_-".contains(&byte));
-    let says = |list: &[&str]| {
-        words.iter().any(|word| list.iter().any(|part| word.to_ascii_lowercase().contains(part)))
-    };
+    // No part that is looked for goes over a slash.
+    let path = words.join("/").to_ascii_lowercase();
+    let says =
+        |list: &[Finder<'static>]| list.iter().any(|part| part.find(path.as_bytes()).is_some());
     let first = words.first().copied().unwrap_or_default();
-    let category = if says(&IDENTITY_WORDS) {
+    let category = if says(&*IDENTITY_PARTS) {
         Some(Category::IdentityAndAccess)
-    } else if says(&POLICY_WORDS) {
+    } else if says(&*POLICY_PARTS) {
         Some(Category::Policy)
     } else {
-        let same = |row: &&Route| row.path[1..].split('/').next() == Some(first);
-        routes::ROUTES.iter().find(same).map(|row| row.category)
+        FIRST_WORDS.get(first).copied()
     };
     let noun = words.iter().rev().find(is_name).copied().unwrap_or("unknown");
     // A way to a shell that is in no table, of Podman say, is one all the same.
@@ -326,7 +328,14 @@ struct Table {
     /// By first word and number of words.
     rows: HashMap<(&'static str, usize), Vec<Ready>>,
     /// Those with a name of several words.
-    open: Vec<&'static Route>,
+    open: Vec<Open>,
+}
+
+/// A row whose name may have several words: what stands before it and behind it.
+struct Open {
+    route: &'static Route,
+    begin: Vec<&'static str>,
+    end: Vec<&'static str>,
 }
 
 /// A row with its path taken apart.
@@ -340,6 +349,21 @@ struct Tables {
     own: Table,
 }
 
+/// The category of everything behind a first word.
+static FIRST_WORDS: LazyLock<HashMap<&'static str, Category>> = LazyLock::new(|| {
+    let mut words = HashMap::new();
+    for row in routes::ROUTES {
+        words.entry(template(row).next().unwrap_or_default()).or_insert(row.category);
+    }
+    words
+});
+
+static IDENTITY_PARTS: LazyLock<Vec<Finder<'static>>> =
+    LazyLock::new(|| IDENTITY_WORDS.iter().map(|word| Finder::new(*word)).collect());
+
+static POLICY_PARTS: LazyLock<Vec<Finder<'static>>> =
+    LazyLock::new(|| POLICY_WORDS.iter().map(|word| Finder::new(*word)).collect());
+
 static TABLES: LazyLock<Tables> =
     LazyLock::new(|| Tables { docker: Table::of(docker::ROUTES), own: Table::of(routes::ROUTES) });
 
@@ -349,7 +373,10 @@ impl Table {
         for route in routes {
             let first = template(route).next().unwrap_or_default();
             if route.path.contains("*}") {
-                table.open.push(route);
+                let begin: Vec<_> =
+                    template(route).take_while(|word| !word.starts_with('{')).collect();
+                let end = template(route).skip(begin.len() + 1).collect();
+                table.open.push(Open { route, begin, end });
             } else {
                 let words: Vec<_> = template(route).collect();
                 table.rows.entry((first, words.len())).or_default().push(Ready { route, words });
@@ -377,15 +404,13 @@ fn look_up<'t>(table: &Table, method: &str, words: &[&'t str]) -> Option<Hit<'t>
     if let Some(ready) = rows.and_then(|rows| rows.iter().find(fits)) {
         return Some(taken(ready, words));
     }
-    let open = table.open.iter().filter(|route| route.method == method);
     // The row with the longest end is looked at first: `.../push` before the bare name.
     let mut best: Option<(&'static Route, usize)> = None;
-    for route in open {
-        let begin = template(route).take_while(|word| !word.starts_with('{')).count();
-        let end: Vec<&str> = template(route).skip(begin + 1).collect();
-        let fits = words.len() > begin + end.len()
-            && template(route).zip(words).take(begin).all(|(wanted, word)| wanted == *word)
-            && words.ends_with(&end);
+    for Open { route, begin, end } in &table.open {
+        let fits = route.method == method
+            && words.len() > begin.len() + end.len()
+            && words.starts_with(begin)
+            && words.ends_with(end);
         if fits && best.is_none_or(|(_, length)| end.len() > length) {
             best = Some((route, end.len()));
         }
