@@ -211,6 +211,7 @@ impl Demo {
         missing.retain(|_, copies| *copies != 0);
         // What logger made has a header of its own: one message that was not in the list.
         missing.retain(|raw, copies| *copies != -1 || !raw.ends_with(LOGGER_WORDS.as_bytes()));
+        let redacted = pair_redacted(&mut missing, &archive);
         let foreign: i64 = missing.values().filter(|copies| **copies < 0).sum();
         let lost: i64 = missing.values().filter(|copies| **copies > 0).sum();
         let ids = |events: &[Value]| {
@@ -233,6 +234,7 @@ impl Demo {
         println!("  admitted, low side         {:>7}", low["records"].to_string());
         println!("  in the archive file        {:>7}", archive.len());
         println!("  in rsyslog's file          {:>7}", siem.len());
+        println!("  of these, redacted         {redacted:>7}");
         println!("  lost, or changed by a byte {lost:>7}");
         println!("  never sent                 {:>7}", -foreign);
         println!("  sums add up                {:>7}", if adds_up { "yes" } else { "NO" });
@@ -299,6 +301,32 @@ fn difference(sent: &[Vec<u8>], events: &[Value]) -> BTreeMap<Vec<u8>, i64> {
     }
     copies
 }
+
+/// Takes out the pairs of a message and of what redaction left of it: the record says that it was
+/// redacted, and is what was sent up to its first mark and from its last one on. Gives how many.
+fn pair_redacted(missing: &mut BTreeMap<Vec<u8>, i64>, events: &[Value]) -> u64 {
+    let mut pairs = 0;
+    for event in events.iter().filter(|event| !event["redacted"].is_null()) {
+        let raw = raw_of(event);
+        let marks = || memchr::memmem::find_iter(&raw, MARK);
+        let (Some(first), Some(last)) = (marks().next(), marks().last()) else { continue };
+        let begin = &raw[..first];
+        let behind = memchr::memchr(b']', &raw[last..]).map_or(raw.len(), |at| last + at + 1);
+        let twin = missing.iter().find(|(sent, copies)| {
+            **copies > 0 && sent.starts_with(begin) && sent.ends_with(&raw[behind..])
+        });
+        if let Some(sent) = twin.map(|(sent, _)| sent.clone()) {
+            *missing.entry(sent).or_default() -= 1;
+            *missing.entry(raw.clone()).or_default() += 1;
+            pairs += 1;
+        }
+    }
+    missing.retain(|_, copies| *copies != 0);
+    pairs
+}
+
+/// What redaction writes in place of what it takes.
+const MARK: &[u8] = b"[redacted:";
 
 /// From reception to the archive file.
 fn print_latency(archive: &[Value], first_seen: &[jiff::Timestamp]) {
