@@ -272,11 +272,17 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
     if from == at && matches!(text.get(at), Some(b'{' | b'[')) && stop != Stop::Line {
         return at..closing_bracket(text, at);
     }
-    let line = from + memchr::memchr3(b'\n', b'\r', 0, &text[from..]).unwrap_or(text.len() - from);
     let mut end = from;
-    while end < line {
+    while end < text.len() {
         let byte = text[end];
+        // What follows in the line, as far as anybody looks.
+        let ahead = || {
+            let window = &text[end..text.len().min(end + AHEAD_BYTES_MAX)];
+            let line = memchr::memchr3(b'\n', b'\r', 0, window).unwrap_or(window.len());
+            &window[..line]
+        };
         let ends = match byte {
+            b'\n' | b'\r' | 0 => true,
             b'"' | b'`' => true,
             b'\'' | b'<' | b'>' => stop != Stop::LineUnlessPairs,
             b'\\' => {
@@ -285,19 +291,20 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
             b' ' | b'\t' => match stop {
                 Stop::Line => false,
                 Stop::LineUnlessPairs => {
-                    text[end..line].starts_with(b" #") || pair_follows(&text[end..line])
+                    let ahead = ahead();
+                    ahead.starts_with(b" #") || pair_follows(ahead)
                 }
                 Stop::Word => true,
             },
-            b'&' | b',' | b';' => {
-                stop != Stop::Line
-                    && (pair_follows(&text[end..line])
-                        || end + 1 == line
-                        || text[end + 1] == b' ' && stop == Stop::Word)
+            b'&' | b',' | b';' if stop != Stop::Line => {
+                let ahead = ahead();
+                pair_follows(ahead)
+                    || ahead.len() == 1
+                    || ahead[1] == b' ' && stop == Stop::Word
             }
             b')' | b']' | b'}' => {
                 stop == Stop::Word
-                    && text[end + 1..line]
+                    && ahead()[1..]
                         .iter()
                         .take(GAP_BYTES_MAX)
                         .find(|byte| !b")]}".contains(byte))
@@ -458,6 +465,9 @@ const ESCAPES_MAX: usize = 63;
 
 /// Blanks and brackets between two pairs: a longer run ends what was before it, or not, alike.
 const GAP_BYTES_MAX: usize = 32;
+
+/// A delimiter, a gap, and a name with its separator: how far is looked ahead for the next pair.
+const AHEAD_BYTES_MAX: usize = 2 * GAP_BYTES_MAX + ESCAPES_MAX + 2 * NAME_BYTES_MAX;
 
 /// No name is longer; what is, is no name.
 const NAME_BYTES_MAX: usize = 128;

@@ -681,5 +681,5 @@ const NEAR_NODES_MAX: usize = 256;
 /// A member that says what its object is stands among its first ones; Kubernetes objects have ten.
 const MEMBERS_MAX: usize = 1024;
 
-/// Indices in notes are counted so far.
-const INDEX_MAX: usize = 4096;
+/// Indices in notes are counted so far: each edit may cost as much, and notes fold them anyway.
+const INDEX_MAX: usize = 64;
