@@ -146,7 +146,20 @@ impl Pass<'_> {
             let name_length = memchr::memchr(b'=', word).unwrap_or(word.len());
             let name = word[..name_length].trim_ascii_start();
             let dashes = name.iter().take_while(|byte| **byte == b'-').count();
+            // `--no-password` takes no argument.
+            if dashes == 2 && name_length == word.len() && name[dashes..].starts_with(b"no-") {
+                continue;
+            }
+            // No name: a mark, `-uadmin:secret`, or what follows `-p` of a program that joins them.
+            let letter =
+                |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            let joined = |known: &Program| {
+                let mut options = known.options.iter();
+                dashes == 1 && !known.apart && options.any(|one| word.starts_with(one.as_bytes()))
+            };
             if dashes < name.len()
+                && name[dashes..].iter().all(letter)
+                && !program.is_some_and(joined)
                 && let Some(rule) = self.named_in_text(&name[dashes..])
             {
                 if mark::is_key_path(name, word.get(name_length + 1..).unwrap_or_default()) {

@@ -74,7 +74,10 @@ impl Pass<'_> {
             if call {
                 return self.replace_value_at(text, end + 1, rule, Stop::Word);
             }
-            if (flag && blank && text.get(at) != Some(&b'-')) || sql || (blank && (spoken || login))
+            let takes = flag && !lower.starts_with(b"no-");
+            if (takes && blank && text.get(at) != Some(&b'-'))
+                || sql
+                || (blank && (spoken || login))
             {
                 return self.replace_value_at(text, at, rule, Stop::Word);
             }
@@ -298,9 +301,7 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
             },
             b'&' | b',' | b';' if stop != Stop::Line => {
                 let ahead = ahead();
-                pair_follows(ahead)
-                    || ahead.len() == 1
-                    || ahead[1] == b' ' && stop == Stop::Word
+                pair_follows(ahead) || ahead.len() == 1 || ahead[1] == b' ' && stop == Stop::Word
             }
             b')' | b']' | b'}' => {
                 stop == Stop::Word
@@ -339,7 +340,7 @@ fn pair_follows(text: &[u8]) -> bool {
 }
 
 /// Where the quote that was opened closes: the same, as often escaped.
-fn closing_quote(text: &[u8], start: usize, quote: &[u8]) -> usize {
+pub(super) fn closing_quote(text: &[u8], start: usize, quote: &[u8]) -> usize {
     let last = quote.len() - 1;
     let mut at = start;
     while let Some(found) = memchr::memchr(quote[last], &text[at..]).map(|found| at + found) {
@@ -386,7 +387,7 @@ pub(super) fn quote_at(text: &[u8], at: usize) -> usize {
 }
 
 /// The length of a quote with its escapes that ends at `at`.
-fn quote_ends_at(text: &[u8], at: usize) -> usize {
+pub(super) fn quote_ends_at(text: &[u8], at: usize) -> usize {
     match at.checked_sub(1).map(|before| text[before]) {
         Some(b'"' | b'\'' | b'`') => {
             1 + text[..at - 1].iter().rev().take_while(|byte| **byte == b'\\').count()

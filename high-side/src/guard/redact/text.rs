@@ -172,6 +172,7 @@ impl Pass<'_> {
         if yaml {
             self.manifests(text);
         }
+        self.cut_bodies(text);
         if program {
             self.command_line(text);
         }

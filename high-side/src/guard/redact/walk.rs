@@ -223,21 +223,21 @@ impl Pass<'_> {
         let mut at = index;
         while let Some(parent) = layer.parent(at) {
             at = parent;
-            if let Some(kind) = layer.member(parent, &[b"kind"])
-                && layer.nodes[parent].kind == Kind::Object
-                && let Some(kind) = layer.string(kind)
-            {
-                let rules = of(&kind);
+            if layer.nodes[parent].kind != Kind::Object {
+                continue;
+            }
+            let kind = layer.member(parent, &[b"kind"]);
+            // An event, alone or in a list.
+            let own = layer.member(parent, &[b"objectRef"]);
+            let own = own.and_then(|at| layer.member(at, &[b"resource"]));
+            for told in [kind, own].into_iter().flatten() {
+                let rules = layer.string(told).map_or(0, |name| of(&name));
                 if rules != 0 {
                     return rules;
                 }
             }
         }
-        if let Some(resource) = self.resource {
-            return of(resource);
-        }
-        let own = layer.member(0, &[b"objectRef"]).and_then(|at| layer.member(at, &[b"resource"]));
-        own.and_then(|at| layer.string(at)).map_or(0, |name| of(&name))
+        self.resource.map_or(0, of)
     }
 
     /// Replaces each value in the `data` of a Kubernetes `Secret` or `ConfigMap`, or of a Docker secret.
