@@ -121,3 +121,26 @@ fn counts_and_annotations_stay() {
     stays(r#"{"hard":{"secrets":"10"},"used":{"secrets":7}}"#);
     stays(r#"{"summary":{"pass":5,"fail":0,"warn":0}}"#);
 }
+
+#[test]
+fn arguments_of_programs_go() {
+    for line in [
+        "curl -su a:Zq7Rt9 https://x/",
+        "curl -sku \"a:Zq7Rt9\" https://x/",
+        "zip -P Zq7Rt9 a.zip b",
+        "zip -rP Zq7Rt9 a.zip b",
+        "zip -PZq7Rt9 a.zip b",
+        "unzip -oP Zq7Rt9 a.zip",
+        "7z x -pZq7Rt9 a.7z",
+        "rpcclient -U a%Zq7Rt9 host",
+        "bcp t in f -P Zq7Rt9",
+    ] {
+        hides(line);
+        hides(&serde_json::json!({"proc.cmdline": line}).to_string());
+    }
+    hides(r#"{"output_fields":{"proc.args":"-uroot -pZq7Rt9","proc.name":"mysql"}}"#);
+    hides(r#"{"output_fields":{"proc.name":"mysql","proc.args":"-h \"a\" -pZq7Rt9 x"}}"#);
+    hides(r#"{"command":["mysql"],"args":["-pZq7Rt9"]}"#);
+    hides(r#"{"Entrypoint":["/usr/bin/mysql"],"Cmd":["-u","a","-pZq7Rt9"]}"#);
+    stays(r#"{"output_fields":{"proc.args":"-p80 x","proc.name":"nmap"}}"#);
+}
