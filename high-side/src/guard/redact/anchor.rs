@@ -190,6 +190,9 @@ const WORDS: &[&str] = &[
     "AUTH=",
     "dentified ",
     "DENTIFIED ",
+    "creds",
+    "Creds",
+    "CREDS",
     "pin=",
     "pin:",
     "PIN=",
@@ -197,8 +200,13 @@ const WORDS: &[&str] = &[
 
 /// Forms of three bytes: they stand with the words, so that the other search has patterns of four bytes
 /// and more, which it tells from other text better.
-const SHORT_FORMS: &[(Anchor, &[&str])] =
-    &[(Anchor::Url, &["://", ":\\/\\/"]), (Anchor::Shape, &["eyJ", "SG.", "$6$", "$5$", "$y$"])];
+const SHORT_FORMS: &[(Anchor, &[&str])] = &[
+    (Anchor::Url, &["://", ":\\/\\/"]),
+    (Anchor::Shape, &["eyJ", "SG.", "$6$", "$5$", "$y$"]),
+    (Anchor::Program, &["7z ", "7za ", "bcp ", "zip "]),
+    // Longer ones, for which the other search has no room.
+    (Anchor::Shape, &["AGE-SECRET-KEY-1", "GOCSPX-", "SWMKEY-1-", "dckr_oat_", "glrt-", "whsec_"]),
+];
 
 const FORMS: &[(Anchor, &[&str])] = &[
     (Anchor::Url, &["%3A%2F%2F", "%3a%2f%2f"]),
@@ -229,6 +237,8 @@ const FORMS: &[(Anchor, &[&str])] = &[
             "AKIA",
             "AIza",
             "_live_",
+            "sk_test_",
+            "SWMTKN-1-",
             "npm_",
             "hvs.",
             "pypi-",
@@ -262,9 +272,8 @@ const FORMS: &[(Anchor, &[&str])] = &[
             "usermod",
             "mosquitto",
             "smbclient",
-            "unzip",
-            "7z a",
-            "7z x",
+            "rpcclient",
+            "rdesktop",
             "vault",
             "openssl",
             "rabbitmq",

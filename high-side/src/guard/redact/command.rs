@@ -22,6 +22,21 @@ struct Program {
     behind: Option<u8>,
 }
 
+impl Program {
+    /// What follows a short option that stands behind others in one word: `-su`, `-oP`.
+    fn bundled<'w>(&self, word: &'w [u8], option: &str) -> Option<&'w [u8]> {
+        let &[b'-', letter] = option.as_bytes() else { return None };
+        let bare: &[u8] = match *self.names.first()? {
+            "curl" => b"#012346aBfGgIiJjkLlNnOpqRSsVvZ",
+            "sqlcmd" => b"0123456789aCefjlmnopqrTuvXy",
+            _ => return None,
+        };
+        let rest = word.strip_prefix(b"-")?;
+        let at = rest.iter().position(|byte| *byte == letter)?;
+        rest[..at].iter().all(|byte| bare.contains(byte)).then(|| &rest[at + 1..])
+    }
+}
+
 impl Pass<'_> {
     /// Takes a text as command lines.
     pub(super) fn command_line(&mut self, text: &[u8]) {
@@ -79,8 +94,25 @@ impl Pass<'_> {
 
     /// Looks at arguments, which are ranges of a text.
     pub(super) fn command(&mut self, text: &[u8], tokens: &[Range<usize>], depth: u8) {
+        self.command_of(None, text, tokens, depth);
+    }
+
+    /// The same, where a program's name stands elsewhere.
+    pub(super) fn command_of(
+        &mut self,
+        name: Option<&[u8]>,
+        text: &[u8],
+        tokens: &[Range<usize>],
+        depth: u8,
+    ) {
         let rule = self.detector(Detector::CommandLine);
-        let mut program: Option<&Program> = None;
+        let named = name.and_then(|name| {
+            program_named(name.rsplit(|byte| *byte == b'/').next().unwrap_or(name).trim_ascii())
+        });
+        let mut program: Option<&Program> = named.filter(|program| {
+            let mut words = tokens.iter().take(WORDS_MAX).map(|range| &text[range.clone()]);
+            program.word.is_none_or(|wanted| words.any(|word| word == wanted.as_bytes()))
+        });
         let mut words = 0;
         let mut index = 0;
         while index < tokens.len() {
@@ -146,7 +178,20 @@ impl Pass<'_> {
             let name_length = memchr::memchr(b'=', word).unwrap_or(word.len());
             let name = word[..name_length].trim_ascii_start();
             let dashes = name.iter().take_while(|byte| **byte == b'-').count();
+            // `--no-password` takes no argument.
+            if dashes == 2 && name_length == word.len() && name[dashes..].starts_with(b"no-") {
+                continue;
+            }
+            // No name: a mark, `-uadmin:secret`, or what follows `-p` of a program that joins them.
+            let letter =
+                |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            let joined = |known: &Program| {
+                let mut options = known.options.iter();
+                dashes == 1 && !known.apart && options.any(|one| word.starts_with(one.as_bytes()))
+            };
             if dashes < name.len()
+                && name[dashes..].iter().all(letter)
+                && !program.is_some_and(joined)
                 && let Some(rule) = self.named_in_text(&name[dashes..])
             {
                 if mark::is_key_path(name, word.get(name_length + 1..).unwrap_or_default()) {
@@ -164,7 +209,8 @@ impl Pass<'_> {
             }
             let (Some(rule), Some(known)) = (rule, program) else { continue };
             for option in known.options {
-                let Some(rest) = word.strip_prefix(option.as_bytes()) else { continue };
+                let rest = word.strip_prefix(option.as_bytes());
+                let Some(rest) = rest.or_else(|| known.bundled(word, option)) else { continue };
                 let range = if rest.is_empty() {
                     let next = next.clone().filter(|_| known.apart);
                     next.filter(|next| !text[next.clone()].starts_with(b"-"))
@@ -247,7 +293,7 @@ static WITHOUT_OPTION: LazyLock<[Finder<'static>; 3]> =
 
 /// The words of a command line, roughly as a shell takes them: quotes hold blanks together, and are
 /// left out where they stand around the whole word.
-fn tokens(text: &[u8]) -> Vec<Range<usize>> {
+pub(super) fn tokens(text: &[u8]) -> Vec<Range<usize>> {
     split(text, 0..text.len())
 }
 
@@ -413,3 +459,27 @@ const ARGUMENTS_MAX: usize = 64;
 
 /// How far behind a program its verb stands.
 const WORDS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::anchor::Anchor;
+    use super::*;
+
+    #[test]
+    fn an_anchor_reaches_every_program() {
+        let redactor = super::super::Redactor::with_defaults(None).unwrap();
+        for program in PROGRAMS {
+            for name in program.names {
+                let line = format!("{name} {} -x", program.word.unwrap_or_default());
+                let mut hits = redactor.anchors.hits(line.as_bytes());
+                let mut at = 0;
+                let mut reached = false;
+                while let Some(hit) = hits.at(at) {
+                    reached |= hit.anchor == Anchor::Program;
+                    at = hit.start + 1;
+                }
+                assert!(reached, "{line}");
+            }
+        }
+    }
+}

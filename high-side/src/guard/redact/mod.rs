@@ -24,6 +24,7 @@
 
 mod anchor;
 mod command;
+mod cut;
 mod defaults;
 mod edit;
 mod hmac;

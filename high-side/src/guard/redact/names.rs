@@ -56,14 +56,21 @@ impl NameTable {
 
     /// What a name means: its bytes, decoded.
     pub(super) fn verdict(&self, name: &[u8]) -> Verdict {
+        // `proc.aenv[API_TOKEN]`: the name in the brackets.
+        let inner = name.strip_suffix(b"]").and_then(|head| {
+            memchr::memrchr(b'[', head).map(|open| &head[open + 1..]).filter(|one| !one.is_empty())
+        });
+        let written = inner.unwrap_or(name);
         let mut buffer = [0; NORMAL_BYTES_MAX];
-        let name = normalise(name, &mut buffer);
+        let name = normalise(written, &mut buffer);
         let hits = |patterns: &[(KeyPattern, u64)]| {
             patterns.iter().filter(|(one, _)| one.matches(name)).fold(0, |all, (_, bit)| all | bit)
         };
         let mut rules = hits(&self.patterns);
         if rules != 0 {
             rules &= !hits(&self.except);
+        } else if let Some(bare) = without_variant(written) {
+            rules = self.patterned(bare);
         }
         rules |= self.exact.get(name).copied().unwrap_or(0);
         let role = match name {
@@ -81,6 +88,45 @@ impl NameTable {
         Verdict { rules, role, reference }
     }
 }
+
+impl NameTable {
+    /// The rules whose patterns a name matches.
+    fn patterned(&self, name: &[u8]) -> u64 {
+        let mut buffer = [0; NORMAL_BYTES_MAX];
+        let name = normalise(name, &mut buffer);
+        let hits = |patterns: &[(KeyPattern, u64)]| {
+            patterns.iter().filter(|(one, _)| one.matches(name)).fold(0, |all, (_, bit)| all | bit)
+        };
+        hits(&self.patterns) & !hits(&self.except)
+    }
+}
+
+/// An environment variable's name without what tells it from its siblings: `GITHUB_TOKEN_PROD`,
+/// `DBPASS1`, `APP_SECRET_V2`.
+fn without_variant(name: &[u8]) -> Option<&[u8]> {
+    let capital = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    if !name.iter().all(capital) {
+        return None;
+    }
+    let mut bare = name;
+    loop {
+        let digits = bare.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let head = &bare[..bare.len() - digits];
+        let head = if digits > 0 { head.strip_suffix(b"_V").unwrap_or(head) } else { head };
+        let head = head.strip_suffix(b"_").unwrap_or(head);
+        let variant = VARIANTS.iter().find_map(|one| head.strip_suffix(*one)?.strip_suffix(b"_"));
+        let shorter = variant.unwrap_or(head);
+        if shorter.len() == bare.len() {
+            break;
+        }
+        bare = shorter;
+    }
+    (bare.len() < name.len() && !bare.is_empty()).then_some(bare)
+}
+
+/// Stages and generations behind the name of a variable.
+const VARIANTS: &[&[u8]] =
+    &[b"DEV", b"JSON", b"NEW", b"OLD", b"PROD", b"STAGE", b"STAGING", b"TEST"];
 
 fn merge(list: &mut Vec<(KeyPattern, u64)>, pattern: &KeyPattern, bit: u64) {
     match list.iter_mut().find(|(known, _)| known == pattern) {

@@ -74,7 +74,10 @@ impl Pass<'_> {
             if call {
                 return self.replace_value_at(text, end + 1, rule, Stop::Word);
             }
-            if (flag && blank && text.get(at) != Some(&b'-')) || sql || (blank && (spoken || login))
+            let takes = flag && !lower.starts_with(b"no-");
+            if (takes && blank && text.get(at) != Some(&b'-'))
+                || sql
+                || (blank && (spoken || login))
             {
                 return self.replace_value_at(text, at, rule, Stop::Word);
             }
@@ -272,11 +275,17 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
     if from == at && matches!(text.get(at), Some(b'{' | b'[')) && stop != Stop::Line {
         return at..closing_bracket(text, at);
     }
-    let line = from + memchr::memchr3(b'\n', b'\r', 0, &text[from..]).unwrap_or(text.len() - from);
     let mut end = from;
-    while end < line {
+    while end < text.len() {
         let byte = text[end];
+        // What follows in the line, as far as anybody looks.
+        let ahead = || {
+            let window = &text[end..text.len().min(end + AHEAD_BYTES_MAX)];
+            let line = memchr::memchr3(b'\n', b'\r', 0, window).unwrap_or(window.len());
+            &window[..line]
+        };
         let ends = match byte {
+            b'\n' | b'\r' | 0 => true,
             b'"' | b'`' => true,
             b'\'' | b'<' | b'>' => stop != Stop::LineUnlessPairs,
             b'\\' => {
@@ -285,19 +294,18 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
             b' ' | b'\t' => match stop {
                 Stop::Line => false,
                 Stop::LineUnlessPairs => {
-                    text[end..line].starts_with(b" #") || pair_follows(&text[end..line])
+                    let ahead = ahead();
+                    ahead.starts_with(b" #") || pair_follows(ahead)
                 }
                 Stop::Word => true,
             },
-            b'&' | b',' | b';' => {
-                stop != Stop::Line
-                    && (pair_follows(&text[end..line])
-                        || end + 1 == line
-                        || text[end + 1] == b' ' && stop == Stop::Word)
+            b'&' | b',' | b';' if stop != Stop::Line => {
+                let ahead = ahead();
+                pair_follows(ahead) || ahead.len() == 1 || ahead[1] == b' ' && stop == Stop::Word
             }
             b')' | b']' | b'}' => {
                 stop == Stop::Word
-                    && text[end + 1..line]
+                    && ahead()[1..]
                         .iter()
                         .take(GAP_BYTES_MAX)
                         .find(|byte| !b")]}".contains(byte))
@@ -332,7 +340,7 @@ fn pair_follows(text: &[u8]) -> bool {
 }
 
 /// Where the quote that was opened closes: the same, as often escaped.
-fn closing_quote(text: &[u8], start: usize, quote: &[u8]) -> usize {
+pub(super) fn closing_quote(text: &[u8], start: usize, quote: &[u8]) -> usize {
     let last = quote.len() - 1;
     let mut at = start;
     while let Some(found) = memchr::memchr(quote[last], &text[at..]).map(|found| at + found) {
@@ -379,7 +387,7 @@ pub(super) fn quote_at(text: &[u8], at: usize) -> usize {
 }
 
 /// The length of a quote with its escapes that ends at `at`.
-fn quote_ends_at(text: &[u8], at: usize) -> usize {
+pub(super) fn quote_ends_at(text: &[u8], at: usize) -> usize {
     match at.checked_sub(1).map(|before| text[before]) {
         Some(b'"' | b'\'' | b'`') => {
             1 + text[..at - 1].iter().rev().take_while(|byte| **byte == b'\\').count()
@@ -458,6 +466,9 @@ const ESCAPES_MAX: usize = 63;
 
 /// Blanks and brackets between two pairs: a longer run ends what was before it, or not, alike.
 const GAP_BYTES_MAX: usize = 32;
+
+/// A delimiter, a gap, and a name with its separator: how far is looked ahead for the next pair.
+const AHEAD_BYTES_MAX: usize = 2 * GAP_BYTES_MAX + ESCAPES_MAX + 2 * NAME_BYTES_MAX;
 
 /// No name is longer; what is, is no name.
 const NAME_BYTES_MAX: usize = 128;

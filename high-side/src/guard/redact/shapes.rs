@@ -48,12 +48,14 @@ impl Pass<'_> {
             return hit.end;
         }
         let hash = rest.starts_with(b"$");
+        let plus = hash || rest.starts_with(b"whsec_");
         let length = text[hit.end..]
             .iter()
             .take_while(|byte| {
                 byte.is_ascii_alphanumeric()
                     || matches!(byte, b'_' | b'-' | b'.' | b'/')
-                    || (hash && matches!(byte, b'$' | b'=' | b',' | b'+'))
+                    || (hash && matches!(byte, b'$' | b'=' | b','))
+                    || (plus && **byte == b'+')
             })
             .count();
         let end = hit.end + length;

@@ -172,6 +172,7 @@ impl Pass<'_> {
         if yaml {
             self.manifests(text);
         }
+        self.cut_bodies(text);
         if program {
             self.command_line(text);
         }
@@ -285,8 +286,9 @@ pub(super) fn is_plausible(text: &[u8], start: usize, hit: Hit) -> bool {
             byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"\"%-./:=@_".contains(&byte))
         }
         Anchor::Program => {
-            let rest = &text[hit.end..];
-            memchr::memmem::find(rest, b" ").is_some()
+            let rest = &text[hit.end..text.len().min(hit.end + PROGRAM_BYTES_MAX)];
+            text[..hit.end].ends_with(b" ")
+                || memchr::memchr(b' ', rest).is_some()
                 || memchr::memmem::find(rest, b"command=").is_some()
         }
         Anchor::Word => pairs::may_have_value(text, start, hit),
@@ -326,3 +328,6 @@ const EMBEDDED_TRIES_MAX: usize = 4;
 
 /// User and password in a URL are shorter, and each `://` may cost as much.
 pub(super) const USERINFO_BYTES_MAX: usize = 2048;
+
+/// A blank behind a program's name stands nearer, and each name may cost as much.
+const PROGRAM_BYTES_MAX: usize = 4096;

@@ -174,6 +174,9 @@ impl Pass<'_> {
                     self.string(layer, index, depth, &own);
                     hit = hits.at(node.end as usize);
                 }
+                if matches!(layer.key(node), b"proc.args" | b"proc.pargs") {
+                    self.arguments_beside(layer, index);
+                }
                 if node.depth > 0 && node.key_end == node.key_start {
                     let flag = content.first() == Some(&b'-');
                     if flag || is_header_name(content) {
@@ -223,21 +226,21 @@ impl Pass<'_> {
         let mut at = index;
         while let Some(parent) = layer.parent(at) {
             at = parent;
-            if let Some(kind) = layer.member(parent, &[b"kind"])
-                && layer.nodes[parent].kind == Kind::Object
-                && let Some(kind) = layer.string(kind)
-            {
-                let rules = of(&kind);
+            if layer.nodes[parent].kind != Kind::Object {
+                continue;
+            }
+            let kind = layer.member(parent, &[b"kind"]);
+            // An event, alone or in a list.
+            let own = layer.member(parent, &[b"objectRef"]);
+            let own = own.and_then(|at| layer.member(at, &[b"resource"]));
+            for told in [kind, own].into_iter().flatten() {
+                let rules = layer.string(told).map_or(0, |name| of(&name));
                 if rules != 0 {
                     return rules;
                 }
             }
         }
-        if let Some(resource) = self.resource {
-            return of(resource);
-        }
-        let own = layer.member(0, &[b"objectRef"]).and_then(|at| layer.member(at, &[b"resource"]));
-        own.and_then(|at| layer.string(at)).map_or(0, |name| of(&name))
+        self.resource.map_or(0, of)
     }
 
     /// Replaces each value in the `data` of a Kubernetes `Secret` or `ConfigMap`, or of a Docker secret.
@@ -313,7 +316,17 @@ impl Pass<'_> {
     ) -> bool {
         let node = &layer.nodes[index];
         let content = layer.content(node);
+        let key = layer.key(node);
+        // A quota counts secrets, a report what passed.
+        let counts = match node.kind {
+            Kind::Number | Kind::String if key == b"secrets" => mark::is_count(content),
+            Kind::Number if key == b"pass" => {
+                layer.parent(index).is_some_and(|parent| layer.member(parent, &[b"fail"]).is_some())
+            }
+            _ => false,
+        };
         let stays = match node.kind {
+            _ if counts => true,
             // A boolean can't hold a secret, and `automountServiceAccountToken: true` is evidence.
             Kind::Null | Kind::Bool => true,
             Kind::Number => false,
@@ -499,11 +512,45 @@ impl Pass<'_> {
             view.push(0, node.end as usize - 1);
         }
         view.sources.push(layer.nodes[array].end);
-        self.command(&level.view.bytes, &tokens, 0);
+        // `"command": ["mysql"], "args": [...]`: the program's name is the last one beside.
+        let key = layer.key(&layer.nodes[array]);
+        let beside = [&b"args"[..], b"cmd"].iter().any(|one| key.eq_ignore_ascii_case(one));
+        let program = layer.parent(array).filter(|_| beside).and_then(|parent| {
+            let at = layer.member(parent, &[b"command", b"entrypoint", b"path"])?;
+            let last = layer.children(at).take(MEMBERS_MAX).last().unwrap_or(at);
+            layer.string(last)
+        });
+        let name = program.as_ref().map(|name| name.as_bytes());
+        self.command_of(name, &level.view.bytes, &tokens, 0);
         level.view.carry_over(&mut self.edits[from..], 0);
         self.levels.push(level);
         if self.edits.len() > from {
             let place = self.pointer(layer, array);
+            self.prefix_places(from, &place);
+        }
+    }
+
+    /// Takes a string as the arguments of the program that is named beside it.
+    fn arguments_beside(&mut self, layer: Layer<'_>, index: usize) {
+        let node = &layer.nodes[index];
+        let names: &[&[u8]] = if layer.key(node) == b"proc.args" {
+            &[b"proc.name", b"proc.exe", b"proc.exepath"]
+        } else {
+            &[b"proc.pname", b"proc.pexe", b"proc.pexepath"]
+        };
+        let parent = layer.parent(index);
+        let Some(program) = parent.and_then(|at| layer.string(layer.member(at, names)?)) else {
+            return;
+        };
+        let from = self.edits.len();
+        let mut level: Level = self.levels.pop().unwrap_or_default();
+        level.view.unescape(layer.content(node));
+        let text = &level.view.bytes;
+        self.command_of(Some(program.as_bytes()), text, &super::command::tokens(text), 0);
+        level.view.carry_over(&mut self.edits[from..], node.start as usize + 1);
+        self.levels.push(level);
+        if self.edits.len() > from {
+            let place = self.pointer(layer, index);
             self.prefix_places(from, &place);
         }
     }
@@ -681,5 +728,5 @@ const NEAR_NODES_MAX: usize = 256;
 /// A member that says what its object is stands among its first ones; Kubernetes objects have ten.
 const MEMBERS_MAX: usize = 1024;
 
-/// Indices in notes are counted so far.
-const INDEX_MAX: usize = 4096;
+/// Indices in notes are counted so far: each edit may cost as much, and notes fold them anyway.
+const INDEX_MAX: usize = 64;

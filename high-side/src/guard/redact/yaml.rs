@@ -12,7 +12,9 @@ impl Pass<'_> {
         value: usize,
         rule: u8,
     ) -> Option<usize> {
-        let line_end = end_of_line(text, value);
+        // Most values stand in the line: its end is looked for only near by.
+        let window = &text[value.min(text.len())..text.len().min(value + HEAD_BYTES_MAX)];
+        let line_end = value + memchr::memchr(b'\n', window)?;
         let head = text[value..line_end].trim_ascii();
         let block = matches!(head.first(), Some(b'|' | b'>')) && head.len() <= 3;
         if !(block || head.is_empty()) || line_end >= text.len() {
@@ -153,3 +155,6 @@ fn end_of_block(text: &[u8], from: usize, indent: usize) -> usize {
     }
     end
 }
+
+/// `|2-` and blanks behind it.
+const HEAD_BYTES_MAX: usize = 128;

@@ -1,6 +1,7 @@
 //! Tests of redaction as a whole.
 
 mod evidence;
+mod leaks;
 mod planted;
 mod properties;
 mod rules;

@@ -208,6 +208,30 @@ fn hostile_records_cost_what_their_length_allows() {
     }
 }
 
+/// A mebibyte without a line end, and far more siblings than a note counts.
+#[test]
+fn long_lines_and_long_arrays_cost_what_their_length_allows() {
+    let redactor = defaults();
+    let units = ["password=x ", "password: x ", "password=x,", "password=x)", "password=x;a "];
+    for unit in units.into_iter().chain(["curlcurl", "{\"password\":\"x\"},"]) {
+        for head in ["", "{\"a\":\""] {
+            let raw = head.to_owned() + &unit.repeat((1 << 20) / unit.len());
+            let begun = std::time::Instant::now();
+            run(&redactor, raw.as_bytes(), Stream::Other);
+            eprintln!("{:?} for {head:?} {unit:?}", begun.elapsed());
+            assert!(begun.elapsed() < HOSTILE_TIME_MAX, "{head:?} {unit:?}");
+        }
+    }
+    let items = vec![r#"{"password":"x"}"#; 16_000].join(",");
+    for raw in [format!("[{items}]"), format!("{{\"items\":[{items}]}}")] {
+        let begun = std::time::Instant::now();
+        let out = run(&redactor, raw.as_bytes(), Stream::Other);
+        eprintln!("{:?} for an array", begun.elapsed());
+        assert!(begun.elapsed() < HOSTILE_TIME_MAX);
+        assert_eq!(out.note.unwrap().count, 16_000);
+    }
+}
+
 const HOSTILE_BYTES: usize = 64 * 1024;
 
 /// Far more than a busy machine needs without optimisation, far less than the square of the length.
