@@ -16,7 +16,7 @@ use tests::samples::{odd_messages, raw_of, samples_dir};
 use tests::sandbox::free_address;
 use tests::wait::{PATIENCE, wait_until};
 
-use crate::incoming::{finish, listener, start, tls_keys};
+use crate::incoming::{NOTHING_REDACTED, finish, listener, start, tls_keys};
 
 /// The high side alone, with one listener; its bundles stay in the outbox.
 pub(crate) fn configure(crossing: &Crossing, listener: &str) {
@@ -61,7 +61,7 @@ fn what_rsyslog_sends_arrives_byte_for_byte() {
     };
     let crossing = Crossing::new("relp-samples");
     let (front, relp) = (free_address(), free_address());
-    let agents = start(&crossing, &listener("relp", "relp", relp, ""));
+    let agents = start(&crossing, &(listener("relp", "relp", relp, "") + NOTHING_REDACTED));
     let written = crossing.sandbox.join("written");
     // rsyslog writes to a file what it sends; nothing else knows what it made of odd bytes.
     let rsyslog = Rsyslog::new(&crossing.sandbox.dir("rsyslog"))
