@@ -284,9 +284,9 @@ fn unknown<'t>(method: &str, words: &[&'t str]) -> Hit<'t> {
     let says =
         |list: &[Finder<'static>]| list.iter().any(|part| part.find(path.as_bytes()).is_some());
     let first = words.first().copied().unwrap_or_default();
-    let category = if says(&*IDENTITY_PARTS) {
+    let category = if says(&IDENTITY_PARTS) {
         Some(Category::IdentityAndAccess)
-    } else if says(&*POLICY_PARTS) {
+    } else if says(&POLICY_PARTS) {
         Some(Category::Policy)
     } else {
         FIRST_WORDS.get(first).copied()
