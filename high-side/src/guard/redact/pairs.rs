@@ -285,8 +285,7 @@ fn value_range(text: &[u8], at: usize, stop: Stop) -> std::ops::Range<usize> {
             &window[..line]
         };
         let ends = match byte {
-            b'\n' | b'\r' | 0 => true,
-            b'"' | b'`' => true,
+            b'\n' | b'\r' | 0 | b'"' | b'`' => true,
             b'\'' | b'<' | b'>' => stop != Stop::LineUnlessPairs,
             b'\\' => {
                 quote_at(text, end) > 0 || matches!(text.get(end + 1), Some(b'n' | b'r' | b't'))
