@@ -222,6 +222,13 @@ impl Content {
         self.place.as_ref().is_some_and(|place| !place.listed)
     }
 
+    /// Whether its open file does not hold any more what was read of it. It is noticed, and told, when
+    /// the file is read next; until then nothing may be decided by comparison with this content.
+    pub(super) fn has_left(&self) -> bool {
+        let file = self.place.as_ref().and_then(|place| place.file.as_deref());
+        file.is_some_and(|file| !self.goes_on_in(file).unwrap_or(true))
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.place.as_ref().is_some_and(|place| {
             place.file.is_some() || place.gzip.as_ref().is_some_and(|gzip| gzip.reader.is_some())

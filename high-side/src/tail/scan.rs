@@ -368,6 +368,10 @@ impl Tailer {
         unchanged: std::time::Duration,
     ) -> Decided {
         let Some(other) = self.contents.get(&like.id) else { return Decided::Waits };
+        // It was truncated since it was looked at: the file may be all that is left of it.
+        if other.has_left() {
+            return Decided::Waits;
+        }
         let is_settled = unchanged >= self.settings.timing.copy_grace;
         let is_strong = size.min(like.offset) >= STRONG_BYTES;
         if like.is_whole && size > like.offset {
@@ -432,7 +436,8 @@ impl Tailer {
         let housed = self.contents.iter().filter(|(_, c)| c.place.is_some() && alike(c));
         if let Some((id, content)) = housed.max_by_key(|(_, content)| content.offset) {
             let is_strong = content.offset >= STRONG_BYTES;
-            if content.is_departed() || !is_strong && unchanged < timing.copy_grace {
+            let is_early = !is_strong && unchanged < timing.copy_grace;
+            if content.is_departed() || content.has_left() || is_early {
                 return Decided::Waits;
             }
             if is_strong {

@@ -210,6 +210,25 @@ fn what_is_unread_in_a_file_that_goes_is_told_with_what_is_known() {
 }
 
 #[test]
+fn a_short_copy_is_not_read_again_when_the_truncation_and_the_end_of_its_wait_come_together() {
+    for compressed in [false, true] {
+        let mut rig = Rig::new("a.log");
+        rig.append("a.log", "one\n");
+        rig.step();
+        fs::copy(rig.path("a.log"), rig.path("a.log.1")).unwrap();
+        if compressed {
+            rig.gzip("a.log.1");
+        }
+        rig.step();
+        rig.truncate("a.log", 0);
+        rig.now += Timing::default().copy_grace;
+        rig.step();
+        rig.pass(Duration::from_mins(4));
+        assert_eq!(rig.take(), lines(&["one"]), "compressed: {compressed}");
+    }
+}
+
+#[test]
 fn files_that_are_there_at_first_can_be_left_out_and_later_ones_are_not() {
     let mut rig = Rig::with(&["*.log"], |settings| settings.from = BeginAt::End);
     rig.kill(0);
