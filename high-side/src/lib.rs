@@ -1,7 +1,7 @@
 //! The high-side agent of Penstock: listeners, the durable buffer, and the sealing of bundles.
 //!
 //! ```text
-//! ingest, tail ──> buffer (one writer) ──> sealer ──> outbox ──> export, hand-off folder
+//! ingest, tail ──> buffer (one writer) ──> sealer ──> outbox ──> carriers, export
 //!              policy says when ───────^
 //! ```
 
@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod buffer;
+pub mod carrier;
 pub mod cli;
 pub mod cmd;
 pub mod config;

@@ -41,6 +41,12 @@ pub struct Waiting {
     pub bytes: u64,
     /// Its SHA-256.
     pub sha256: BundleDigest,
+    /// The life of the buffer that it comes from.
+    pub epoch: Epoch,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its number in the lane.
+    pub number: u64,
     /// What the database knows of it; `None` for a file of an earlier epoch.
     pub bundle: Option<Bundle>,
 }
@@ -160,6 +166,32 @@ impl Outbox {
         Ok(found)
     }
 
+    /// The first bundles that a carrier has yet to hand over, as [`Self::ready`] gives those of all.
+    pub fn queue(
+        &self,
+        store: &mut Store,
+        (carrier, lanes): (&str, &[Lane]),
+        count: u32,
+        now: Nanos,
+    ) -> Result<Vec<Waiting>, SealerError> {
+        let bundles = store.carrier_queue(carrier, lanes, count)?;
+        self.present(store, bundles, now)
+    }
+
+    /// A bundle whose file stands here; `None` if it does not.
+    pub fn waiting(&self, epoch: Epoch, bundle: &Bundle) -> Result<Option<Waiting>, SealerError> {
+        let Some(file) = &bundle.file else { return Ok(None) };
+        Ok(present(&self.dir.join(&file.name))?.then(|| Waiting {
+            name: file.name.clone(),
+            bytes: file.bytes,
+            sha256: BundleDigest::from_bytes(file.sha256),
+            epoch,
+            lane: bundle.lane,
+            number: bundle.number,
+            bundle: Some(bundle.clone()),
+        }))
+    }
+
     fn present(
         &self,
         store: &mut Store,
@@ -168,15 +200,9 @@ impl Outbox {
     ) -> Result<Vec<Waiting>, SealerError> {
         let mut found = Vec::new();
         for bundle in bundles {
-            let Some(file) = bundle.file.clone() else { continue };
-            if present(&self.dir.join(&file.name))? {
-                found.push(Waiting {
-                    name: file.name,
-                    bytes: file.bytes,
-                    sha256: BundleDigest::from_bytes(file.sha256),
-                    bundle: Some(bundle),
-                });
-            } else if bundle.state == BundleState::Ready {
+            if let Some(waiting) = self.waiting(store.epoch(), &bundle)? {
+                found.push(waiting);
+            } else if bundle.state == BundleState::Ready && bundle.file.is_some() {
                 self.expect_mark()?;
                 // Something else carries bundles away: a diode appliance that empties the folder.
                 tracing::info!(lane = %bundle.lane, number = bundle.number, "bundle was taken from the outbox");
@@ -203,9 +229,7 @@ impl Outbox {
             }
             let path = self.dir.join(name);
             match stray(&path, name, store.origin()) {
-                Ok(Some((bytes, sha256))) => {
-                    strays.push(Waiting { name: name.to_owned(), bytes, sha256, bundle: None });
-                }
+                Ok(Some(stray)) => strays.push(stray),
                 Ok(None) => {
                     tracing::warn!(file = %path.display(), "a file in the outbox is no bundle of ours; it stays");
                 }
@@ -231,18 +255,36 @@ impl Outbox {
                 mark_handed_over(store, bundle, by, now)?;
             }
             Some(_) => {}
-            None => {
-                // A file that the database does not know is moved aside instead of marked.
-                let aside = self.dir.join(EARLIER_DIR);
-                durable::create_dir(&aside).map_err(SealerError::io(&aside))?;
-                let (from, to) = (self.dir.join(&waiting.name), aside.join(&waiting.name));
-                durable::rename(&from, &to).map_err(SealerError::io(&to))?;
-                let sidecar = sidecar_path(&from);
-                if present(&sidecar)? {
-                    let to = sidecar_path(&to);
-                    durable::rename(&sidecar, &to).map_err(SealerError::io(&to))?;
-                }
-            }
+            None => self.move_aside(waiting)?,
+        }
+        Ok(())
+    }
+
+    /// Notes that a carrier has handed a bundle over; all `carriers` of its lane have to.
+    pub fn carried(
+        &self,
+        store: &mut Store,
+        waiting: &Waiting,
+        carrier: &str,
+        carriers: &[String],
+        now: Nanos,
+    ) -> Result<(), SealerError> {
+        match &waiting.bundle {
+            Some(bundle) => Ok(store.hand_over(bundle, carrier, carriers, now)?),
+            None => self.move_aside(waiting),
+        }
+    }
+
+    /// A file that the database does not know is moved aside instead of marked.
+    fn move_aside(&self, waiting: &Waiting) -> Result<(), SealerError> {
+        let aside = self.dir.join(EARLIER_DIR);
+        durable::create_dir(&aside).map_err(SealerError::io(&aside))?;
+        let (from, to) = (self.dir.join(&waiting.name), aside.join(&waiting.name));
+        durable::rename(&from, &to).map_err(SealerError::io(&to))?;
+        let sidecar = sidecar_path(&from);
+        if present(&sidecar)? {
+            let to = sidecar_path(&to);
+            durable::rename(&sidecar, &to).map_err(SealerError::io(&to))?;
         }
         Ok(())
     }
@@ -367,9 +409,9 @@ fn known_names(store: &Store) -> Result<std::collections::HashSet<String>, Buffe
     Ok(names)
 }
 
-/// Length and SHA-256 of a file that is a bundle of ours: a regular file whose header names this
-/// origin and has the digest that the file's name says.
-fn stray(path: &Path, name: &str, origin: &OriginId) -> io::Result<Option<(u64, BundleDigest)>> {
+/// A file that is a bundle of ours: a regular file whose header names this origin and has the digest
+/// that the file's name says.
+fn stray(path: &Path, name: &str, origin: &OriginId) -> io::Result<Option<Waiting>> {
     let file = open_regular(path)?;
     let mut start = vec![0; STRAY_HEAD_BYTES];
     let got = file.read_at(&mut start, 0)?;
@@ -379,14 +421,27 @@ fn stray(path: &Path, name: &str, origin: &OriginId) -> io::Result<Option<(u64, 
     let length = digits.and_then(|digits| usize::from_str_radix(digits, 8).ok());
     let header = length.and_then(|length| start.get(512..512_usize.checked_add(length)?));
     let Some(header) = header else { return Ok(None) };
-    let begins = format!("penstock-bundle 1\norigin {origin}\n");
     let digest = BundleDigest::of(header).to_string();
     let named = name.rsplit('-').next().and_then(|rest| rest.split('.').next());
-    if !header.starts_with(begins.as_bytes()) || named != Some(&digest[..16]) {
+    let Some((epoch, lane, number)) = place(header, origin) else { return Ok(None) };
+    if named != Some(&digest[..16]) {
         return Ok(None);
     }
     let bytes = file.metadata()?.len();
-    Ok(Some((bytes, sha256_of(file, &mut |_| {})?)))
+    let sha256 = sha256_of(file, &mut |_| {})?;
+    let name = name.to_owned();
+    Ok(Some(Waiting { name, bytes, sha256, epoch, lane, number, bundle: None }))
+}
+
+/// Epoch, lane and number in a header of this origin (FORMAT.md section 3).
+fn place(header: &[u8], origin: &OriginId) -> Option<(Epoch, Lane, u64)> {
+    let rest = std::str::from_utf8(header).ok()?;
+    let rest = rest.strip_prefix(&format!("penstock-bundle 1\norigin {origin}\n"))?;
+    let mut lines = rest.lines();
+    let epoch = lines.next()?.strip_prefix("epoch ")?.parse().ok()?;
+    let lane = lines.next()?.strip_prefix("lane ")?.parse().ok()?;
+    let number = lines.next()?.strip_prefix("number ")?.parse().ok()?;
+    Some((Epoch(epoch), lane, number))
 }
 
 fn copy_synced(

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use low_side::admit::Candidate;
-use low_side::bell::Bell;
 use low_side::config::{AdmissionConfig, GapPolicy};
 use low_side::folders::Folders;
 use low_side::import::{Importer, KeyRing, Keys, Outcome, Sidecar};
@@ -16,6 +15,7 @@ use low_side::ledger::{BundleFacts, ChainName, Ledger};
 use low_side::replay::{HealthBoard, Replayer};
 use low_side::sink::config::{BatchLimits, FileConfig, SinkConfig, SinkKind};
 use low_side::sink::make;
+use shared::bell::Bell;
 use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::keys::{

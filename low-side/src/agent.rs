@@ -1,5 +1,5 @@
-//! `penstock-low run`: recovery, then one thread for the inbox, one for each sink, one for the
-//! status, until a signal.
+//! `penstock-low run`: recovery, then one thread for the inbox, one for each receiver and each sink,
+//! one for the status, until a signal.
 //!
 //! A thread that ends early ends the process with an error; systemd starts it again. `kill -9` is a
 //! supported way to stop: everything below `recover` is the ordinary path of every start.
@@ -19,13 +19,15 @@ use shared::clock::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::bell::Bell;
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{Importer, KeyRing, Keys};
 use crate::ledger::{Ledger, open_or_set_aside};
+use crate::receiver::config::ReceiverConfig;
+use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer};
 use crate::sink;
+use shared::bell::Bell;
 
 /// How long the threads may take to end in order: longer than a sync on a slow disk.
 const GRACE: Duration = Duration::from_secs(20);
@@ -35,6 +37,12 @@ const GRACE: Duration = Duration::from_secs(20);
 struct InboxBoard {
     waiting: Arc<AtomicU64>,
     ignored: Arc<AtomicU64>,
+}
+
+/// What sinks and receivers show to the status.
+struct Boards {
+    sinks: Vec<(String, HealthBoard)>,
+    receivers: Vec<(ReceiverConfig, Arc<ReceiverCounters>)>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -94,13 +102,23 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     threads.start("inbox", move || {
         inbox_loop::run(importer, config_inbox, &bell, &sink_bells, &board);
     })?;
+    let mut receivers = Vec::new();
+    for settings in &config.receivers {
+        let bell = threads.bell();
+        let reception = Reception::new(&settings.name, &config.inbox.path, &config.state_dir, bell);
+        receivers.push((settings.clone(), Arc::clone(reception.counters())));
+        let receiver = receiver::make(settings, config.limits.file_bytes_max);
+        threads.start(&format!("receive-{}", settings.name), move || {
+            receiver::run(receiver, &reception);
+        })?;
+    }
     let bell = threads.bell();
     let keeper = housekeeping::Keeper::new(
         config,
         Ledger::open(&config.state_dir)?,
         keys.clone(),
         inbox,
-        boards,
+        Boards { sinks: boards, receivers },
         bells,
         clock,
     );

@@ -14,6 +14,7 @@ use shared::keys::ReleasePolicy;
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::receiver::config::{self as receiver, RawReceiver, ReceiverConfig};
 use crate::release::{self, RawRelease};
 use crate::sink::config::{RawSink, SinkConfig};
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is done about gaps and silence.
     pub admission: AdmissionConfig,
+    /// What bundles come by, beside the inbox itself.
+    pub receivers: Vec<ReceiverConfig>,
     /// How many officers have to have released a bundle.
     pub releases: ReleasePolicy,
     /// Where records go.
@@ -100,6 +103,7 @@ struct RawConfig {
     inbox: RawInbox,
     limits: RawLimits,
     admission: RawAdmission,
+    receiver: Vec<RawReceiver>,
     release: RawRelease,
     sink: Vec<RawSink>,
 }
@@ -113,6 +117,7 @@ impl Default for RawConfig {
             inbox: RawInbox::default(),
             limits: RawLimits::default(),
             admission: RawAdmission::default(),
+            receiver: Vec::new(),
             release: RawRelease::default(),
             sink: Vec::new(),
         }
@@ -271,6 +276,7 @@ impl Config {
             "is 1 or more",
         );
 
+        let receivers = receiver::check_all(raw.receiver, &raw.inbox.path, &mut problems);
         let releases = release::check(raw.release, &mut problems);
         let mut names = BTreeSet::new();
         let mut sinks = Vec::new();
@@ -307,6 +313,7 @@ impl Config {
                 silence_alarm: raw.admission.silence_alarm.0,
                 number_jump_max: raw.admission.number_jump_max,
             },
+            receivers,
             releases,
             sinks,
         })
@@ -335,6 +342,7 @@ mod tests {
             .map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n")
             .collect();
         assert_eq!(parse(&open).unwrap().sinks.len(), 2, "{open}");
+        assert_eq!(parse(&open).unwrap().receivers.len(), 1, "{open}");
     }
 
     #[test]

@@ -15,7 +15,6 @@
 pub mod account;
 pub mod admit;
 pub mod agent;
-pub mod bell;
 pub mod cli;
 pub mod cmd;
 pub mod config;
@@ -26,6 +25,7 @@ pub mod inbox;
 pub mod ledger;
 pub mod quarantine;
 pub mod ranges;
+pub mod receiver;
 mod release;
 pub mod replay;
 pub mod sink;

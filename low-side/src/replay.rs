@@ -16,12 +16,12 @@ use shared::bundle::{Limits, RecordReader, Refusal, reopen};
 use shared::clock::Clock;
 use shared::record::Lane;
 
-use crate::bell::Bell;
 use crate::import::KeyRing;
 use crate::ledger::{AdmittedBundle, ChainId, ChainState, Delivery, Ledger, LedgerError, SinkId};
 use crate::ranges::RangeSet;
 use crate::sink::config::BatchLimits;
 use crate::sink::{Sink, SinkError};
+use shared::bell::Bell;
 
 /// How a sink does, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

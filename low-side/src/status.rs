@@ -54,6 +54,9 @@ pub struct Live {
     pub inbox_ignored: u64,
     /// How each sink does.
     pub sinks: BTreeMap<String, Value>,
+    /// How each receiver does.
+    #[serde(default)]
+    pub receivers: Vec<Value>,
 }
 
 impl Status {
@@ -175,6 +178,17 @@ impl Status {
             "Alarms that nobody has acknowledged.",
             &plain(self.alarms.len() as u64),
         );
+        let live = self.agent.as_ref().and_then(|agent| agent["receivers"].as_array());
+        for (field, name, help) in RECEIVER_METRICS {
+            let values = live.into_iter().flatten().filter_map(|receiver| {
+                let number = receiver["counters"][field].as_u64()?;
+                Some(label("receiver", receiver["name"].as_str()?, number))
+            });
+            let values: Vec<_> = values.collect();
+            if !values.is_empty() {
+                metric(name, "counter", help, &values);
+            }
+        }
         if let Some(age) = self.last_bundle_age_secs {
             metric(
                 "last_bundle_age_seconds",
@@ -186,6 +200,14 @@ impl Status {
         out
     }
 }
+
+/// Counters of receivers: the field, the metric, what it is.
+const RECEIVER_METRICS: [(&str, &str, &str); 4] = [
+    ("bundles", "receiver_bundles_total", "Bundles put into the inbox."),
+    ("bytes", "receiver_bytes_total", "Their bytes."),
+    ("wrong", "receiver_wrong_total", "Bundles thrown away: not what was sent."),
+    ("failures", "receiver_failures_total", "Tries that failed."),
+];
 
 /// What the running agent last said about itself; `None` while none runs.
 pub fn live(folders: &Folders) -> Option<Value> {

@@ -10,10 +10,12 @@
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
+//! - [`bell`]: how threads wake each other, and tell each other to end
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
 
+pub mod bell;
 pub mod bundle;
 pub mod clock;
 pub mod config;

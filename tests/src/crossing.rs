@@ -53,7 +53,10 @@ impl Crossing {
     /// The high side puts bundles straight into the low side's inbox.
     pub fn handoff(&self) -> String {
         std::fs::create_dir_all(self.pair.low.inbox()).expect("the inbox can be made");
-        format!("[handoff]\nfolder = \"{}\"\n", self.pair.low.inbox().display())
+        format!(
+            "[[carrier]]\nname = \"folder\"\ntype = \"folder\"\npath = \"{}\"\n",
+            self.pair.low.inbox().display()
+        )
     }
 
     /// The folder of the file sink.

@@ -28,11 +28,15 @@ const CUTS: u64 = 20;
 const RATE: u64 = 5_000;
 /// The load runs at least this long before a cut, and at most twice as long.
 const LOAD: Duration = Duration::from_millis(400);
-/// What is lost of what was read, as a rule: at most 10 ms of it.
-const LOST_USUAL: u64 = RATE / 100;
-/// What is lost when others hold up the disk's sync at that moment: a group waits for the sync of
-/// the one before it.
-const LOST_MAX: u64 = RATE / 10;
+/// What may be read and not durable yet, as the configuration below bounds it.
+const IN_FLIGHT_BYTES: u64 = 1 << 20;
+/// What a connection may have read beyond that.
+const READ_AHEAD_BYTES: u64 = 256 << 10;
+/// No message is shorter.
+const MESSAGE_BYTES_MIN: u64 = 500;
+/// However long a sync takes, no more than this was read and is not durable. How much it is as a
+/// rule depends on the disk and on who else uses it, so it is printed and not judged.
+const LOST_MAX: u64 = (IN_FLIGHT_BYTES + READ_AHEAD_BYTES) / MESSAGE_BYTES_MIN;
 
 /// An ext4 file system in a file.
 struct Disk {
@@ -182,10 +186,13 @@ struct Cut {
 }
 
 #[test]
-fn a_power_cut_loses_nothing_committed_and_next_to_nothing_that_was_read() {
+fn a_power_cut_loses_nothing_committed_and_no_more_than_may_be_in_flight() {
     let crossing = Crossing::new("power");
     let high = &crossing.pair.high;
-    high.configure(&format!("[buffer]\nfree-disk-floor = \"16MiB\"\n{}", crossing.listener()));
+    high.configure(&format!(
+        "[buffer]\nfree-disk-floor = \"16MiB\"\nin-flight = \"1MiB\"\n{}",
+        crossing.listener()
+    ));
     let disk = match Disk::new(&crossing) {
         Ok(disk) => disk,
         Err(why) => {
@@ -207,8 +214,6 @@ fn a_power_cut_loses_nothing_committed_and_next_to_nothing_that_was_read() {
         cuts.push(lost);
     }
     println!("read and lost at each of {} cuts in {:?}: {cuts:?}", cuts.len(), begun.elapsed());
-    cuts.sort_unstable();
-    assert!(cuts[cuts.len() / 2] <= LOST_USUAL, "{cuts:?}");
     let agent = high.start();
     assert!(agent.stop(PATIENCE).success());
     high.run(["check-buffer"]).success();
@@ -261,7 +266,7 @@ fn cut(seed: u64, crossing: &Crossing, disk: &Disk, next_id: &mut u64) -> Cut {
         agent.kill();
         (read, acknowledged)
     });
-    *next_id += load.written.load(Ordering::Relaxed) / 500;
+    *next_id += load.written.load(Ordering::Relaxed) / MESSAGE_BYTES_MIN;
     disk.unmount();
     disk.try_mount().expect("what was a disk is one again");
     Cut {

@@ -1,8 +1,8 @@
 //! The running agent: what is started, in which order it stops, and what ends it.
 //!
 //! ```text
-//! start:  configuration, keys ──> buffer (recovers) ──> sealer (recovers) ──> listeners ──> READY
-//! stop:   listeners ──> writer drains and commits ──> sealer ──> last report
+//! start:  configuration, keys ──> buffer (recovers) ──> sealer (recovers), carriers ──> listeners ──> READY
+//! stop:   listeners ──> writer drains and commits ──> sealer ──> carriers ──> last report
 //! ```
 //!
 //! Every part is joined. One that ends early ends the process, and the service manager starts it
@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
+use crate::carrier::{self, RunningCarriers};
 use crate::cmd::Failure;
 use crate::config::Config;
 use crate::guard::Guard;
@@ -85,21 +86,14 @@ pub fn check(config: &Config) -> Vec<String> {
         let unreadable = tail::check(set).into_iter();
         problems.extend(unreadable.map(|problem| format!("file.{}: {problem}", set.name)));
     }
-    let mut folder = |key: &str, path: &std::path::Path, must_exist: bool| {
-        let problem = match std::fs::metadata(path) {
-            Ok(meta) if !meta.is_dir() => "is no folder",
-            Ok(_) if nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_err() => {
-                "can't be written to by this user"
-            }
-            Err(_) if must_exist => "does not exist",
-            _ => return,
-        };
-        problems.push(format!("{key}: {} {problem}", path.display()));
-    };
-    folder("state-dir", &config.state_dir, false);
-    folder("outbox.path", &config.outbox.path, false);
-    if let Some(handoff) = &config.handoff {
-        folder("handoff.folder", handoff, true);
+    for (key, path) in [("state-dir", &config.state_dir), ("outbox.path", &config.outbox.path)] {
+        // One that is not there yet is made.
+        let problem = path.exists().then(|| carrier::writable_folder(path)).flatten();
+        problems.extend(problem.map(|problem| format!("{key}: {problem}")));
+    }
+    for carrier in &config.carriers {
+        let wrong = carrier::check(carrier).into_iter();
+        problems.extend(wrong.map(|problem| format!("carrier.{}: {problem}", carrier.name)));
     }
     problems
 }
@@ -127,7 +121,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
     tell_opened(&recovery.opened, recovery.epoch.0);
     let (intake, writer) = buffer.start_writer()?;
-    let sealing = sealing::start(&config, keys, Arc::clone(&clock))?;
+    let (carriers, sealing) = sealing::start(&config, keys, &clock)?;
     let (stop_listeners, shutdown) = watch::channel(false);
     reconcile::begin(&config, &intake, clock.now()).await?;
     let surroundings = Surroundings {
@@ -143,7 +137,8 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
     });
     let files = files::start(&config, &buffer, &surroundings)?;
-    let mut parts = Parts { config, clock, buffer, writer, sealing, listeners, reconciler, files };
+    let mut parts =
+        Parts { config, clock, buffer, writer, sealing, carriers, listeners, reconciler, files };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -220,6 +215,7 @@ struct Parts {
     buffer: Buffer,
     writer: Writer,
     sealing: sealing::Sealing,
+    carriers: RunningCarriers,
     listeners: Vec<RunningListener>,
     reconciler: Option<RunningReconciler>,
     files: Vec<RunningFiles>,
@@ -251,6 +247,9 @@ impl Parts {
         }
         if self.sealing.is_finished() {
             return Some("the sealer");
+        }
+        if self.carriers.any_finished() {
+            return Some("a carrier");
         }
         if self.reconciler.as_ref().is_some_and(|reconciler| reconciler.task.is_finished()) {
             return Some("reconciliation");
@@ -291,7 +290,7 @@ impl Parts {
             &self.buffer.gauges(),
             report::Sources { listeners: &self.listeners, files: &self.files },
             self.reconciler.as_ref().map(|reconciler| &reconciler.status),
-            &self.sealing,
+            report::Going { sealing: &self.sealing, carriers: &self.carriers },
             self.clock.now(),
             now,
         );
@@ -326,7 +325,7 @@ impl Parts {
             }
         }
         drop(surroundings);
-        let Self { writer, sealing, buffer, .. } = self;
+        let Self { writer, sealing, carriers, buffer, .. } = self;
         let waited = tokio::time::timeout(GRACE, async {
             while !writer.is_finished() {
                 tokio::time::sleep(WATCH_INTERVAL / 10).await;
@@ -339,6 +338,7 @@ impl Parts {
         let joined = tokio::task::spawn_blocking(move || {
             let stats = writer.join();
             let sealed = sealing.stop();
+            carriers.stop(GRACE);
             drop(buffer);
             (stats, sealed)
         });

@@ -13,6 +13,7 @@ use shared::record::{Lane, Stream};
 
 use super::sealing::Sealing;
 use crate::buffer::{BufferGauges, LaneCounts, Store, Tally};
+use crate::carrier::{CarrierCounters, CarrierStatus, RunningCarriers};
 use crate::config::Config;
 use crate::ingest::RunningListener;
 use crate::reconcile::{Reconciling, SectionStatus};
@@ -36,6 +37,13 @@ pub(super) struct Sources<'a> {
     pub(super) files: &'a [RunningFiles],
 }
 
+/// What goes out.
+#[derive(Clone, Copy)]
+pub(super) struct Going<'a> {
+    pub(super) sealing: &'a Sealing,
+    pub(super) carriers: &'a RunningCarriers,
+}
+
 /// Writes both files, if it is time or `now` is asked for. A failure is no reason to stop: the
 /// report says less than it could, the records flow on.
 pub(super) fn write(
@@ -43,7 +51,7 @@ pub(super) fn write(
     gauges: &BufferGauges,
     sources: Sources<'_>,
     reconciling: Option<&Reconciling>,
-    sealing: &Sealing,
+    going: Going<'_>,
     time: Nanos,
     now: bool,
 ) {
@@ -53,10 +61,11 @@ pub(super) fn write(
     }
     LAST.store(time.0, Ordering::Relaxed);
     let sections = reconciling.map(Reconciling::sections).unwrap_or_default();
-    let mut status = status(gauges, sources, sealing, time);
+    let mut status = status(gauges, sources, going, time);
     status["portainer-apis"] = json!(sections);
     let mut metrics = metrics(gauges, sources, time);
     reconciliation_metrics(&mut metrics, &sections);
+    carrier_metrics(&mut metrics, &going.carriers.statuses());
     // What can't be read now is left out; the next report has it.
     if let Ok(counts) = Store::open(&config.state_dir).and_then(|store| store.counts()) {
         stream_metrics(&mut metrics, &counts);
@@ -71,7 +80,7 @@ pub(super) fn write(
     }
 }
 
-fn status(gauges: &BufferGauges, sources: Sources<'_>, sealing: &Sealing, time: Nanos) -> Value {
+fn status(gauges: &BufferGauges, sources: Sources<'_>, going: Going<'_>, time: Nanos) -> Value {
     let listeners: Vec<Value> = sources
         .listeners
         .iter()
@@ -107,7 +116,8 @@ fn status(gauges: &BufferGauges, sources: Sources<'_>, sealing: &Sealing, time: 
             "commit-latency-ms-p50": gauges.latency(0.5).as_secs_f64() * 1e3,
             "commit-latency-ms-p99": gauges.latency(0.99).as_secs_f64() * 1e3,
         },
-        "sealer-trouble": sealing.trouble(),
+        "sealer-trouble": going.sealing.trouble(),
+        "carriers": going.carriers.snapshot(),
         "listeners": listeners,
         "files": files,
     })
@@ -248,6 +258,47 @@ fn metrics(gauges: &BufferGauges, sources: Sources<'_>, time: Nanos) -> String {
         |s| s.unread_gone as f64,
     );
     text
+}
+
+/// What is counted of each carrier.
+fn carrier_metrics(text: &mut String, carriers: &[CarrierStatus]) {
+    type Value = fn(&CarrierCounters) -> f64;
+    let metrics: [(&str, &str, &str, Value); 6] = [
+        ("bundles_total", "counter", "Bundles handed over since the start.", |c| {
+            c.bundles.load(Ordering::Relaxed) as f64
+        }),
+        ("bytes_total", "counter", "Their bytes.", |c| c.bytes.load(Ordering::Relaxed) as f64),
+        ("passes_total", "counter", "Bundles sent once more.", |c| {
+            c.passes.load(Ordering::Relaxed) as f64
+        }),
+        ("failures_total", "counter", "Tries that failed.", |c| {
+            c.failures.load(Ordering::Relaxed) as f64
+        }),
+        ("trouble", "gauge", "1 while it fails of something.", |c| {
+            f64::from(u8::from(!c.trouble().is_empty()))
+        }),
+        (
+            "handed_over_time_seconds",
+            "gauge",
+            "When it handed a bundle over last; 0: not since the start.",
+            |c| c.last_ns.load(Ordering::Relaxed) as f64 / 1e9,
+        ),
+    ];
+    for (name, kind, help, value) in metrics {
+        if carriers.is_empty() {
+            return;
+        }
+        let name = format!("penstock_high_carrier_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for carrier in carriers {
+            let _ = writeln!(
+                text,
+                "{name}{{carrier=\"{}\"}} {}",
+                carrier.name,
+                value(&carrier.counters)
+            );
+        }
+    }
 }
 
 /// What is counted of each Portainer that is asked.

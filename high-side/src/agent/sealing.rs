@@ -1,19 +1,19 @@
-//! The thread that seals what is due, hands it over, and deletes what was handed over long ago.
+//! The thread that seals what is due, tells the carriers, and deletes what was handed over long ago.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shared::bell::Bell;
 use shared::clock::Clock;
 use shared::record::Lane;
 
 use crate::buffer::{can_be_read, mark_broken};
+use crate::carrier::RunningCarriers;
 use crate::cmd::Failure;
 use crate::config::Config;
-use crate::outbox::Waiting;
 use crate::sealer::{Patience, SealKeys, Sealer, SealerError};
 
 /// How often the policy is asked: a small part of the shortest budget (100 ms at least).
@@ -40,27 +40,28 @@ enum Order {
     Stop,
 }
 
-/// Completes what a crash interrupted, then starts the thread.
+/// Completes what a crash interrupted, then starts this thread and those of the carriers.
 pub(super) fn start(
     config: &Config,
     keys: SealKeys,
-    clock: Arc<dyn Clock>,
-) -> Result<Sealing, Failure> {
-    let mut sealer = Sealer::open(config, Patience::Try, Arc::clone(&clock))?;
+    clock: &Arc<dyn Clock>,
+) -> Result<(RunningCarriers, Sealing), Failure> {
+    // First the sealer: it sets the outbox up, which the carriers expect to find.
+    let mut sealer = Sealer::open(config, Patience::Try, Arc::clone(clock))?;
+    let carriers = RunningCarriers::start(config, clock)?;
     sealer.set_keys(keys);
     let (orders, inbox) = sync_channel(ORDERS_MAX);
     let trouble = Arc::new(Mutex::new(String::new()));
     let mut rounds = Rounds {
         sealer,
-        handoff: config.handoff.clone(),
+        bells: carriers.bells(),
         floor: config.buffer.free_disk_floor.0,
         state_dir: config.state_dir.clone(),
-        clock,
+        clock: Arc::clone(clock),
         recovered: false,
         told_release: None,
         slow: None,
         looked_broken: 0,
-        told_damaged: HashSet::new(),
         trouble: Arc::clone(&trouble),
     };
     let body = move || {
@@ -83,7 +84,7 @@ pub(super) fn start(
         .name("seal".to_owned())
         .spawn(body)
         .map_err(|err| Failure::new(format!("can't start the sealer: {err}")))?;
-    Ok(Sealing { thread, orders, trouble })
+    Ok((carriers, Sealing { thread, orders, trouble }))
 }
 
 /// More orders than this never wait at once.
@@ -114,7 +115,8 @@ impl Sealing {
 
 struct Rounds {
     sealer: Sealer,
-    handoff: Option<PathBuf>,
+    /// Rung when a bundle may be ready.
+    bells: Vec<Bell>,
     floor: u64,
     state_dir: PathBuf,
     clock: Arc<dyn Clock>,
@@ -124,8 +126,6 @@ struct Rounds {
     slow: Option<Instant>,
     /// How many rounds in a row met what looks like a broken database.
     looked_broken: u32,
-    /// Files that were changed on the disk, as was told.
-    told_damaged: HashSet<String>,
     trouble: Arc<Mutex<String>>,
 }
 
@@ -142,8 +142,8 @@ enum Progress {
 }
 
 impl Rounds {
-    /// One bundle of each lane at most, one hand-over at most: a backlog of one kind of work must
-    /// not keep the others waiting, nor a step that fails the steps that could mend it.
+    /// One bundle of each lane at most: a backlog of one kind of work must not keep the others
+    /// waiting, nor a step that fails the steps that could mend it.
     fn once(&mut self) -> Progress {
         let mut failed: Vec<SealerError> = Vec::new();
         let mut done = false;
@@ -165,15 +165,10 @@ impl Rounds {
                         reason = %bundle.reason, "bundle sealed"
                     );
                     done = true;
+                    self.bells.iter().for_each(Bell::ring);
                 }
                 Ok(None) => {}
                 Err(err) => failed.push(err),
-            }
-            if let Some(folder) = self.handoff.clone() {
-                match self.hand_off(&folder) {
-                    Ok(some) => done |= some,
-                    Err(err) => failed.push(err),
-                }
             }
         }
         if self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL) || !failed.is_empty() {
@@ -247,45 +242,9 @@ impl Rounds {
         let floor = self.floor;
         let (outbox, store) = self.sealer.publisher().outbox();
         outbox.retain(store, floor, now)?;
-        let strays = outbox.strays(store)?;
         // Only for what was taken away: each that is gone is marked as handed over.
         outbox.ready(store, u32::MAX, now)?;
-        let Some(folder) = self.handoff.clone() else { return Ok(()) };
-        for stray in strays {
-            self.hand_one(&folder, &stray)?;
-        }
         Ok(())
-    }
-
-    /// Hands over the first bundle that can be; says whether there was one.
-    fn hand_off(&mut self, folder: &Path) -> Result<bool, SealerError> {
-        let now = self.clock.now();
-        let (outbox, store) = self.sealer.publisher().outbox();
-        // Damaged ones keep their place; look past as many as there are.
-        let count = u32::try_from(self.told_damaged.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let ready = outbox.ready(store, count, now)?;
-        match ready.into_iter().find(|waiting| !self.told_damaged.contains(&waiting.name)) {
-            Some(waiting) => self.hand_one(folder, &waiting).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    fn hand_one(&mut self, folder: &Path, waiting: &Waiting) -> Result<(), SealerError> {
-        let now = self.clock.now();
-        let (outbox, store) = self.sealer.publisher().outbox();
-        match outbox.copy(waiting, folder, &mut |_| {}) {
-            Ok(()) => {
-                outbox.handed_over(store, waiting, "hand-off folder", now)?;
-                tracing::info!(bundle = %waiting.name, "bundle handed over");
-                Ok(())
-            }
-            Err(SealerError::Damaged { .. }) => {
-                outbox.damaged(store, waiting, now)?;
-                self.told_damaged.insert(waiting.name.clone());
-                Ok(())
-            }
-            Err(err) => Err(err),
-        }
     }
 
     /// Logs troubles when they begin or change, and their end.
@@ -296,9 +255,9 @@ impl Rounds {
         let now = messages.join("; ");
         if now != *told {
             if now.is_empty() {
-                tracing::info!("sealing and handing over go on");
+                tracing::info!("sealing goes on");
             } else {
-                tracing::warn!(trouble = %now, "sealing or handing over failed; it is tried again, nothing is lost");
+                tracing::warn!(trouble = %now, "sealing failed; it is tried again, nothing is lost");
             }
             *told = now;
         }

@@ -227,10 +227,17 @@ impl Bundle {
     /// Forgets deleted bundles of a lane that lie far behind its newest one.
     pub(super) fn prune(conn: &Connection, lane: Lane, newest: u64) -> Result<usize, BufferError> {
         let last = newest.saturating_sub(DELETED_KEPT);
-        Ok(conn.execute(
+        let range = rusqlite::params![key(lane, 0), key(lane, last)];
+        let pruned = conn.execute(
             "DELETE FROM bundle WHERE state = 'deleted' AND id BETWEEN ?1 AND ?2",
-            rusqlite::params![key(lane, 0), key(lane, last)],
-        )?)
+            range,
+        )?;
+        conn.execute(
+            "DELETE FROM handover WHERE bundle BETWEEN ?1 AND ?2
+             AND NOT EXISTS (SELECT 1 FROM bundle b WHERE b.id = handover.bundle)",
+            range,
+        )?;
+        Ok(pruned)
     }
 
     pub(super) fn store(&self, conn: &Connection) -> Result<(), BufferError> {
@@ -272,7 +279,7 @@ impl Bundle {
         Ok(())
     }
 
-    fn from_row(row: &Row<'_>) -> Result<Self, BufferError> {
+    pub(super) fn from_row(row: &Row<'_>) -> Result<Self, BufferError> {
         let id: i64 = row.get(0)?;
         let broken = || BufferError::Broken("a bundle is of an unknown lane".to_owned());
         let digest = |hash: Hash| BundleDigest::from_bytes(hash);
@@ -320,7 +327,8 @@ const TABLE: &str = "bundle";
 /// So many deleted bundles of a lane are remembered; more would only make the database grow.
 const DELETED_KEPT: u64 = 10_000;
 
-const SELECT: &str = "SELECT id, state, reason, planned_ns, first_sequence, last_sequence, records,
+pub(super) const SELECT: &str =
+    "SELECT id, state, reason, planned_ns, first_sequence, last_sequence, records,
     plain_bytes, oldest_ns, newest_ns, streams, chain_before, chain_head, previous_digest, digest,
     file_name, file_bytes, file_sha256, ready_ns, handed_over_ns, handed_over_by, deleted_ns,
     \"check\" FROM bundle";

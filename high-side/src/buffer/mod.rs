@@ -25,6 +25,7 @@ mod damage;
 mod error;
 mod gauges;
 mod group;
+mod handovers;
 mod intake;
 mod lane;
 mod losses;
@@ -57,6 +58,7 @@ pub use bundles::{Bundle, BundleState, SealedFile};
 pub use counts::{Count, StreamCounts, Tally};
 pub use error::BufferError;
 pub use gauges::{BufferGauges, WriterState};
+pub use handovers::{Handover, Requeued};
 pub use intake::{
     Fate, Incoming, IncomingMessage, Intake, IntakeClosed, IntakeReceiver, LossSink, LostBefore,
     Mark, Request, RequestKind, Sighting,

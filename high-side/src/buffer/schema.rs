@@ -17,7 +17,7 @@ use super::{BufferSettings, checkpoint};
 pub(super) const APPLICATION_ID: i64 = 0x5053_5442;
 
 /// The migrations: the one at index `n` leads from `user_version` n to n + 1.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE life (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -93,6 +93,15 @@ CREATE TABLE \"release\" (
     \"check\" BLOB NOT NULL
 ) STRICT;
 CREATE INDEX release_bundle ON \"release\" (bundle);
+",
+    "
+CREATE TABLE handover (
+    bundle INTEGER NOT NULL, carrier TEXT NOT NULL,
+    first_ns INTEGER NOT NULL, passes INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+    \"check\" BLOB NOT NULL,
+    PRIMARY KEY (bundle, carrier)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX handover_passes ON handover (carrier, passes);
 ",
 ];
 

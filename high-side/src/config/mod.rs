@@ -1,5 +1,6 @@
 //! The configuration file: raw form, checked form, defaults.
 
+mod carrier;
 mod file;
 mod guard;
 mod http;
@@ -23,6 +24,8 @@ use crate::policy::SealPolicy;
 use crate::reconcile::PortainerApi;
 
 use crate::tail::FileSettings;
+use carrier::RawCarrier;
+pub use carrier::{CarrierKind, CarrierSettings, FolderSettings};
 pub use guard::GuardConfig;
 use guard::RawGuard;
 
@@ -69,8 +72,8 @@ pub struct Config {
     pub release: Release,
     /// Where bundles appear.
     pub outbox: Outbox,
-    /// The folder that bundles are copied to.
-    pub handoff: Option<PathBuf>,
+    /// What takes bundles across the gap.
+    pub carriers: Vec<CarrierSettings>,
 }
 
 /// The outbox, checked.
@@ -116,7 +119,8 @@ struct RawConfig {
     release: RawRelease,
     #[serde(default)]
     outbox: RawOutbox,
-    handoff: Option<RawHandoff>,
+    #[serde(default)]
+    carrier: Vec<RawCarrier>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,12 +175,6 @@ struct RawOutbox {
     retain: Span,
     retain_bytes: ByteSize,
     waiting_bytes_max: ByteSize,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawHandoff {
-    folder: PathBuf,
 }
 
 fn default_state_dir() -> PathBuf {
@@ -237,6 +235,12 @@ impl Config {
         Self::check(load(path)?, path)
     }
 
+    /// The names of all carriers of a lane.
+    pub fn carriers_of(&self, lane: Lane) -> Vec<String> {
+        let carries = |carrier: &&CarrierSettings| carrier.lanes.contains(&lane);
+        self.carriers.iter().filter(carries).map(|carrier| carrier.name.clone()).collect()
+    }
+
     /// The rules for sealing in one lane.
     pub fn seal_policy(&self, lane: Lane) -> SealPolicy {
         let budget = match lane {
@@ -288,12 +292,7 @@ impl Config {
         } else {
             raw.outbox.path
         };
-        let handoff = raw.handoff.map(|handoff| handoff.folder);
-        problems.check(
-            handoff.as_ref() != Some(&outbox_path),
-            "handoff.folder",
-            "is the outbox itself; give another folder, or leave the section out and take bundles from the outbox",
-        );
+        let carriers = carrier::check_all(raw.carrier, &outbox_path, &mut problems);
         problems.into_result(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -315,7 +314,7 @@ impl Config {
                 retain_bytes: raw.outbox.retain_bytes.0,
                 waiting_bytes_max: raw.outbox.waiting_bytes_max.0,
             },
-            handoff,
+            carriers,
         })
     }
 }

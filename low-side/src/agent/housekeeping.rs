@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::json;
 use shared::clock::{Clock, Nanos};
 use shared::config::Span;
 use shared::durable;
 
-use super::InboxBoard;
-use crate::bell::Bell;
+use super::{Boards, InboxBoard};
 use crate::config::{AdmissionConfig, Config, GapPolicy};
 use crate::import::KeyRing;
 use crate::ledger::{Ledger, LedgerError, PassGaps};
 use crate::replay::{HealthBoard, chain_text};
 use crate::status::{Live, METRICS_FILE, STATUS_FILE, Status};
+use shared::bell::Bell;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Everyone may read the numbers.
@@ -27,7 +28,7 @@ pub(super) struct Keeper<C> {
     admission: AdmissionConfig,
     keys: KeyRing,
     inbox: InboxBoard,
-    sinks: Vec<(String, HealthBoard)>,
+    boards: Boards,
     bells: Vec<Bell>,
     clock: C,
     started: Nanos,
@@ -40,7 +41,7 @@ impl<C: Clock> Keeper<C> {
         ledger: Ledger,
         keys: KeyRing,
         inbox: InboxBoard,
-        sinks: Vec<(String, HealthBoard)>,
+        boards: Boards,
         bells: Vec<Bell>,
         clock: C,
     ) -> Self {
@@ -50,7 +51,7 @@ impl<C: Clock> Keeper<C> {
             admission: config.admission,
             keys,
             inbox,
-            sinks,
+            boards,
             bells,
             started: clock.now(),
             clock,
@@ -134,7 +135,24 @@ impl<C: Clock> Keeper<C> {
             started: self.started.to_string(),
             inbox_waiting: self.inbox.waiting.load(Ordering::Relaxed),
             inbox_ignored: self.inbox.ignored.load(Ordering::Relaxed),
-            sinks: self.sinks.iter().map(|(name, board)| (name.clone(), health(board))).collect(),
+            sinks: self
+                .boards
+                .sinks
+                .iter()
+                .map(|(name, board)| (name.clone(), health(board)))
+                .collect(),
+            receivers: self
+                .boards
+                .receivers
+                .iter()
+                .map(|(settings, counters)| {
+                    json!({
+                        "name": settings.name,
+                        "type": settings.kind.as_str(),
+                        "counters": counters.snapshot(),
+                    })
+                })
+                .collect(),
         };
         serde_json::to_value(live).unwrap_or_default()
     }

@@ -7,12 +7,12 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use shared::clock::Clock;
 
 use super::InboxBoard;
-use crate::bell::Bell;
 use crate::config::InboxConfig;
 use crate::folders::shown;
 use crate::import::Importer;
 use crate::inbox::{Inbox, Ready};
 use crate::replay::chain_text;
+use shared::bell::Bell;
 
 /// The shortest pause between two looks, so that a busy folder is not listed all the time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

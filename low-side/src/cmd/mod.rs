@@ -35,7 +35,7 @@ use crate::folders::Folders;
 use crate::import::{ImportError, Importer, KeyRing, Keys};
 use crate::ledger::{Ledger, LedgerError};
 use crate::replay::chain_text;
-use crate::{agent, release, sink};
+use crate::{agent, receiver, release, sink};
 
 /// A verb that failed: what it says, and the exit code.
 #[derive(Debug)]
@@ -166,6 +166,10 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
     }
     if config.inbox.path.exists() && !config.inbox.path.is_dir() {
         problems.push(format!("inbox.path: {} is no folder", config.inbox.path.display()));
+    }
+    for receiver in &config.receivers {
+        let wrong = receiver::check(receiver).into_iter();
+        problems.extend(wrong.map(|problem| format!("receiver {}: {problem}", receiver.name)));
     }
     for sink in &config.sinks {
         if let Err(err) = sink::check(sink) {

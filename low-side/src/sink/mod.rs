@@ -13,9 +13,9 @@ use std::time::Duration;
 use shared::clock::Clock;
 use shared::record::RecordRef;
 
-use crate::bell::Bell;
 use crate::ledger::{ChainName, FilePosition, Ledger, LedgerError, SinkId};
 use config::{SinkConfig, SinkKind};
+use shared::bell::Bell;
 
 /// Why a batch was not delivered. The batch is sent again.
 #[derive(Debug, thiserror::Error)]

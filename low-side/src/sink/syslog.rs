@@ -14,8 +14,8 @@ use shared::record::RecordRef;
 use super::config::{Confirm, SyslogConfig};
 use super::transport::{CLOSE_IN_ORDER, Connection};
 use super::{Sink, SinkError, syslog_format};
-use crate::bell::Bell;
 use crate::ledger::{ChainName, FilePosition, Ledger};
+use shared::bell::Bell;
 
 /// The syslog sink.
 pub(super) struct SyslogSink<C> {

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::SinkError;
 use super::config::{SyslogConfig, TlsConfig};
-use crate::bell::Bell;
+use shared::bell::Bell;
 
 /// A connection.
 pub(super) struct Connection {

@@ -1,6 +1,7 @@
 //! Tests of the buffer as a whole, and what they share.
 
 mod damage;
+mod handovers;
 mod life;
 mod model;
 mod pressure;

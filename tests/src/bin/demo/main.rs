@@ -86,7 +86,7 @@ impl Demo {
              [[listener]]\nname = \"cluster\"\nprotocol = \"tcp\"\nbind = \"{tcp}\"\n\
              [[listener]]\nname = \"devices\"\nprotocol = \"udp\"\nbind = \"{udp}\"\n\
              [seal]\nlatency-budget = \"4s\"\nflash-budget = \"1s\"\n\
-             [handoff]\nfolder = {}\n",
+             [[carrier]]\nname = \"folder\"\ntype = \"folder\"\npath = {}\n",
             shown(&server.cert),
             shown(&server.key),
             shown(authority.ca()),

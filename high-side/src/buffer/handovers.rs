@@ -1,0 +1,235 @@
+//! What each carrier has done with each bundle: it was handed over for the first time, and since then
+//! sent so many times in all.
+//!
+//! A bundle is ready until every carrier of its lane has a row for it; then it is handed over. A
+//! carrier's queue is what is ready and has no row of its own, so nothing has to be kept in step.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use shared::clock::Nanos;
+use shared::record::Lane;
+
+use super::bundles::{Bundle, BundleState, SELECT};
+use super::checked::{number, open_row, seal_row, text, time};
+use super::error::BufferError;
+use super::schema::key;
+use super::store::{Store, begin, expect_state};
+
+/// One carrier's account of one bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// The carrier's name.
+    pub carrier: String,
+    /// When it was handed over for the first time.
+    pub first: Nanos,
+    /// How many times it was sent.
+    pub passes: u64,
+    /// When it was sent last.
+    pub last: Nanos,
+}
+
+/// What became of the wish to send a bundle again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeued {
+    /// Every carrier of its lane sends it again.
+    Again,
+    /// It was on its way already, and waits for its first hand-over.
+    Waiting,
+    /// It can't be sent again: it was deleted or refused, or is not known.
+    Gone,
+}
+
+impl Handover {
+    fn load(conn: &Connection, bundle: i64, carrier: &str) -> Result<Option<Self>, BufferError> {
+        let sql = format!("{SELECT_HANDOVER} WHERE bundle = ?1 AND carrier = ?2");
+        conn.prepare_cached(&sql)?
+            .query_row(params![bundle, carrier], |row| Ok(Self::from_row(row)))
+            .optional()?
+            .transpose()
+    }
+
+    fn store(&self, conn: &Connection, bundle: i64) -> Result<(), BufferError> {
+        let values = seal_row(
+            TABLE,
+            vec![
+                Value::Integer(bundle),
+                text(self.carrier.as_str()),
+                time(self.first),
+                number(self.passes),
+                time(self.last),
+            ],
+        );
+        conn.prepare_cached("INSERT OR REPLACE INTO handover VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params_from_iter(values))?;
+        Ok(())
+    }
+
+    fn from_row(row: &Row<'_>) -> Result<Self, BufferError> {
+        let mut fields = open_row(TABLE, row)?;
+        fields.number()?;
+        Ok(Self {
+            carrier: fields.text()?,
+            first: fields.time()?,
+            passes: fields.number()?,
+            last: fields.time()?,
+        })
+    }
+}
+
+impl Store {
+    /// The first bundles of these lanes that a carrier has yet to hand over: urgent lanes first, each
+    /// lane in order.
+    pub fn carrier_queue(
+        &self,
+        carrier: &str,
+        lanes: &[Lane],
+        count: u32,
+    ) -> Result<Vec<Bundle>, BufferError> {
+        let sql = format!(
+            "{SELECT} WHERE state = 'ready' AND id BETWEEN ?1 AND ?2 AND NOT EXISTS
+             (SELECT 1 FROM handover h WHERE h.bundle = bundle.id AND h.carrier = ?3)
+             ORDER BY id LIMIT ?4"
+        );
+        let mut bundles = Vec::new();
+        for lane in Lane::ALL.into_iter().filter(|lane| lanes.contains(lane)) {
+            let left = u64::from(count).saturating_sub(bundles.len() as u64).cast_signed();
+            let mut statement = self.conn.prepare_cached(&sql)?;
+            let range = params![key(lane, 0), key(lane, u64::MAX), carrier, left];
+            let mut rows = statement.query(range)?;
+            while let Some(row) = rows.next()? {
+                bundles.push(Bundle::from_row(row)?);
+            }
+        }
+        Ok(bundles)
+    }
+
+    /// A carrier has handed a bundle over. Once all `carriers` of its lane have, it counts as handed
+    /// over. May be repeated.
+    pub fn hand_over(
+        &mut self,
+        bundle: &Bundle,
+        carrier: &str,
+        carriers: &[String],
+        now: Nanos,
+    ) -> Result<(), BufferError> {
+        let tx = begin(&mut self.conn)?;
+        let id = key(bundle.lane, bundle.number);
+        let found = match expect_state(&tx, bundle, BundleState::Ready) {
+            // Somebody else handed it over meanwhile: both copies are good.
+            Err(BufferError::NotInState { .. }) => None,
+            found => Some(found?),
+        };
+        if Handover::load(&tx, id, carrier)?.is_none() {
+            let carrier = carrier.to_owned();
+            Handover { carrier, first: now, passes: 1, last: now }.store(&tx, id)?;
+        }
+        if let Some(mut bundle) = found {
+            let mut all = true;
+            for name in carriers {
+                all &= Handover::load(&tx, id, name)?.is_some();
+            }
+            if all {
+                bundle.state = BundleState::HandedOver;
+                bundle.handed_over = Some((now, carriers.join(", ")));
+                bundle.store(&tx)?;
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// A carrier has sent a bundle so many times in all.
+    pub fn note_passes(
+        &mut self,
+        bundle: &Bundle,
+        carrier: &str,
+        passes: u64,
+        now: Nanos,
+    ) -> Result<(), BufferError> {
+        let tx = begin(&mut self.conn)?;
+        let id = key(bundle.lane, bundle.number);
+        if let Some(handover) = Handover::load(&tx, id, carrier)? {
+            Handover { passes, last: now, ..handover }.store(&tx, id)?;
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// What a carrier has handed over and sent fewer than `passes` times, and whose file may still be
+    /// here: urgent lanes first, each lane in order.
+    pub fn on_carousel(
+        &self,
+        carrier: &str,
+        passes: u64,
+        count: u32,
+    ) -> Result<Vec<(Bundle, Handover)>, BufferError> {
+        let sql = format!(
+            "{SELECT} WHERE state IN ('ready', 'handed-over') AND id IN
+             (SELECT h.bundle FROM handover h WHERE h.carrier = ?1 AND h.passes < ?2)
+             ORDER BY id LIMIT ?3"
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![carrier, passes.cast_signed(), count])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let bundle = Bundle::from_row(row)?;
+            let id = key(bundle.lane, bundle.number);
+            if let Some(handover) = Handover::load(&self.conn, id, carrier)? {
+                found.push((bundle, handover));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What each carrier has done with a bundle.
+    pub fn handovers(&self, lane: Lane, number: u64) -> Result<Vec<Handover>, BufferError> {
+        let sql = format!("{SELECT_HANDOVER} WHERE bundle = ?1 ORDER BY first_ns, carrier");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([key(lane, number)])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Handover::from_row(row)?);
+        }
+        Ok(found)
+    }
+
+    /// Has a bundle that was handed over sent again by every carrier of its lane, as if for the first
+    /// time. Passes begin anew as well; a carrier that codes says itself what was sent before.
+    pub fn requeue(&mut self, lane: Lane, number: u64) -> Result<Requeued, BufferError> {
+        let tx = begin(&mut self.conn)?;
+        let Some(mut bundle) = Bundle::load(&tx, lane, number)? else {
+            return Ok(Requeued::Gone);
+        };
+        let requeued = match bundle.state {
+            BundleState::HandedOver | BundleState::Ready => Requeued::Again,
+            BundleState::Refused | BundleState::Deleted => Requeued::Gone,
+            _ => Requeued::Waiting,
+        };
+        if requeued == Requeued::Again {
+            tx.execute("DELETE FROM handover WHERE bundle = ?1", [key(lane, number)])?;
+            if bundle.state == BundleState::HandedOver {
+                bundle.state = BundleState::Ready;
+                bundle.handed_over = None;
+                bundle.store(&tx)?;
+            }
+        }
+        tx.commit()?;
+        Ok(requeued)
+    }
+
+    /// When the record was received that has waited longest in a lane to be handed over for the first
+    /// time; of an empty bundle, when it was sealed.
+    pub fn oldest_not_handed_over(&self, lane: Lane) -> Result<Option<Nanos>, BufferError> {
+        let sql = "SELECT min(coalesce(oldest_ns, planned_ns)) FROM bundle
+                   WHERE state = 'ready' AND id BETWEEN ?1 AND ?2";
+        let range = params![key(lane, 0), key(lane, u64::MAX)];
+        let oldest: Option<i64> =
+            self.conn.prepare_cached(sql)?.query_row(range, |row| row.get(0))?;
+        Ok(oldest.map(Nanos))
+    }
+}
+
+const TABLE: &str = "handover";
+
+const SELECT_HANDOVER: &str =
+    "SELECT bundle, carrier, first_ns, passes, last_ns, \"check\" FROM handover";

@@ -1,0 +1,84 @@
+//! Carriers and their queues.
+
+use shared::bundle::SealReason;
+use shared::record::Lane;
+
+use super::*;
+use crate::buffer::Requeued;
+
+fn ready(buffer: &mut Buffer, lane: Lane, number: u64) -> Bundle {
+    append(buffer, lane, &[vec![raw(number)]]);
+    let mut store = buffer.store().unwrap();
+    let planned = store.plan_bundle(lane, NO_LIMITS, SealReason::Age, START).unwrap().unwrap();
+    let sealed = store.mark_sealed(planned, sealed_file(number)).unwrap();
+    store.mark_ready(&sealed, START).unwrap()
+}
+
+fn numbers(bundles: &[Bundle]) -> Vec<(Lane, u64)> {
+    bundles.iter().map(|bundle| (bundle.lane, bundle.number)).collect()
+}
+
+#[test]
+fn a_bundle_is_handed_over_when_every_carrier_of_its_lane_has_done_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut buffer, _) = open(dir.path());
+    let first = ready(&mut buffer, Lane::Routine, 1);
+    let flash = ready(&mut buffer, Lane::Flash, 1);
+    let mut store = buffer.store().unwrap();
+    let both = ["a".to_owned(), "b".to_owned()];
+    assert_eq!(
+        numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap()),
+        [(Lane::Flash, 1), (Lane::Routine, 1)]
+    );
+    assert_eq!(
+        numbers(&store.carrier_queue("a", &[Lane::Routine], 9).unwrap()),
+        [(Lane::Routine, 1)]
+    );
+    assert_eq!(numbers(&store.carrier_queue("a", &Lane::ALL, 1).unwrap()), [(Lane::Flash, 1)]);
+    for _ in 0..2 {
+        store.hand_over(&first, "a", &both, START).unwrap();
+    }
+    assert_eq!(numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap()), [(Lane::Flash, 1)]);
+    assert_eq!(store.carrier_queue("b", &Lane::ALL, 9).unwrap().len(), 2);
+    let state = |store: &Store| store.bundle(Lane::Routine, 1).unwrap().unwrap().state;
+    assert_eq!(state(&store), BundleState::Ready);
+    assert_eq!(store.oldest_not_handed_over(Lane::Routine).unwrap(), Some(START));
+    store.hand_over(&first, "b", &both, START).unwrap();
+    assert_eq!(state(&store), BundleState::HandedOver);
+    assert_eq!(store.oldest_not_handed_over(Lane::Routine).unwrap(), None);
+    let found = store.bundle(Lane::Routine, 1).unwrap().unwrap();
+    assert_eq!(found.handed_over, Some((START, "a, b".to_owned())));
+
+    // Somebody exported the other one meanwhile; a carrier that was sending it notes that it did.
+    store.mark_handed_over(&flash, "export", START).unwrap();
+    store.hand_over(&flash, "a", &both, START).unwrap();
+    let found = store.bundle(Lane::Flash, 1).unwrap().unwrap();
+    assert_eq!(found.handed_over, Some((START, "export".to_owned())));
+}
+
+#[test]
+fn passes_are_counted_and_a_bundle_that_is_asked_for_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut buffer, _) = open(dir.path());
+    let bundle = ready(&mut buffer, Lane::Routine, 1);
+    let mut store = buffer.store().unwrap();
+    let one = ["a".to_owned()];
+    assert!(store.on_carousel("a", 3, 9).unwrap().is_empty());
+    store.hand_over(&bundle, "a", &one, START).unwrap();
+    let (on, handover) = store.on_carousel("a", 3, 9).unwrap().remove(0);
+    assert_eq!((on.number, handover.passes), (1, 1));
+    store.note_passes(&on, "a", 3, START).unwrap();
+    assert!(store.on_carousel("a", 3, 9).unwrap().is_empty());
+    assert_eq!(store.handovers(Lane::Routine, 1).unwrap()[0].passes, 3);
+
+    assert_eq!(store.requeue(Lane::Routine, 1).unwrap(), Requeued::Again);
+    assert_eq!(numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap()), [(Lane::Routine, 1)]);
+    assert!(store.handovers(Lane::Routine, 1).unwrap().is_empty());
+    let again = store.bundle(Lane::Routine, 1).unwrap().unwrap();
+    assert_eq!((again.state, &again.handed_over), (BundleState::Ready, &None));
+    store.hand_over(&again, "a", &one, START).unwrap();
+    let handed_over = store.bundle(Lane::Routine, 1).unwrap().unwrap();
+    store.mark_deleted(&handed_over, START).unwrap();
+    assert_eq!(store.requeue(Lane::Routine, 1).unwrap(), Requeued::Gone);
+    assert_eq!(store.requeue(Lane::Routine, 7).unwrap(), Requeued::Gone);
+}

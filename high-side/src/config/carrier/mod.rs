@@ -1,0 +1,92 @@
+//! The sections `[[carrier]]`.
+
+mod folder;
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use shared::config::Problems;
+use shared::record::Lane;
+
+pub use folder::FolderSettings;
+use folder::RawFolder;
+
+/// One carrier, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CarrierSettings {
+    /// Its name: in the database, in logs, in custody.
+    pub name: String,
+    /// The lanes that it carries.
+    pub lanes: Vec<Lane>,
+    /// What it is.
+    pub kind: CarrierKind,
+}
+
+/// What a carrier is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CarrierKind {
+    /// A folder from which something else takes the bundles.
+    Folder(FolderSettings),
+}
+
+impl CarrierKind {
+    /// The name of the kind, as configured.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            CarrierKind::Folder(_) => "folder",
+        }
+    }
+}
+
+/// One section as it is written: `type` says which keys it has.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(super) enum RawCarrier {
+    Folder(RawFolder),
+}
+
+/// The keys that every carrier has.
+pub(super) struct Common<'a> {
+    name: &'a str,
+    lanes: &'a [Lane],
+}
+
+/// Checks all sections. `outbox` is where bundles come from.
+pub(super) fn check_all(
+    raw: Vec<RawCarrier>,
+    outbox: &std::path::Path,
+    problems: &mut Problems,
+) -> Vec<CarrierSettings> {
+    let mut names = BTreeSet::new();
+    let mut carriers = Vec::new();
+    for (position, raw) in raw.into_iter().enumerate() {
+        let common = match &raw {
+            RawCarrier::Folder(raw) => raw.common(),
+        };
+        let (name, lanes) = (common.name.to_owned(), common.lanes.to_vec());
+        let key = format!("carrier.{name}");
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        problems.check(
+            (1..=32).contains(&name.len()) && name.bytes().all(plain),
+            &format!("carrier[{position}].name"),
+            "is 1 to 32 of a-z, 0-9 and \"-\"",
+        );
+        problems.check(names.insert(name.clone()), &key, "is the name of another carrier, too");
+        let distinct: BTreeSet<&Lane> = lanes.iter().collect();
+        problems.check(
+            !lanes.is_empty() && distinct.len() == lanes.len(),
+            &format!("{key}.lanes"),
+            "names at least one lane, and each once",
+        );
+        let kind = match raw {
+            RawCarrier::Folder(raw) => CarrierKind::Folder(raw.check(&key, outbox, problems)),
+        };
+        carriers.push(CarrierSettings { name, lanes, kind });
+    }
+    carriers
+}
+
+/// Without `lanes`, a carrier takes all.
+pub(super) fn all_lanes() -> Vec<Lane> {
+    Lane::ALL.to_vec()
+}

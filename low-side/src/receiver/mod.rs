@@ -1,0 +1,230 @@
+//! Receivers: what takes complete bundle files from the gap and puts them into the inbox. Any number
+//! at once, each in a thread of its own.
+//!
+//! ```text
+//! gap ──> receiver ──> NAME.partial ──sync, verify──> NAME.sha256, NAME ──> inbox ──> open ──> admit
+//! ```
+//!
+//! - Invariant: a receiver decides nothing about a bundle's content. It delivers the bytes that were
+//!   sent, or nothing; opening and admission judge them as they judge a file that a person copied.
+//! - Invariant: nothing half-done has a name that the inbox takes.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::bell::Bell;
+use shared::bundle::BundleDigest;
+use shared::clock::{Clock, SystemClock};
+use shared::durable;
+
+pub mod config;
+mod folder;
+
+use config::{ReceiverConfig, ReceiverKind};
+
+/// One way that bundles come by.
+pub(crate) trait Receiver: Send {
+    /// Receives until [`Reception::is_stopping`]. After an error it is told, and run again a little later.
+    fn run(&mut self, reception: &Reception) -> Result<(), ReceiveError>;
+}
+
+/// Makes the receiver of a section.
+pub(crate) fn make(settings: &ReceiverConfig, bundle_bytes_max: u64) -> Box<dyn Receiver> {
+    match &settings.kind {
+        ReceiverKind::Folder(config) => {
+            Box::new(folder::FolderReceiver::new(config, bundle_bytes_max))
+        }
+    }
+}
+
+/// Why receiving failed. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// A file or folder.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ReceiveError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// What a receiver has counted since the start, for status and metrics.
+#[derive(Debug, Default)]
+pub struct ReceiverCounters {
+    /// Bundles put into the inbox.
+    pub bundles: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Bundles that were complete and are not what was sent: thrown away.
+    pub wrong: AtomicU64,
+    /// Tries that failed.
+    pub failures: AtomicU64,
+    /// When a bundle was put into the inbox last, in nanoseconds since 1970; 0: not since the start.
+    pub last_ns: AtomicI64,
+    /// What only this kind of receiver says of itself, as an object.
+    details: Mutex<Value>,
+    /// What it fails of at present; empty when it does not.
+    trouble: Mutex<String>,
+}
+
+impl ReceiverCounters {
+    /// Sets what only this kind of receiver says of itself.
+    pub fn set_details(&self, details: Value) {
+        *self.details.lock().unwrap_or_else(PoisonError::into_inner) = details;
+    }
+
+    /// What it fails of at present.
+    pub fn trouble(&self) -> String {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Everything, for the status.
+    pub fn snapshot(&self) -> Value {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        json!({
+            "bundles": of(&self.bundles),
+            "bytes": of(&self.bytes),
+            "wrong": of(&self.wrong),
+            "failures": of(&self.failures),
+            "last-ns": self.last_ns.load(Ordering::Relaxed),
+            "trouble": self.trouble(),
+            "details": *self.details.lock().unwrap_or_else(PoisonError::into_inner),
+        })
+    }
+}
+
+/// What a receiver works with.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    name: String,
+    inbox: PathBuf,
+    state_dir: PathBuf,
+    bell: Bell,
+    counters: Arc<ReceiverCounters>,
+}
+
+impl Reception {
+    pub(crate) fn new(name: &str, inbox: &Path, state_dir: &Path, bell: Bell) -> Self {
+        Self {
+            name: name.to_owned(),
+            inbox: inbox.to_owned(),
+            state_dir: state_dir.to_owned(),
+            bell,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Where a file is written that will be delivered under this name.
+    pub(crate) fn partial(&self, name: &str) -> PathBuf {
+        durable::partial_path(&self.inbox.join(name))
+    }
+
+    /// Puts a file into the inbox that was written at [`Self::partial`] and was verified to have this
+    /// digest: syncs it, writes its sidecar, and gives it its name. One that stands there with the
+    /// same name stays: the inbox has yet to take it, and a receiver never overwrites.
+    pub(crate) fn deliver(
+        &self,
+        name: &str,
+        file: &File,
+        sha256: &BundleDigest,
+    ) -> Result<(), ReceiveError> {
+        let (partial, path) = (self.partial(name), self.inbox.join(name));
+        let bytes = file.metadata().map_err(ReceiveError::io(&partial))?.len();
+        file.sync_all().map_err(ReceiveError::io(&partial))?;
+        if path.exists() {
+            durable::remove(&partial).map_err(ReceiveError::io(&partial))?;
+            return Ok(());
+        }
+        let mut sidecar = path.clone().into_os_string();
+        sidecar.push(".sha256");
+        let sidecar = PathBuf::from(sidecar);
+        durable::write(&sidecar, format!("{sha256}  {name}\n").as_bytes(), 0o644)
+            .map_err(ReceiveError::io(&sidecar))?;
+        durable::rename(&partial, &path).map_err(ReceiveError::io(&path))?;
+        self.counters.bundles.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.last_ns.store(SystemClock.now().0, Ordering::Relaxed);
+        self.fine();
+        tracing::info!(receiver = %self.name, bundle = %name, "a bundle has come");
+        Ok(())
+    }
+
+    #[allow(dead_code, reason = "for receivers that keep what has come of a bundle")]
+    /// A folder for what must survive a restart, made if there is none.
+    pub(crate) fn state_folder(&self) -> Result<PathBuf, ReceiveError> {
+        let dir = self.state_dir.join("receivers").join(&self.name);
+        durable::create_dir(&dir).map_err(ReceiveError::io(&dir))?;
+        Ok(dir)
+    }
+
+    /// Whether the agent stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.bell.stopping()
+    }
+
+    /// Waits for the stop or for the time to pass.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.bell.rest(time);
+    }
+
+    /// What it counts, and what it says of itself.
+    pub(crate) fn counters(&self) -> &Arc<ReceiverCounters> {
+        &self.counters
+    }
+
+    /// Something fails, and is tried again: told when it begins, changes and ends.
+    pub(crate) fn trouble(&self, what: &str) {
+        let mut told = self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != what {
+            if what.is_empty() {
+                tracing::info!(receiver = %self.name, "receiving goes on");
+            } else {
+                tracing::warn!(receiver = %self.name, trouble = %what, "receiving failed; it is tried again");
+            }
+            what.clone_into(&mut told);
+        }
+    }
+
+    /// It does not fail of anything any more.
+    pub(crate) fn fine(&self) {
+        self.trouble("");
+    }
+}
+
+/// The body of a receiver's thread.
+pub(crate) fn run(mut receiver: Box<dyn Receiver>, reception: &Reception) {
+    while !reception.is_stopping() {
+        if let Err(err) = receiver.run(reception) {
+            reception.counters.failures.fetch_add(1, Ordering::Relaxed);
+            reception.trouble(&err.to_string());
+            reception.rest(RETRY_INTERVAL);
+        }
+    }
+}
+
+/// Everything that is wrong with what the receivers need, for `check-config`.
+pub fn check(settings: &ReceiverConfig) -> Vec<String> {
+    match &settings.kind {
+        ReceiverKind::Folder(config) if !config.path.is_dir() => {
+            vec![format!("{} is no folder", config.path.display())]
+        }
+        ReceiverKind::Folder(_) => Vec::new(),
+    }
+}
+
+/// After a failure, how long until the next try.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
