@@ -146,6 +146,18 @@ pub enum Verb {
         #[arg(long, conflicts_with = "json")]
         summary: bool,
     },
+    /// Begin a new epoch after a restore, or take in what a buffer that was set aside still holds.
+    ///
+    /// A state folder that was restored from a backup continues with numbers that may have crossed
+    /// already with other content: the low side sees a fork. Run this before the agent starts again.
+    Recover {
+        /// A folder `set-aside-...` in the state folder: records in it that no bundle holds are taken in.
+        #[arg(long, conflicts_with = "yes")]
+        from: Option<PathBuf>,
+        /// Begin the new epoch.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Mark what the operator must know as known.
     Acknowledge {
         /// The number of an alarm, as `status` shows it; without one, all.

@@ -500,6 +500,23 @@ impl Entry<'_> {
 }
 
 impl RecordRef<'_> {
+    /// Where it came in, as it is encoded.
+    pub fn source(&self) -> SourceTag {
+        let mut text = format!("{} {}", self.listener.0, self.peer.0);
+        let mut push = |before: &str, token: Option<Token<'_>>| {
+            if let Some(token) = token {
+                text.push_str(before);
+                text.push_str(token.0);
+            }
+        };
+        push(" tls=", self.tls_subject);
+        push(" tag=", self.tag);
+        if self.recovered {
+            text.push_str(RECOVERED);
+        }
+        SourceTag(text)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         push_begin(out, b"r ", self.sequence, self.received, self.stream, self.raw.len() as u64);
         let mut push = |before: &str, token: Token<'_>| {

@@ -9,6 +9,7 @@
 //! again: `kill -9` and a clean stop differ only in what was read and not committed yet.
 
 mod files;
+mod overdue;
 mod report;
 mod sealing;
 

@@ -1,6 +1,5 @@
 //! The thread that seals what is due, tells the carriers, and deletes what was handed over long ago.
 
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,6 +9,7 @@ use shared::bell::Bell;
 use shared::clock::Clock;
 use shared::record::Lane;
 
+use super::overdue;
 use crate::buffer::{can_be_read, mark_broken};
 use crate::carrier::RunningCarriers;
 use crate::cmd::Failure;
@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often the outbox is looked through for what is to be deleted, was taken away, or belongs to
 /// an earlier epoch: all of that reads the folder or long lists.
 const SLOW_INTERVAL: Duration = Duration::from_mins(1);
+/// How often it is looked whether something waits for too long to be handed over.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How many rounds in a row, a second apart, a database must look broken to be believed so.
 const BROKEN_ROUNDS: u32 = 10;
 /// After a failure, how long until the next try.
@@ -55,12 +57,12 @@ pub(super) fn start(
     let mut rounds = Rounds {
         sealer,
         bells: carriers.bells(),
-        floor: config.buffer.free_disk_floor.0,
-        state_dir: config.state_dir.clone(),
+        config: config.clone(),
         clock: Arc::clone(clock),
         recovered: false,
         told_release: None,
         slow: None,
+        watched: None,
         looked_broken: 0,
         trouble: Arc::clone(&trouble),
     };
@@ -117,13 +119,13 @@ struct Rounds {
     sealer: Sealer,
     /// Rung when a bundle may be ready.
     bells: Vec<Bell>,
-    floor: u64,
-    state_dir: PathBuf,
+    config: Config,
     clock: Arc<dyn Clock>,
     recovered: bool,
     /// The last release that was told.
     told_release: Option<i64>,
     slow: Option<Instant>,
+    watched: Option<Instant>,
     /// How many rounds in a row met what looks like a broken database.
     looked_broken: u32,
     trouble: Arc<Mutex<String>>,
@@ -171,6 +173,10 @@ impl Rounds {
                 Err(err) => failed.push(err),
             }
         }
+        if self.watched.is_none_or(|last| last.elapsed() >= WATCH_INTERVAL) {
+            failed.extend(self.watch_overdue().err());
+            self.watched = Some(Instant::now());
+        }
         if self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL) || !failed.is_empty() {
             failed.extend(self.slow_round().err());
             self.slow = Some(Instant::now());
@@ -195,13 +201,13 @@ impl Rounds {
             return false;
         };
         self.looked_broken += 1;
-        if let Err(err) = self.sealer.publisher().reopen_store(&self.state_dir) {
+        if let Err(err) = self.sealer.publisher().reopen_store(&self.config.state_dir) {
             tracing::debug!(%err, "the buffer's database can't be opened again yet");
         }
-        if self.looked_broken < BROKEN_ROUNDS || !can_be_read(&self.state_dir) {
+        if self.looked_broken < BROKEN_ROUNDS || !can_be_read(&self.config.state_dir) {
             return false;
         }
-        match mark_broken(&self.state_dir, &err.to_string()) {
+        match mark_broken(&self.config.state_dir, &err.to_string()) {
             Ok(()) => {
                 tracing::error!(%err, "the buffer's database is broken; the agent ends and sets it aside");
                 true
@@ -230,6 +236,12 @@ impl Rounds {
         Ok(())
     }
 
+    fn watch_overdue(&mut self) -> Result<(), SealerError> {
+        let now = self.clock.now();
+        let (_, store) = self.sealer.publisher().outbox();
+        Ok(overdue::watch(store, &self.config, now)?)
+    }
+
     /// What reads folders and long lists.
     fn slow_round(&mut self) -> Result<(), SealerError> {
         // One that can't be released must not keep the rest from being done.
@@ -239,7 +251,7 @@ impl Rounds {
 
     fn look_through_outbox(&mut self) -> Result<(), SealerError> {
         let now = self.clock.now();
-        let floor = self.floor;
+        let floor = self.config.buffer.free_disk_floor.0;
         let (outbox, store) = self.sealer.publisher().outbox();
         outbox.retain(store, floor, now)?;
         // Only for what was taken away: each that is gone is marked as handed over.

@@ -17,6 +17,8 @@ pub enum AlarmKind {
     EpochBegan,
     /// Something in a file went away, or was damaged, before it was read.
     FileUnread,
+    /// A bundle was not handed over within its lane's budget.
+    HandOverOverdue,
     /// A sealed bundle's file is missing or changed.
     OutboxDamaged,
     /// A Portainer could not be asked for so long that what syslog lost may be gone.
@@ -39,6 +41,7 @@ impl AlarmKind {
             AlarmKind::BufferSetAside => "buffer-set-aside",
             AlarmKind::EpochBegan => "epoch-began",
             AlarmKind::FileUnread => "file-unread",
+            AlarmKind::HandOverOverdue => "hand-over-overdue",
             AlarmKind::OutboxDamaged => "outbox-damaged",
             AlarmKind::ReconcileOverdue => "reconcile-overdue",
             AlarmKind::RecordsRecovered => "records-recovered",

@@ -12,7 +12,7 @@ use shared::record::Lane;
 use super::bundles::{Bundle, BundleState, SELECT};
 use super::checked::{number, open_row, seal_row, text, time};
 use super::error::BufferError;
-use super::schema::key;
+use super::schema::{key, number_of_key};
 use super::store::{Store, begin, expect_state};
 
 /// One carrier's account of one bundle.
@@ -217,15 +217,18 @@ impl Store {
         Ok(requeued)
     }
 
-    /// When the record was received that has waited longest in a lane to be handed over for the first
-    /// time; of an empty bundle, when it was sealed.
-    pub fn oldest_not_handed_over(&self, lane: Lane) -> Result<Option<Nanos>, BufferError> {
-        let sql = "SELECT min(coalesce(oldest_ns, planned_ns)) FROM bundle
-                   WHERE state = 'ready' AND id BETWEEN ?1 AND ?2";
+    /// The bundle of a lane that has waited longest to be handed over for the first time, by when its
+    /// oldest record was received (of an empty one, when it was sealed), and that time.
+    pub fn longest_waiting(&self, lane: Lane) -> Result<Option<(u64, Nanos)>, BufferError> {
+        let sql = "SELECT id, coalesce(oldest_ns, planned_ns) AS since FROM bundle
+                   WHERE state = 'ready' AND id BETWEEN ?1 AND ?2 ORDER BY since, id LIMIT 1";
         let range = params![key(lane, 0), key(lane, u64::MAX)];
-        let oldest: Option<i64> =
-            self.conn.prepare_cached(sql)?.query_row(range, |row| row.get(0))?;
-        Ok(oldest.map(Nanos))
+        let found = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row(range, |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(found.map(|(id, since): (i64, i64)| (number_of_key(id), Nanos(since))))
     }
 }
 

@@ -33,6 +33,7 @@ mod marks;
 mod open;
 mod plan;
 mod reviews;
+mod salvage;
 mod schema;
 mod sightings;
 mod store;
@@ -64,9 +65,10 @@ pub use intake::{
     Mark, Request, RequestKind, Sighting,
 };
 pub use losses::LossReason;
-pub use open::{Opened, Recovery, can_be_read, is_agent_running, mark_broken};
+pub use open::{Opened, Recovery, ask_for_new_epoch, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use reviews::{RefusedBy, Review, StoredRelease};
+pub use salvage::Unsealed;
 pub use store::{DamagedRange, Store, Waiting};
 pub use totals::{LaneCounts, LaneTotals};
 pub use writer::{Writer, WriterStats};

@@ -89,7 +89,7 @@ pub(super) fn open(
             let why = err.to_string();
             let to = set_aside(dir, now)?;
             tracing::error!(folder = %to.display(), %why,
-                "the buffer's database is broken and was set aside; a new epoch begins");
+                "the buffer's database was set aside; a new epoch begins");
             let conn = create(settings, origin, &path, Some((&to, &why)), now)?;
             (Opened::SetAside { to, why }, conn)
         }
@@ -138,6 +138,12 @@ pub fn is_agent_running(dir: &Path) -> bool {
 pub fn mark_broken(dir: &Path, why: &str) -> Result<(), BufferError> {
     let path = dir.join(BROKEN);
     durable::write(&path, why.as_bytes(), 0o600).map_err(BufferError::io(path))
+}
+
+/// Has the next opening of a buffer's folder set its database aside and begin a new epoch, although
+/// nothing is broken: its numbers may have been used by another copy of it.
+pub fn ask_for_new_epoch(dir: &Path) -> Result<(), BufferError> {
+    mark_broken(dir, "an operator asked for a new epoch")
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, BufferError> {
@@ -391,8 +397,8 @@ fn create(
     }
     if let Some((to, why)) = set_aside {
         let message = format!(
-            "the buffer's database is broken ({why}) and was set aside in {}; \
-            what it held and was not sealed is there",
+            "the buffer was set aside ({why}); what it held and was not sealed is in {}: \
+            penstock-high recover --from takes it in",
             to.display()
         );
         alarms::raise(&tx, AlarmKind::BufferSetAside, &message, now)?;

@@ -22,6 +22,7 @@ mod init;
 pub(crate) mod mint;
 mod officer;
 mod reconcile;
+mod recover;
 mod review;
 mod seal;
 pub(crate) mod setup;
@@ -208,6 +209,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             let shown = try_lines::Shown { json: *json, summary: *summary };
             try_lines::try_lines(&load()?, file, *stream, shown)
         }
+        Verb::Recover { from, yes } => recover::recover(&load()?, from.as_deref(), *yes),
         Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

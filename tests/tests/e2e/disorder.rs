@@ -269,3 +269,80 @@ fn an_older_epoch_is_a_rollback() {
     assert!(agent.stop(PATIENCE).success());
     assert_eq!(way.ids(), all(10));
 }
+
+#[test]
+fn after_a_restore_a_new_epoch_crosses_and_what_was_not_sealed_is_taken_in_once() {
+    let mut way = Way::new("recover");
+    let first = way.bundle(10);
+    let high = way.crossing.pair.high.clone();
+    // In the backup stand records that no bundle holds.
+    let agent = high.start();
+    way.crossing.send(11..31);
+    way.crossing.wait_committed(30);
+    agent.kill();
+    let backup = way.crossing.sandbox.join("backup");
+    back_up(&high.state_dir(), &backup);
+    way.next = 101;
+    let lost_with_the_machine = way.bundle(10);
+    fs::remove_file(lost_with_the_machine).unwrap();
+    back_up(&backup, &high.state_dir());
+
+    let refused = high.run(["recover"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("20 record(s)"), "{refused:?}");
+    let agent = high.start();
+    let busy = high.run(["recover", "--yes"]);
+    assert_ne!(busy.code, Some(0), "an agent runs: {busy:?}");
+    assert!(agent.stop(PATIENCE).success());
+    let old_epoch = high.status()["epoch"].clone();
+    let said = high.run(["recover", "--yes"]).success();
+    let aside = said.lines().find_map(|line| line.split_once(" is in ")).unwrap().1.to_owned();
+    assert_ne!(high.status()["epoch"], old_epoch, "{said}");
+    for expected in ["20 record(s) taken in", "0 record(s) taken in"] {
+        let taken = high.run(["recover", "--from", &aside]).success();
+        assert!(taken.contains(expected), "{taken}");
+    }
+    // Bundles of an earlier epoch would be carried again, since nobody remembers whether they were.
+    for old in bundles_in(&high.outbox()) {
+        fs::remove_file(old).unwrap();
+    }
+    way.next = 31;
+    let new_epoch = way.bundle(10);
+    let agent = way.low().start();
+    way.bring(&first);
+    way.wait_low("the old epoch", |low| low["sinks"][0]["delivered"] == 10);
+    way.bring(&new_epoch);
+    way.wait_low("the new epoch", |low| low["records"] == 40 && pending(low) == 0);
+    assert!(agent.stop(PATIENCE).success());
+    let low = way.low().status();
+    assert_eq!(
+        (&low["quarantined"], &low["gaps"]),
+        (&Value::from(0), &Value::Array(vec![])),
+        "{low}"
+    );
+    let mut ids = way.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, all(40));
+}
+
+#[test]
+fn of_two_high_sides_with_one_identity_the_second_is_named_a_fork() {
+    let mut way = Way::new("twins");
+    let first = way.bundle(10);
+    let state = way.crossing.pair.high.state_dir();
+    let twin = way.crossing.sandbox.join("twin");
+    back_up(&state, &twin);
+    let ours = way.bundle(10);
+    // The copy of the machine seals the same numbers with other content.
+    back_up(&twin, &state);
+    way.next = 101;
+    let theirs = way.bundle(10);
+    let agent = way.low().start();
+    for bundle in [&first, &ours, &theirs] {
+        way.bring(bundle);
+    }
+    way.wait_low("the twin", |low| low["quarantine-codes"]["fork"] == 1 && pending(low) == 0);
+    assert!(agent.stop(PATIENCE).success());
+    let ids = way.ids();
+    assert_eq!(ids.len(), 20, "one of both was admitted: {ids:?}");
+}

@@ -42,10 +42,10 @@ fn a_bundle_is_handed_over_when_every_carrier_of_its_lane_has_done_so() {
     assert_eq!(store.carrier_queue("b", &Lane::ALL, 9).unwrap().len(), 2);
     let state = |store: &Store| store.bundle(Lane::Routine, 1).unwrap().unwrap().state;
     assert_eq!(state(&store), BundleState::Ready);
-    assert_eq!(store.oldest_not_handed_over(Lane::Routine).unwrap(), Some(START));
+    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), Some((1, START)));
     store.hand_over(&first, "b", &both, START).unwrap();
     assert_eq!(state(&store), BundleState::HandedOver);
-    assert_eq!(store.oldest_not_handed_over(Lane::Routine).unwrap(), None);
+    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), None);
     let found = store.bundle(Lane::Routine, 1).unwrap().unwrap();
     assert_eq!(found.handed_over, Some((START, "a, b".to_owned())));
 
