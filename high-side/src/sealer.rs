@@ -39,8 +39,9 @@ use crate::release::{Collector, ReviewFolder, Summary};
 /// What stands in a manifest as the agent.
 const AGENT: &str = concat!("penstock-high/", env!("CARGO_PKG_VERSION"));
 
-/// The lock by which an agent and a command never seal at the same time.
-const LOCK_FILE: &str = "seal.lock";
+/// The locks by which an agent and a command never seal in the same lane at the same time.
+const LOCK_FILES: [(Lane, &str); Lane::ALL.len()] =
+    [(Lane::Flash, "seal-flash.lock"), (Lane::Routine, "seal-routine.lock")];
 
 /// How often a plan is frozen again because its blocks turn out damaged while it is written.
 const REFREEZES_MAX: u32 = 3;
@@ -188,8 +189,7 @@ pub struct Publisher {
     pub(crate) store: Store,
     pub(crate) outbox: Outbox,
     pub(crate) reviews: ReviewFolder,
-    lock: File,
-    lock_path: PathBuf,
+    locks: Vec<(Lane, PathBuf, File)>,
     patience: Patience,
     pub(crate) clock: Arc<dyn Clock>,
     /// Bundles whose file is gone, as was told.
@@ -209,13 +209,17 @@ impl Publisher {
         patience: Patience,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SealerError> {
-        let lock_path = config.state_dir.join(LOCK_FILE);
         let store = Store::open(&config.state_dir)?;
-        let lock = durable::create(&lock_path, 0o600).map_err(SealerError::io(&lock_path))?;
+        let mut locks = Vec::new();
+        for (lane, name) in LOCK_FILES {
+            let path = config.state_dir.join(name);
+            let lock = durable::create(&path, 0o600).map_err(SealerError::io(&path))?;
+            locks.push((lane, path, lock));
+        }
         let outbox = Outbox::open(&config.outbox, &config.state_dir)?;
         let reviews = ReviewFolder::in_outbox(outbox.dir());
         let told_gone = HashSet::new();
-        Ok(Self { store, outbox, reviews, lock, lock_path, patience, clock, told_gone })
+        Ok(Self { store, outbox, reviews, locks, patience, clock, told_gone })
     }
 
     /// The outbox, with the database that knows its bundles.
@@ -231,17 +235,39 @@ impl Publisher {
 
     /// Names what is sealed or released and has no name yet.
     pub fn publish_sealed(&mut self) -> Result<(), SealerError> {
-        let _held = self.hold()?;
-        for state in [BundleState::Sealed, BundleState::Released] {
-            for bundle in self.store.bundles(Some(state))? {
-                self.publish(&bundle)?;
+        for lane in Lane::ALL {
+            let _held = self.hold(lane)?;
+            for state in [BundleState::Sealed, BundleState::Released] {
+                for bundle in self.store.bundles(Some(state))? {
+                    if bundle.lane == lane {
+                        self.publish(&bundle)?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn hold(&self) -> Result<Held, SealerError> {
-        let file = self.lock.try_clone().map_err(SealerError::io(&self.lock_path))?;
+    /// Nobody else seals in this lane while this is held.
+    pub(crate) fn hold(&self, lane: Lane) -> Result<Held, SealerError> {
+        let mut files = Vec::new();
+        for (_, path, lock) in self.locks.iter().filter(|(of, ..)| *of == lane) {
+            files.push(self.hold_one(path, lock)?);
+        }
+        Ok(Held(files))
+    }
+
+    /// Nobody else seals in any lane while this is held.
+    pub(crate) fn hold_all(&self) -> Result<Held, SealerError> {
+        let mut held = Held(Vec::new());
+        for (_, path, lock) in &self.locks {
+            held.0.push(self.hold_one(path, lock)?);
+        }
+        Ok(held)
+    }
+
+    fn hold_one(&self, path: &Path, lock: &File) -> Result<File, SealerError> {
+        let file = lock.try_clone().map_err(SealerError::io(path))?;
         let locked = match self.patience {
             Patience::Wait => file.lock(),
             Patience::Try => file.try_lock().map_err(|err| match err {
@@ -250,11 +276,11 @@ impl Publisher {
             }),
         };
         match locked {
-            Ok(()) => Ok(Held(file)),
+            Ok(()) => Ok(file),
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                Err(SealerError::Busy { path: self.lock_path.clone() })
+                Err(SealerError::Busy { path: path.to_owned() })
             }
-            Err(err) => Err(SealerError::io(&self.lock_path)(err)),
+            Err(err) => Err(SealerError::io(path)(err)),
         }
     }
 
@@ -339,7 +365,7 @@ impl Sealer {
 
     /// Completes what a crash interrupted in a lane. Gives the bundles that became ready.
     pub fn recover(&mut self, lane: Lane) -> Result<Vec<Bundle>, SealerError> {
-        let _held = self.publisher.hold()?;
+        let _held = self.publisher.hold(lane)?;
         self.complete_interrupted(lane)
     }
 
@@ -381,7 +407,7 @@ impl Sealer {
 
     /// Seals one bundle of a lane now; `None` if nothing waits and it is no heartbeat.
     pub fn seal(&mut self, lane: Lane, reason: SealReason) -> Result<Option<Bundle>, SealerError> {
-        let _held = self.publisher.hold()?;
+        let _held = self.publisher.hold(lane)?;
         self.complete_interrupted(lane)?;
         self.expect_officers(lane)?;
         let policy = self.config.seal_policy(lane);
@@ -622,12 +648,14 @@ fn before(now: Nanos, since: Instant) -> Nanos {
     Nanos(now.0.saturating_sub(i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX)))
 }
 
-/// The lock, until it is dropped.
-pub(crate) struct Held(File);
+/// The locks, until it is dropped.
+pub(crate) struct Held(Vec<File>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // The lock also ends with the file; an error here means that it did already.
-        let _ = self.0.unlock();
+        // A lock also ends with its file; an error here means that it did already.
+        for file in &self.0 {
+            let _ = file.unlock();
+        }
     }
 }

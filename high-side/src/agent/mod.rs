@@ -122,7 +122,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
     tell_opened(&recovery.opened, recovery.epoch.0);
     let (intake, writer) = buffer.start_writer()?;
-    let (carriers, sealing) = sealing::start(&config, keys, &clock)?;
+    let (carriers, sealing) = sealing::start(&config, &keys, &clock)?;
     let (stop_listeners, shutdown) = watch::channel(false);
     reconcile::begin(&config, &intake, clock.now()).await?;
     let surroundings = Surroundings {
@@ -279,7 +279,7 @@ impl Parts {
                     officers = keys.officers().halves().len(),
                     "keys loaded again"
                 );
-                self.sealing.set_keys(keys);
+                self.sealing.set_keys(&keys);
             }
             Err(err) => tracing::error!(%err, "the new keys can't be used; the old ones stay"),
         }

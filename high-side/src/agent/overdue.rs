@@ -15,7 +15,7 @@ pub(super) fn watch(store: &Store, config: &Config, now: Nanos) -> Result<(), Bu
     for lane in Lane::ALL {
         let budget = config.seal_policy(lane).latency_budget;
         let Some((number, since)) = store.longest_waiting(lane)? else { continue };
-        if now.since(since) <= budget {
+        if now.since(since) <= budget.max(SHORTEST) {
             continue;
         }
         let about = format!("bundle {number} of lane {lane} ");
@@ -48,6 +48,9 @@ fn message(about: &str, since: Nanos, budget: Duration, carriers: &[String]) -> 
         "{about}holds records since {since} and was not handed over within the budget of {budget}; {who}"
     )
 }
+
+/// A wait that is shorter than this is no news for a person, however short the budget is.
+const SHORTEST: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,9 @@
-//! The thread that seals what is due, tells the carriers, and deletes what was handed over long ago.
+//! The threads that seal what is due and tell the carriers: one for each lane, so that a large bundle of
+//! one lane, which takes seconds, keeps nothing urgent waiting. One of them keeps house as well: deletes
+//! what was handed over long ago, completes releases, tells what is late.
 
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,9 +31,14 @@ const BROKEN_ROUNDS: u32 = 10;
 /// After a failure, how long until the next try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The running sealer.
+/// The running sealers.
 #[derive(Debug)]
 pub(super) struct Sealing {
+    lanes: Vec<SealingLane>,
+}
+
+#[derive(Debug)]
+struct SealingLane {
     thread: JoinHandle<()>,
     orders: SyncSender<Order>,
     /// What the last try failed of; empty after a success.
@@ -42,51 +50,65 @@ enum Order {
     Stop,
 }
 
-/// Completes what a crash interrupted, then starts this thread and those of the carriers.
+/// Completes what a crash interrupted, then starts these threads and those of the carriers.
 pub(super) fn start(
     config: &Config,
-    keys: SealKeys,
+    keys: &SealKeys,
     clock: &Arc<dyn Clock>,
 ) -> Result<(RunningCarriers, Sealing), Failure> {
-    // First the sealer: it sets the outbox up, which the carriers expect to find.
-    let mut sealer = Sealer::open(config, Patience::Try, Arc::clone(clock))?;
+    // First the sealers: they set the outbox up, which the carriers expect to find.
+    let mut sealers = Vec::new();
+    for lane in Lane::ALL {
+        let mut sealer = Sealer::open(config, Patience::Try, Arc::clone(clock))?;
+        sealer.set_keys(keys.clone());
+        sealers.push((lane, sealer));
+    }
     let carriers = RunningCarriers::start(config, clock)?;
-    sealer.set_keys(keys);
-    let (orders, inbox) = sync_channel(ORDERS_MAX);
-    let trouble = Arc::new(Mutex::new(String::new()));
-    let mut rounds = Rounds {
-        sealer,
-        bells: carriers.bells(),
-        config: config.clone(),
-        clock: Arc::clone(clock),
-        recovered: false,
-        told_release: None,
-        slow: None,
-        watched: None,
-        looked_broken: 0,
-        trouble: Arc::clone(&trouble),
-    };
-    let body = move || {
-        let mut wait = Duration::ZERO;
-        loop {
-            match inbox.recv_timeout(wait) {
-                Ok(Order::Keys(keys)) => rounds.sealer.set_keys(*keys),
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            wait = match rounds.once() {
-                Progress::Idle => TICK,
-                Progress::Some => Duration::ZERO,
-                Progress::Trouble => RETRY_INTERVAL,
-                Progress::Broken => return,
-            };
+    let wanted = Arc::new(AtomicBool::new(false));
+    let mut lanes = Vec::new();
+    for (lane, sealer) in sealers {
+        let trouble = Arc::new(Mutex::new(String::new()));
+        let rounds = Rounds {
+            sealer,
+            lane,
+            // The lane that can wait.
+            keeps_house: lane == Lane::Routine,
+            tidying_wanted: Arc::clone(&wanted),
+            bells: carriers.bells(),
+            config: config.clone(),
+            clock: Arc::clone(clock),
+            recovered: false,
+            told_release: None,
+            slow: None,
+            watched: None,
+            looked_broken: 0,
+            trouble: Arc::clone(&trouble),
+        };
+        let (orders, inbox) = sync_channel(ORDERS_MAX);
+        let thread = std::thread::Builder::new()
+            .name(format!("seal-{lane}"))
+            .spawn(move || run(rounds, &inbox))
+            .map_err(|err| Failure::new(format!("can't start the sealer: {err}")))?;
+        lanes.push(SealingLane { thread, orders, trouble });
+    }
+    Ok((carriers, Sealing { lanes }))
+}
+
+fn run(mut rounds: Rounds, inbox: &Receiver<Order>) {
+    let mut wait = Duration::ZERO;
+    loop {
+        match inbox.recv_timeout(wait) {
+            Ok(Order::Keys(keys)) => rounds.sealer.set_keys(*keys),
+            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
         }
-    };
-    let thread = std::thread::Builder::new()
-        .name("seal".to_owned())
-        .spawn(body)
-        .map_err(|err| Failure::new(format!("can't start the sealer: {err}")))?;
-    Ok((carriers, Sealing { thread, orders, trouble }))
+        wait = match rounds.once() {
+            Progress::Idle => TICK,
+            Progress::Some => Duration::ZERO,
+            Progress::Trouble => RETRY_INTERVAL,
+            Progress::Broken => return,
+        };
+    }
 }
 
 /// More orders than this never wait at once.
@@ -94,29 +116,48 @@ const ORDERS_MAX: usize = 8;
 
 impl Sealing {
     pub(super) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+        self.lanes.iter().any(|lane| lane.thread.is_finished())
     }
 
-    pub(super) fn set_keys(&self, keys: SealKeys) {
-        // Full only if the sealer hangs in a long write; the operator sees that and asks again.
-        if self.orders.try_send(Order::Keys(Box::new(keys))).is_err() {
-            tracing::warn!("the sealer is busy; ask for the reload again");
+    pub(super) fn set_keys(&self, keys: &SealKeys) {
+        for lane in &self.lanes {
+            // Full only if the sealer hangs in a long write; the operator sees that and asks again.
+            if lane.orders.try_send(Order::Keys(Box::new(keys.clone()))).is_err() {
+                tracing::warn!("the sealer is busy; ask for the reload again");
+            }
         }
     }
 
     pub(super) fn trouble(&self) -> String {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut troubles: Vec<String> = self
+            .lanes
+            .iter()
+            .map(|lane| lane.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .filter(|trouble| !trouble.is_empty())
+            .collect();
+        troubles.dedup();
+        troubles.join("; ")
     }
 
-    /// Lets a bundle that is being written be finished, then ends the thread.
+    /// Lets bundles that are being written be finished, then ends the threads.
     pub(super) fn stop(self) -> Result<(), Failure> {
-        let _ = self.orders.send(Order::Stop);
-        self.thread.join().map_err(|_| Failure::new("the sealer panicked"))
+        for lane in &self.lanes {
+            let _ = lane.orders.send(Order::Stop);
+        }
+        for lane in self.lanes {
+            lane.thread.join().map_err(|_| Failure::new("the sealer panicked"))?;
+        }
+        Ok(())
     }
 }
 
 struct Rounds {
     sealer: Sealer,
+    lane: Lane,
+    /// Whether it does what belongs to no lane, too.
+    keeps_house: bool,
+    /// Something failed in some lane, and tidying may be what mends it: a full disk, say.
+    tidying_wanted: Arc<AtomicBool>,
     /// Rung when a bundle may be ready.
     bells: Vec<Bell>,
     config: Config,
@@ -144,42 +185,31 @@ enum Progress {
 }
 
 impl Rounds {
-    /// One bundle of each lane at most: a backlog of one kind of work must not keep the others
-    /// waiting, nor a step that fails the steps that could mend it.
+    /// One bundle at most: a step that fails must not keep the steps that could mend it waiting.
     fn once(&mut self) -> Progress {
         let mut failed: Vec<SealerError> = Vec::new();
         let mut done = false;
         if !self.recovered {
-            let results = Lane::ALL.map(|lane| self.sealer.recover(lane).map(|_| ()));
-            let (outbox, store) = self.sealer.publisher().outbox();
-            let cleaned = outbox.remove_partials(store);
-            let released = self.sealer.complete_releases();
-            let errors = results.into_iter().chain([cleaned, released]).filter_map(Result::err);
-            failed.extend(errors);
+            failed.extend(self.recover());
             self.recovered = failed.is_empty();
         }
-        failed.extend(self.tell_releases().err());
-        for lane in Lane::ALL {
-            match self.sealer.seal_due(lane) {
-                Ok(Some(bundle)) => {
-                    tracing::info!(
-                        lane = %bundle.lane, number = bundle.number, records = bundle.records,
-                        reason = %bundle.reason, "bundle sealed"
-                    );
-                    done = true;
-                    self.bells.iter().for_each(Bell::ring);
-                }
-                Ok(None) => {}
-                Err(err) => failed.push(err),
+        match self.sealer.seal_due(self.lane) {
+            Ok(Some(bundle)) => {
+                tracing::info!(
+                    lane = %bundle.lane, number = bundle.number, records = bundle.records,
+                    reason = %bundle.reason, "bundle sealed"
+                );
+                done = true;
+                self.bells.iter().for_each(Bell::ring);
             }
+            Ok(None) => {}
+            Err(err) => failed.push(err),
         }
-        if self.watched.is_none_or(|last| last.elapsed() >= WATCH_INTERVAL) {
-            failed.extend(self.watch_overdue().err());
-            self.watched = Some(Instant::now());
+        if !failed.is_empty() {
+            self.tidying_wanted.store(true, Ordering::Relaxed);
         }
-        if self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL) || !failed.is_empty() {
-            failed.extend(self.slow_round().err());
-            self.slow = Some(Instant::now());
+        if self.keeps_house {
+            failed.extend(self.keep_house());
         }
         self.tell(&failed);
         if self.is_surely_broken(&failed) {
@@ -189,6 +219,43 @@ impl Rounds {
             (false, _) => Progress::Trouble,
             (true, true) => Progress::Some,
             (true, false) => Progress::Idle,
+        }
+    }
+
+    /// Completes what a crash interrupted.
+    fn recover(&mut self) -> Vec<SealerError> {
+        let mut failed: Vec<SealerError> =
+            self.sealer.recover(self.lane).err().into_iter().collect();
+        if self.keeps_house {
+            let (outbox, store) = self.sealer.publisher().outbox();
+            failed.extend(outbox.remove_partials(store).err());
+            failed.extend(self.complete_releases().err());
+        }
+        self.bells.iter().for_each(Bell::ring);
+        failed
+    }
+
+    /// What belongs to no lane.
+    fn keep_house(&mut self) -> Vec<SealerError> {
+        let mut failed: Vec<SealerError> = self.tell_releases().err().into_iter().collect();
+        if self.watched.is_none_or(|last| last.elapsed() >= WATCH_INTERVAL) {
+            failed.extend(self.watch_overdue().err());
+            self.watched = Some(Instant::now());
+        }
+        let due = self.slow.is_none_or(|last| last.elapsed() >= SLOW_INTERVAL);
+        let wanted = self.tidying_wanted.swap(false, Ordering::Relaxed);
+        if due || wanted || !failed.is_empty() {
+            failed.extend(self.slow_round().err());
+            self.slow = Some(Instant::now());
+        }
+        failed
+    }
+
+    /// It takes the locks of all lanes. While another lane is being sealed it is left for later.
+    fn complete_releases(&mut self) -> Result<(), SealerError> {
+        match self.sealer.complete_releases() {
+            Err(SealerError::Busy { .. }) => Ok(()),
+            done => done,
         }
     }
 
@@ -245,7 +312,7 @@ impl Rounds {
     /// What reads folders and long lists.
     fn slow_round(&mut self) -> Result<(), SealerError> {
         // One that can't be released must not keep the rest from being done.
-        let reviews = self.sealer.complete_releases().and(self.sealer.watch_overdue());
+        let reviews = self.complete_releases().and(self.sealer.watch_overdue());
         self.look_through_outbox().and(reviews)
     }
 

@@ -89,7 +89,7 @@ impl Publisher {
         statement: &ReleaseStatement,
         signature: &ReleaseSignature,
     ) -> Result<Released, ReleaseError> {
-        let _held = self.hold()?;
+        let _held = self.hold(bundle.lane)?;
         let bundle = self.expect_waiting(bundle)?;
         let review = self.store.review(bundle.lane, bundle.number)?;
         if bundle.file.as_ref().is_none_or(|file| file.digest != statement.bundle) {
@@ -116,7 +116,7 @@ impl Publisher {
         officer: &str,
         reason: &str,
     ) -> Result<Bundle, ReleaseError> {
-        let _held = self.hold()?;
+        let _held = self.hold(bundle.lane)?;
         let bundle = self.expect_waiting(bundle)?;
         let at = self.clock.now();
         let refused = RefusedBy { at, officer: officer.to_owned(), reason: reason.to_owned() };
@@ -222,7 +222,7 @@ impl Publisher {
         officers: &Officers,
         required: usize,
     ) -> Result<(), SealerError> {
-        let _held = self.hold()?;
+        let _held = self.hold_all()?;
         for bundle in self.store.bundles(Some(BundleState::Released))? {
             self.publish(&bundle)?;
         }
@@ -239,7 +239,7 @@ impl Publisher {
         failed
     }
 
-    /// The lock is held: no summary stands here for a bundle that is about to be marked as sealed.
+    /// All locks are held: no summary stands here for a bundle that is about to be marked as sealed.
     fn tidy_up(&mut self) -> Result<(), SealerError> {
         let (mut waiting, mut gone) = (HashSet::new(), HashSet::new());
         for state in BundleState::ALL {

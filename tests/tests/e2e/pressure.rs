@@ -30,29 +30,31 @@ fn with_a_full_buffer_senders_wait_and_nothing_is_lost() {
     let agent = high.start();
     let medium = crossing.sandbox.dir("medium");
     let plan = Plan { connections: 2, ..Plan::new(Target::Tcp(crossing.tcp), RECORDS) };
-    let report = std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send(&plan).unwrap());
-        wait_until(PATIENCE, "a full buffer", || writer_state(&high.status()) == "quota-reached");
+    // No scope: where something here fails, nobody may wait for a sender that waits for ever.
+    let sender = std::thread::spawn(move || send(&plan).unwrap());
+    let mut stalled = 0;
+    wait_until(PATIENCE, "a full buffer, for which both connections wait", || {
         let status = high.status();
-        assert!(!sender.is_finished(), "the sender did not wait");
-        assert_eq!(status["adds-up"], true);
-        let counters = &status["live"]["listeners"][0]["counters"];
-        assert_eq!(counters["waiting"], 2, "both connections wait: {counters}");
-        let stalled = received(&status);
-        assert!(stalled < RECORDS, "{stalled} records fitted in");
-        assert_eq!(received(&high.status()), stalled, "it takes no more");
-
-        // Bundles are carried away, and it goes on by itself.
-        wait_until(LONG, "all records in bundles on the medium", || {
-            high.run(["export", medium.to_str().unwrap()]).success();
-            let status = high.status();
-            let lane = &status["lanes"][0];
-            received(&status) == RECORDS
-                && lane["buffered"] == 0
-                && status["bundles"]["ready"]["count"] == 0
-        });
-        sender.join().unwrap()
+        stalled = received(&status);
+        writer_state(&status) == "quota-reached"
+            && status["live"]["listeners"][0]["counters"]["waiting"] == 2
     });
+    assert!(!sender.is_finished(), "the sender did not wait");
+    let status = high.status();
+    assert_eq!(status["adds-up"], true);
+    assert!(stalled < RECORDS, "{stalled} records fitted in");
+    assert_eq!(received(&status), stalled, "it takes no more");
+
+    // Bundles are carried away, and it goes on by itself.
+    wait_until(LONG, "all records in bundles on the medium", || {
+        high.run(["export", medium.to_str().unwrap()]).success();
+        let status = high.status();
+        let lane = &status["lanes"][0];
+        received(&status) == RECORDS
+            && lane["buffered"] == 0
+            && status["bundles"]["ready"]["count"] == 0
+    });
+    let report = sender.join().unwrap();
     assert_eq!(report.sent, RECORDS);
     assert!(report.segments.iter().all(|segment| segment.broken.is_none()), "{report:?}");
     wait_until(PATIENCE, "a flowing buffer", || writer_state(&high.status()) == "flowing");
