@@ -1,8 +1,7 @@
 //! The sets of files: started from their marks, with a way to raise alarms, and joined.
 
-use std::time::Duration;
-
 use shared::clock::{Clock, SystemClock};
+use tokio::time::{Instant, timeout_at};
 
 use crate::buffer::{AlarmKind, Buffer, Writer};
 use crate::cmd::Failure;
@@ -36,10 +35,10 @@ pub(super) fn start(
 /// Waits until a set has handed over what it read; gives up what the buffer does not take in time.
 pub(super) async fn join(
     files: RunningFiles,
-    grace: Duration,
+    deadline: Instant,
     writer: &Writer,
 ) -> Result<(), Failure> {
-    match tokio::time::timeout(grace, files.task).await {
+    match timeout_at(deadline, files.task).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(err))) => Err(Failure::new(err)),
         Ok(Err(_)) => Err(Failure::new(format!("files {:?}: their reader panicked", files.name))),

@@ -21,6 +21,7 @@ use shared::keys::{Officers, Recipients};
 use shared::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
 use crate::carrier::{self, RunningCarriers};
@@ -36,6 +37,8 @@ pub use report::{Live, read_live};
 
 /// The time a stop may take: then what waits in memory is given up, uncommitted.
 const GRACE: Duration = Duration::from_secs(20);
+/// What is left of it for the carriers, at least: enough to finish a write.
+const CARRIERS_GRACE: Duration = Duration::from_secs(2);
 /// The read buffers of all connections together, in bytes; bodies of HTTP requests come on top.
 const READ_MEMORY_BYTES: u64 = 16 << 20;
 /// How often parts that should run are looked at.
@@ -297,8 +300,10 @@ impl Parts {
         );
     }
 
-    /// Stops everything in order; gives up what can't be committed within the grace period.
+    /// Stops everything in order; gives up what can't be committed within the grace period, which is
+    /// one for all of it.
     async fn stop(mut self, surroundings: Surroundings) -> Result<(), Failure> {
+        let deadline = Instant::now() + GRACE;
         let mut result = Ok(());
         if let Some(reconciler) = self.reconciler.take()
             && let Err(err) = reconciler.task.await
@@ -307,7 +312,7 @@ impl Parts {
             result = Err(Failure::new("reconciliation panicked"));
         }
         for listener in std::mem::take(&mut self.listeners) {
-            match tokio::time::timeout(GRACE, listener.task).await {
+            match timeout_at(deadline, listener.task).await {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(err))) => result = Err(Failure::new(err)),
                 Ok(Err(_)) => {
@@ -321,13 +326,13 @@ impl Parts {
             }
         }
         for files in std::mem::take(&mut self.files) {
-            if let Err(failure) = files::join(files, GRACE, &self.writer).await {
+            if let Err(failure) = files::join(files, deadline, &self.writer).await {
                 result = Err(failure);
             }
         }
         drop(surroundings);
         let Self { writer, sealing, carriers, buffer, .. } = self;
-        let waited = tokio::time::timeout(GRACE, async {
+        let waited = timeout_at(deadline, async {
             while !writer.is_finished() {
                 tokio::time::sleep(WATCH_INTERVAL / 10).await;
             }
@@ -339,7 +344,7 @@ impl Parts {
         let joined = tokio::task::spawn_blocking(move || {
             let stats = writer.join();
             let sealed = sealing.stop();
-            carriers.stop(GRACE);
+            carriers.stop(deadline.saturating_duration_since(Instant::now()).max(CARRIERS_GRACE));
             drop(buffer);
             (stats, sealed)
         });

@@ -34,13 +34,13 @@ enum RawFrom {
 
 /// Checks every section. Names are those of records' listeners, so they share one space with them.
 pub(super) fn check_all(
-    raw: &[RawFile],
+    all: &[RawFile],
     listeners: &[ListenerSettings],
     apis: &[PortainerApi],
     problems: &mut Problems,
 ) -> Vec<FileSettings> {
     let mut sets: Vec<FileSettings> = Vec::new();
-    for (at, raw) in raw.iter().enumerate() {
+    for (at, raw) in all.iter().enumerate() {
         if let Some(set) = check_file(raw, at, problems) {
             let is_taken = sets.iter().any(|other| other.name == set.name)
                 || listeners.iter().any(|other| other.name == set.name)
@@ -49,6 +49,15 @@ pub(super) fn check_all(
                 !is_taken,
                 &format!("file.{}", set.name),
                 "the name is taken by another source",
+            );
+            // Each would take every line in.
+            let twice = all[..at]
+                .iter()
+                .any(|other| raw.paths.iter().any(|path| other.paths.contains(path)));
+            problems.check(
+                !twice,
+                &format!("file.{}.paths", set.name),
+                "names files that another section reads, too",
             );
             sets.push(set);
         }

@@ -17,7 +17,7 @@ pub(super) fn alert<'t>(slots: &Slots<'t>, stream: Stream) -> Event<'t> {
     let mut event = Event::blank(stream);
     let output = slots.str(Key::Output);
     let rule = slots.str(Key::Rule);
-    event.severity = slots.str(Key::Priority).or_else(|| match &output {
+    event.severity = slots.text(Key::Priority).or_else(|| match &output {
         Some(Cow::Borrowed(output)) => text(output.as_bytes()).map(|alert| alert.priority.into()),
         Some(Cow::Owned(output)) => {
             text(output.as_bytes()).map(|alert| Cow::Owned(alert.priority.to_owned()))
@@ -133,8 +133,11 @@ fn classify<'t>(
     event.privileged = severe.then_some(Privilege::FalcoCritical);
 }
 
+/// By Falco's names, by those that relays abbreviate, and by syslog's numbers (RFC 5424, 6.2.1).
 fn is_critical(priority: &str) -> bool {
-    ["critical", "alert", "emergency"].iter().any(|name| priority.eq_ignore_ascii_case(name))
+    ["critical", "alert", "emergency", "crit", "emerg", "2", "1", "0"]
+        .iter()
+        .any(|name| priority.eq_ignore_ascii_case(name))
 }
 
 /// Whether a text holds a word, in any letter case; the word is in lower case.

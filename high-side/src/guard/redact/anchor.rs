@@ -202,8 +202,10 @@ const WORDS: &[&str] = &[
 /// and more, which it tells from other text better.
 const SHORT_FORMS: &[(Anchor, &[&str])] = &[
     (Anchor::Url, &["://", ":\\/\\/"]),
+    // A data source of Go's MySQL driver: the password stands before it.
+    (Anchor::Url, &["@tcp(", "@unix("]),
     (Anchor::Shape, &["eyJ", "SG.", "$6$", "$5$", "$y$"]),
-    (Anchor::Program, &["7z ", "7za ", "bcp ", "zip "]),
+    (Anchor::Program, &["7z ", "7za ", "bcp ", "zip ", "--stdin"]),
     // Longer ones, for which the other search has no room.
     (Anchor::Shape, &["AGE-SECRET-KEY-1", "GOCSPX-", "SWMKEY-1-", "dckr_oat_", "glrt-", "whsec_"]),
 ];
@@ -279,6 +281,7 @@ const FORMS: &[(Anchor, &[&str])] = &[
             "rabbitmq",
             "freerdp",
             "sshpass",
+            "chpasswd",
         ],
     ),
 ];

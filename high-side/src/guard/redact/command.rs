@@ -135,7 +135,7 @@ impl Pass<'_> {
                 }
                 continue;
             }
-            if matches!(word, b"|" | b"||" | b"&&" | b";" | b"&") {
+            if is_separator(text, &token) {
                 program = None;
                 continue;
             }
@@ -168,6 +168,22 @@ impl Pass<'_> {
                 continue;
             }
             if !word.starts_with(b"-") && !word.starts_with(b"/p:") {
+                let reads_stdin = |range: &Range<usize>| &text[range.clone()] == b"--stdin";
+                let behind = &tokens[index..tokens.len().min(index + WORDS_MAX)];
+                if base == b"chpasswd" || base == b"passwd" && behind.iter().any(reads_stdin) {
+                    self.piped(text, &tokens[..index - 1], base == b"chpasswd");
+                }
+                if word.eq_ignore_ascii_case(b"auth") && is_redis(program) {
+                    // `AUTH password`, or `AUTH user password`.
+                    let is_argument = |at: usize, range: &Range<usize>| {
+                        !is_separator(text, range)
+                            && (at == 0 || memchr::memchr(b'=', &text[range.clone()]).is_none())
+                    };
+                    for (at, range) in behind.iter().take(2).enumerate() {
+                        let (true, Some(rule)) = (is_argument(at, range), rule) else { break };
+                        self.replace_argument(text, range.clone(), rule);
+                    }
+                }
                 if base == b"vault" {
                     let end = tokens.len().min(index + ARGUMENTS_MAX);
                     self.vault(text, &tokens[index..end]);
@@ -253,6 +269,34 @@ impl Pass<'_> {
         }
     }
 
+    /// `echo user:password | chpasswd`, `echo password | passwd --stdin user`: what is printed into it.
+    fn piped(&mut self, text: &[u8], before: &[Range<usize>], named: bool) {
+        let Some(rule) = self.detector(Detector::CommandLine) else { return };
+        let near = before.len().saturating_sub(PIPE_WORDS_MAX);
+        let is_pipe = |range: &Range<usize>| &text[range.clone()] == b"|";
+        let Some(pipe) = before[near..].iter().rposition(is_pipe).map(|at| near + at) else {
+            return;
+        };
+        let begin = before[..pipe].iter().rposition(|range| is_separator(text, range));
+        let printing = &before[begin.map_or(0, |at| at + 1)..pipe];
+        let echo = |range: &Range<usize>| {
+            let word = &text[range.clone()];
+            [&b"echo"[..], b"printf"].iter().any(|name| word.ends_with(name))
+        };
+        let Some(at) = printing.iter().position(echo) else { return };
+        for argument in &printing[at + 1..] {
+            let mut range = argument.clone();
+            if text[range.clone()].starts_with(b"-") {
+                continue;
+            }
+            if named {
+                let Some(colon) = memchr::memchr(b':', &text[range.clone()]) else { continue };
+                range.start += colon + 1;
+            }
+            self.replace_argument(text, range, rule);
+        }
+    }
+
     fn replace_argument(&mut self, text: &[u8], range: Range<usize>, rule: u8) {
         let mut range = range;
         let quote = super::pairs::quote_at(text, range.start);
@@ -276,6 +320,14 @@ impl Pass<'_> {
     }
 }
 
+fn is_separator(text: &[u8], token: &Range<usize>) -> bool {
+    matches!(&text[token.clone()], b"|" | b"||" | b"&&" | b";" | b"&")
+}
+
+fn is_redis(program: Option<&Program>) -> bool {
+    program.is_some_and(|program| program.names.contains(&"redis-cli"))
+}
+
 fn program_named(name: &[u8]) -> Option<&'static Program> {
     PROGRAMS.iter().find(|program| program.names.iter().any(|known| known.as_bytes() == name))
 }
@@ -288,8 +340,8 @@ fn may_have_arguments(text: &[u8]) -> bool {
         || WITHOUT_OPTION.iter().any(|finder| finder.find(text).is_some())
 }
 
-static WITHOUT_OPTION: LazyLock<[Finder<'static>; 3]> =
-    LazyLock::new(|| ["from-literal", "vault", "/p:"].map(Finder::new));
+static WITHOUT_OPTION: LazyLock<[Finder<'static>; 5]> =
+    LazyLock::new(|| ["from-literal", "vault", "/p:", "chpasswd", "redis-cli"].map(Finder::new));
 
 /// The words of a command line, roughly as a shell takes them: quotes hold blanks together, and are
 /// left out where they stand around the whole word.
@@ -456,6 +508,9 @@ const QUOTES_MAX: u8 = 3;
 
 /// What one program is given.
 const ARGUMENTS_MAX: usize = 64;
+
+/// How far behind a pipe a program stands: `| sudo -n chpasswd`.
+const PIPE_WORDS_MAX: usize = 4;
 
 /// How far behind a program its verb stands.
 const WORDS_MAX: usize = 8;

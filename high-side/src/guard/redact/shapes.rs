@@ -102,6 +102,10 @@ impl Pass<'_> {
     /// `scheme://user:password@host`, or `scheme://token@host`.
     pub(super) fn url(&mut self, text: &[u8], hit: Hit) -> usize {
         let Some(rule) = self.detector(Detector::UrlCredentials) else { return hit.end };
+        if text[hit.start] == b'@' {
+            self.data_source(text, hit, rule);
+            return hit.end;
+        }
         let window = &text[hit.end..text.len().min(hit.end + USERINFO_BYTES_MAX)];
         let stop = window
             .iter()
@@ -134,6 +138,21 @@ impl Pass<'_> {
             }
         }
         hit.end + at
+    }
+}
+
+impl Pass<'_> {
+    /// `user:password@tcp(host:3306)/name`: without a scheme, the password stands before the anchor.
+    fn data_source(&mut self, text: &[u8], hit: Hit, rule: u8) {
+        let from = hit.start.saturating_sub(USERINFO_BYTES_MAX);
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`<>=,;".contains(byte);
+        let begin = text[from..hit.start].iter().rposition(ends).map_or(from, |at| from + at + 1);
+        let userinfo = &text[begin..hit.start];
+        let Some(colon) = memchr::memchr(b':', userinfo) else { return };
+        let password = &userinfo[colon + 1..];
+        if mark::mark_length(password) < password.len() && !mark::is_variable(password) {
+            self.replace_text(text, begin + colon + 1, hit.start, rule);
+        }
     }
 }
 

@@ -275,6 +275,7 @@ pub(super) fn is_plausible(text: &[u8], start: usize, hit: Hit) -> bool {
     }
     match hit.anchor {
         Anchor::Shape => true,
+        Anchor::Url if text[hit.start] == b'@' => true,
         Anchor::Url => {
             let rest = &text[hit.end..text.len().min(hit.end + USERINFO_BYTES_MAX)];
             memchr::memchr(b'@', rest).is_some() || memchr::memmem::find(rest, b"%40").is_some()
@@ -288,6 +289,7 @@ pub(super) fn is_plausible(text: &[u8], start: usize, hit: Hit) -> bool {
         Anchor::Program => {
             let rest = &text[hit.end..text.len().min(hit.end + PROGRAM_BYTES_MAX)];
             text[..hit.end].ends_with(b" ")
+                || matches!(&text[hit.start..hit.end], b"chpasswd" | b"--stdin")
                 || memchr::memchr(b' ', rest).is_some()
                 || memchr::memmem::find(rest, b"command=").is_some()
         }

@@ -22,6 +22,7 @@ fn what_only_sounds_like_a_secret_stays() {
         r#"{"imageID":"docker://sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","uid":"0123456789abcdef0123456789abcdef"}"#,
         r#"{"args":["--service-account-signing-key-file=/x","--tls-private-key-file=/y","--enable-bootstrap-token-auth=true","--token-auth-file=/z"]}"#,
         "<13>1 - token-host secret-app - key - user=alice action=login",
+        r#"{"output":"echo done | tee x","x":"echo a | passwd root","y":"redis-cli auth && echo on","z":"user@tcp(db:3306)/x"}"#,
         "POSTGRES_PASSWORD_FILE=/run/secrets/db",
     ] {
         let out = run(&redactor, raw.as_bytes(), Stream::KubeAudit);
