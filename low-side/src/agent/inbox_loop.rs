@@ -14,6 +14,10 @@ use crate::inbox::{Inbox, Ready};
 use crate::replay::chain_text;
 use shared::bell::Bell;
 
+/// For so long bundles are taken in, and one at least, before the folder is looked at again.
+const TURN_MIN: Duration = Duration::from_millis(200);
+/// Looking takes no more than this part of the time while there is a backlog.
+const LOOK_SHARE: u32 = 4;
 /// The shortest pause between two looks, so that a busy folder is not listed all the time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
@@ -36,7 +40,8 @@ pub(super) fn run<C: Clock>(
         if watcher.is_none() {
             watcher = watch(&path, bell);
         }
-        let look = match inbox.look(Instant::now()) {
+        let began = Instant::now();
+        let look = match inbox.look(began) {
             Ok(look) => {
                 close(&mut importer, "inbox-unreadable");
                 look
@@ -63,13 +68,24 @@ pub(super) fn run<C: Clock>(
             alarmed.clear();
         }
         let found = !look.ready.is_empty();
-        for ready in look.ready {
+        // Behind a backlog an urgent bundle may come: the folder is looked at again before long. The
+        // longer a look takes, the more is done between two of them.
+        let mut more = false;
+        let turn = TURN_MIN.max(began.elapsed() * LOOK_SHARE);
+        for (at, ready) in look.ready.into_iter().enumerate() {
             if bell.stopping() {
                 return;
+            }
+            more = at > 0 && began.elapsed() > turn;
+            if more {
+                break;
             }
             import(&mut importer, &mut inbox, &ready);
             sinks.iter().for_each(Bell::ring);
             board.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        if more {
+            continue;
         }
         // Something may have come while we were importing.
         let wait =
