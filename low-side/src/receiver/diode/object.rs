@@ -107,6 +107,7 @@ impl Object {
         let mut object = Self::empty(dir, info, now);
         let path = object.path("journal");
         let journal = open(&path, true)?;
+        journal.set_len(0)?;
         journal.write_all_at(&info.header(), 0)?;
         object.files()?.data.set_len(info.key.geometry.length())?;
         Ok(object)
