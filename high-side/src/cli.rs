@@ -46,6 +46,11 @@ pub enum Verb {
     CheckConfig,
     /// Make the certificates that a site without an authority of its own needs for mutual TLS.
     Mint(MintArgs),
+    /// Make the key that both ends of a diode link share, mode 0600; carry the file to the low side.
+    DiodeKey {
+        /// The new file; one that exists is never replaced.
+        file: PathBuf,
+    },
     /// Print the exact settings of what is to send to a listener.
     Setup(SetupArgs),
     /// Listen, buffer and seal, until told to stop.

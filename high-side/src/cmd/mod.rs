@@ -17,6 +17,7 @@ macro_rules! tell {
 }
 
 mod bundles;
+mod diode;
 mod export;
 mod init;
 pub(crate) mod mint;
@@ -151,6 +152,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
         Verb::Mint(args) => mint::mint(args),
+        Verb::DiodeKey { file } => diode::key(file),
         Verb::Setup(args) => setup::setup(&load()?, args),
         Verb::Run => agent::run(load()?),
         Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),

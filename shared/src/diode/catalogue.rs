@@ -3,6 +3,7 @@
 //! Each page stands for itself in one datagram, with the ranges of all lanes and some of the bundles,
 //! so that no lost page makes another one worthless.
 
+#[cfg(feature = "open")]
 use ssh_key::HashAlg;
 
 use super::datagram::lane_byte;
@@ -166,7 +167,8 @@ impl Catalogue {
             return Err(malformed("is of another version"));
         }
         let (&length, named) = named.split_first().ok_or(malformed("has no origin"))?;
-        let origin = named.get(..usize::from(length)).and_then(|name| std::str::from_utf8(name).ok());
+        let origin =
+            named.get(..usize::from(length)).and_then(|name| std::str::from_utf8(name).ok());
         let origin: OriginId =
             origin.and_then(|name| name.parse().ok()).ok_or(malformed("has no origin"))?;
         let signature = crate::bundle::parse_signature(armored, CATALOGUE_NAMESPACE)
@@ -191,9 +193,8 @@ impl Catalogue {
         if usize::from(range_count) > RANGES_MAX {
             return Err(CatalogueError::Malformed("has too many ranges"));
         }
-        let lane = |[byte]: [u8; 1]| {
-            lane_of(byte).ok_or(CatalogueError::Malformed("has an unknown lane"))
-        };
+        let lane =
+            |[byte]: [u8; 1]| lane_of(byte).ok_or(CatalogueError::Malformed("has an unknown lane"));
         let mut ranges = Vec::with_capacity(usize::from(range_count));
         for _ in 0..range_count {
             let range = CatalogueRange {

@@ -167,10 +167,8 @@ pub fn receive<'a>(
         return Err(DatagramError::Version);
     }
     let malformed = DatagramError::Malformed;
-    let stamp = LinkStamp {
-        run: number64(16).ok_or(malformed)?,
-        sequence: number64(24).ok_or(malformed)?,
-    };
+    let stamp =
+        LinkStamp { run: number64(16).ok_or(malformed)?, sequence: number64(24).ok_or(malformed)? };
     let payload = &message[HEADER_BYTES..];
     match message[5] {
         1 => {

@@ -170,7 +170,10 @@ mod tests {
     #[test]
     fn a_small_file_is_cut_to_its_weight() {
         let geometry = Geometry::cut(20_480, 1368).unwrap();
-        assert_eq!((geometry.blocks(), geometry.source_shards(0), geometry.shard_bytes()), (1, 15, 1366));
+        assert_eq!(
+            (geometry.blocks(), geometry.source_shards(0), geometry.shard_bytes()),
+            (1, 15, 1366)
+        );
         let large = Geometry::cut(1 << 30, 1368).unwrap();
         assert!(large.source_shards(0) > 1000 && large.recovery_shards() == 1024);
     }

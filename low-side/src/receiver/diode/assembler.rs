@@ -187,9 +187,8 @@ impl Assembler {
         let mut from = 0;
         while let Some(first) = shards.get(from) {
             let (id, geometry) = (first.header.object, first.header.geometry);
-            let same = |shard: &&Shard| {
-                shard.header.object == id && shard.header.geometry == geometry
-            };
+            let same =
+                |shard: &&Shard| shard.header.object == id && shard.header.geometry == geometry;
             let count = shards[from..].iter().take_while(same).count();
             let group = &shards[from..from + count];
             from += count;
@@ -376,7 +375,12 @@ impl Assembler {
     pub(super) fn partials(&self) -> Vec<Partial> {
         let partial = |object: &Object| {
             let (blocks_whole, blocks) = object.progress();
-            Partial { info: object.info, blocks_whole, blocks, shards_missing: object.shards_missing() }
+            Partial {
+                info: object.info,
+                blocks_whole,
+                blocks,
+                shards_missing: object.shards_missing(),
+            }
         };
         self.objects.values().map(partial).collect()
     }

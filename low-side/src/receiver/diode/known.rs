@@ -84,7 +84,8 @@ impl Known {
             self.entries.insert((entry.lane, entry.epoch, entry.number), entry);
         }
         while self.entries.len() > ENTRIES_MAX {
-            let Some(oldest) = self.entries.keys().min_by_key(|(_, epoch, at)| (*epoch, *at)).copied()
+            let Some(oldest) =
+                self.entries.keys().min_by_key(|(_, epoch, at)| (*epoch, *at)).copied()
             else {
                 break;
             };

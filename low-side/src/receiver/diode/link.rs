@@ -99,9 +99,9 @@ impl Follower {
         } else {
             self.mark(sequence, true);
             // It was counted as lost, unless it is from before we began to follow.
-            let _ = counters.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lost| {
-                lost.checked_sub(1)
-            });
+            let _ = counters
+                .lost
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lost| lost.checked_sub(1));
         }
         true
     }

@@ -11,7 +11,7 @@
 
 mod assembler;
 mod completed;
-pub mod config;
+pub(super) mod config;
 mod deliver;
 mod journal;
 mod known;
@@ -26,7 +26,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver as Queue, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{
+    Receiver as Queue, RecvTimeoutError, SyncSender, TryRecvError, sync_channel,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};

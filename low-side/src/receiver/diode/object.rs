@@ -20,11 +20,11 @@ use super::journal::{self, Entry, ObjectInfo, checksum};
 
 /// A shard that came, and where its payload stands in the batch.
 #[derive(Clone, Debug)]
-pub struct Shard {
+pub(super) struct Shard {
     /// What it says of itself.
-    pub header: ShardHeader,
+    pub(super) header: ShardHeader,
     /// Its payload, in the batch's bytes.
-    pub payload: Range<usize>,
+    pub(super) payload: Range<usize>,
 }
 
 /// What became of shards.
@@ -114,7 +114,11 @@ impl Object {
     }
 
     /// Takes up an object from its files. Its shards are looked at when their block is restored.
-    pub(super) fn resume(dir: &Path, journal_path: &Path, now: Instant) -> io::Result<Option<Self>> {
+    pub(super) fn resume(
+        dir: &Path,
+        journal_path: &Path,
+        now: Instant,
+    ) -> io::Result<Option<Self>> {
         let mut object: Option<Self> = None;
         let mut entries = 0_u64;
         let read = journal::read(journal_path, |info, entry| {
@@ -188,9 +192,12 @@ impl Object {
     /// How many shards are missing at least.
     pub(super) fn shards_missing(&self) -> u64 {
         let cut = &self.info.key.geometry;
-        let there: u64 = self.blocks.iter().filter(|(at, _)| !self.is_whole(**at)).map(|(at, block)| {
-            u64::from(block.count().min(cut.source_shards(*at)))
-        }).sum();
+        let there: u64 = self
+            .blocks
+            .iter()
+            .filter(|(at, _)| !self.is_whole(**at))
+            .map(|(at, block)| u64::from(block.count().min(cut.source_shards(*at))))
+            .sum();
         let whole: u64 = (0..cut.blocks())
             .filter(|at| self.is_whole(*at))
             .map(|at| u64::from(cut.source_shards(at)))
@@ -247,7 +254,8 @@ impl Object {
                 self.blocks.insert(at, block);
             }
             let is_source = shard.header.shard < u32::from(source_count);
-            let slot = if is_source { 0 } else { self.slots_free.last().copied().unwrap_or(self.slots) };
+            let slot =
+                if is_source { 0 } else { self.slots_free.last().copied().unwrap_or(self.slots) };
             let Some(block) = self.blocks.get_mut(&at) else { continue };
             if block.queued || block.has(shard.header.shard) {
                 taken.redundant += 1;
@@ -335,7 +343,8 @@ impl Object {
             }
             let recovery = block.recovery.iter().zip(bench.recovery.chunks_exact(wide));
             let missing = usize::from(count - block.source);
-            let recovery = recovery.take(missing).map(|(slot, bytes)| (u32::from(slot.number), bytes));
+            let recovery =
+                recovery.take(missing).map(|(slot, bytes)| (u32::from(slot.number), bytes));
             let have = |shard| block.has(shard);
             bench
                 .decoder
@@ -446,7 +455,8 @@ impl Object {
     fn write_back(&mut self) {
         const STEP_BYTES: u64 = 8 << 20;
         let cut = self.info.key.geometry;
-        let end = if self.hashed == cut.blocks() { cut.length() } else { cut.offset(self.hashed, 0) };
+        let end =
+            if self.hashed == cut.blocks() { cut.length() } else { cut.offset(self.hashed, 0) };
         let from = self.written_back;
         if end - from >= STEP_BYTES
             && let Some(files) = &self.files

@@ -162,11 +162,11 @@ fn lane(
     }
     let never_seen = outside(&there, range.oldest_sending.max(range.first), range.last);
     let lost_end = range.last.min(range.oldest_sending.saturating_sub(1));
-    let expired = outside(complete, range.first, lost_end);
+    let expired = outside(complete, 1, lost_end);
     let inside: Vec<(u64, u64)> = complete
         .iter()
-        .filter(|(first, last)| *last >= range.first && *first <= range.last)
-        .map(|(first, last)| (first.max(range.first), last.min(range.last)))
+        .filter(|(first, _)| *first <= range.last)
+        .map(|(first, last)| (first, last.min(range.last)))
         .collect();
     let partial: Vec<PartialReport> = under_way.values().cloned().collect();
     let counts = LaneCounts {
@@ -227,15 +227,10 @@ mod tests {
 
     #[test]
     fn each_number_has_one_state() {
-        let range = CatalogueRange {
-            lane: Lane::Flash,
-            epoch: 1,
-            first: 3,
-            last: 20,
-            oldest_sending: 10,
-        };
+        let range =
+            CatalogueRange { lane: Lane::Flash, epoch: 1, first: 3, last: 20, oldest_sending: 10 };
         let mut complete = RangeSet::default();
-        complete.insert(1, 5);
+        complete.insert(2, 5);
         complete.insert(12, 13);
         let partial = |number: u64| PartialReport {
             number,
@@ -247,14 +242,11 @@ mod tests {
         };
         let under_way = [(7, partial(7)), (15, partial(15))].into();
         let told = lane(&range, &complete, &under_way);
-        assert_eq!(told.complete, [(3, 5), (12, 13)]);
-        assert_eq!(told.expired, [(6, 9)]);
+        assert_eq!(told.complete, [(2, 5), (12, 13)]);
+        assert_eq!(told.expired, [(1, 1), (6, 9)]);
         assert_eq!(told.never_seen, [(10, 11), (14, 14), (16, 20)]);
-        assert_eq!(
-            told.counts,
-            LaneCounts { complete: 5, partial: 1, never_seen: 8, expired: 4 }
-        );
+        assert_eq!(told.counts, LaneCounts { complete: 6, partial: 1, never_seen: 8, expired: 5 });
         let counts = told.counts;
-        assert_eq!(counts.complete + counts.partial + counts.never_seen + counts.expired, 18);
+        assert_eq!(counts.complete + counts.partial + counts.never_seen + counts.expired, 20);
     }
 }
