@@ -172,13 +172,12 @@ impl Assembler {
         {
             return Ok(false);
         }
-        self.bytes += object.reserved_bytes();
-        self.live_blocks += object.live_blocks();
         let urgency = urgency(object.info.lane);
         let blocks = object.restorable();
         self.restorable[urgency].extend(blocks.into_iter().map(|block| (key, block)));
         self.advancing[urgency].push_back(key);
         self.objects.insert(key, object);
+        self.account(key);
         Ok(true)
     }
 
@@ -227,7 +226,6 @@ impl Assembler {
         }
         let Some(object) = self.objects.get_mut(&key) else { return Ok(()) };
         let was_open = object.is_open();
-        let (reserved, live) = (object.reserved_bytes(), object.live_blocks());
         let mut room = Room {
             blocks: LIVE_BLOCKS_MAX.saturating_sub(self.live_blocks),
             bytes: self.limits.state_bytes_max.saturating_sub(self.bytes),
@@ -235,10 +233,9 @@ impl Assembler {
         let mut ready = Vec::new();
         object.last_fed = now;
         let taken = object.take(shards, bytes, &mut room, &mut ready);
-        self.bytes = self.bytes + object.reserved_bytes() - reserved;
-        self.live_blocks = self.live_blocks + object.live_blocks() - live;
         let urgency = urgency(object.info.lane);
         self.restorable[urgency].extend(ready.into_iter().map(|block| (key, block)));
+        self.account(key);
         if !was_open {
             self.close_others(key);
         }
@@ -266,8 +263,8 @@ impl Assembler {
             self.give_up(key)?;
         }
         let object = Object::create(&self.dir, info, now)?;
-        self.bytes += object.reserved_bytes();
         self.objects.insert(info.key, object);
+        self.account(info.key);
         Ok(true)
     }
 
@@ -276,9 +273,9 @@ impl Assembler {
         for urgency in 0..2 {
             if let Some((key, block)) = self.restorable[urgency].pop_front() {
                 let Some(object) = self.objects.get_mut(&key) else { return Work::Busy };
-                let (live, was_open) = (object.live_blocks(), object.is_open());
+                let was_open = object.is_open();
                 let restored = object.restore(block, &mut self.bench);
-                self.live_blocks = self.live_blocks + object.live_blocks() - live;
+                self.account(key);
                 match restored {
                     Ok(restored) => self.counters.blocks += u64::from(restored),
                     Err(err) => self.failed(key, &err, now),
@@ -305,9 +302,8 @@ impl Assembler {
 
     fn advance(&mut self, key: ObjectKey, urgency: usize, now: Instant) -> Work {
         let Some(object) = self.objects.get_mut(&key) else { return Work::Busy };
-        let live = object.live_blocks();
         let step = object.advance(&mut self.bench);
-        self.live_blocks = self.live_blocks + object.live_blocks() - live;
+        self.account(key);
         match step {
             Ok(Step::Idle) => Work::Busy,
             Ok(Step::Busy) => {
@@ -439,9 +435,19 @@ impl Assembler {
 
     fn forget(&mut self, key: ObjectKey) -> Option<Object> {
         let object = self.objects.remove(&key)?;
-        self.bytes -= object.reserved_bytes();
-        self.live_blocks -= object.live_blocks();
+        self.bytes -= object.accounted.0;
+        self.live_blocks -= object.accounted.1;
         Some(object)
+    }
+
+    /// Counts anew what an object takes.
+    fn account(&mut self, key: ObjectKey) {
+        if let Some(object) = self.objects.get_mut(&key) {
+            let before = object.accounted;
+            object.accounted = (object.reserved_bytes(), object.live_blocks());
+            self.bytes = self.bytes - before.0 + object.accounted.0;
+            self.live_blocks = self.live_blocks - before.1 + object.accounted.1;
+        }
     }
 
     /// Keeps few files open: those that were fed last.

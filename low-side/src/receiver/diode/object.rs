@@ -80,6 +80,8 @@ pub(super) struct Object {
     hash: Sha256,
     hashed: u32,
     written_back: u64,
+    /// What its assembler last counted of it: bytes on the disk, and blocks in memory.
+    pub(super) accounted: (u64, usize),
 }
 
 /// What a step on an object came to.
@@ -155,6 +157,7 @@ impl Object {
             hash: Sha256::new(),
             hashed: 0,
             written_back: 0,
+            accounted: (0, 0),
         }
     }
 

@@ -90,14 +90,12 @@ impl Intake<'_> {
     /// Receives until told to stop, or until nobody takes what came.
     pub(super) fn run(self, stopping: &dyn Fn() -> bool) -> io::Result<()> {
         let mut arena = vec![0_u8; MESSAGES * MESSAGE_BYTES];
-        let mut headers: MultiHeaders<SockaddrStorage> =
-            MultiHeaders::preallocate(MESSAGES, Some(nix::cmsg_space!(i32, u32)));
         let mut follower = Follower::new();
         let mut lengths: Vec<(usize, usize)> = Vec::with_capacity(MESSAGES);
         let Ok(mut batch) = self.free.recv() else { return Ok(()) };
         while !stopping() {
             lengths.clear();
-            match self.take(&mut arena, &mut headers, &mut lengths) {
+            match self.take(&mut arena, &mut lengths) {
                 Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 // What an earlier packet met comes back as an error; the socket goes on.
                 Err(
@@ -134,16 +132,19 @@ impl Intake<'_> {
     fn take(
         &self,
         arena: &mut [u8],
-        headers: &mut MultiHeaders<SockaddrStorage>,
         lengths: &mut Vec<(usize, usize)>,
     ) -> Result<(), Errno> {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             arena.chunks_mut(MESSAGE_BYTES).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+        // Made for each call: a call leaves in them how much room its messages took, and the next one
+        // would have no more than that for the size of the datagrams that were joined.
+        let mut headers: MultiHeaders<SockaddrStorage> =
+            MultiHeaders::preallocate(slices.len(), Some(nix::cmsg_space!(i32, u32)));
         let flags = MsgFlags::MSG_WAITFORONE;
         let fd = self.socket.as_raw_fd();
-        for message in recvmmsg(fd, headers, slices.iter_mut(), flags, None)? {
+        for message in recvmmsg(fd, &mut headers, slices.iter_mut(), flags, None)? {
             let mut step = message.bytes;
-            for control in message.cmsgs()? {
+            for control in message.cmsgs().into_iter().flatten() {
                 match control {
                     ControlMessageOwned::UdpGroSegments(bytes) => {
                         step = usize::try_from(bytes).unwrap_or(step);
