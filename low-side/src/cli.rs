@@ -96,6 +96,15 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show what came over diode links: complete, partial, never seen, expired.
+    Diode {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Write a request for what the sender will not send again by itself, to be carried to it.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        resend: Option<PathBuf>,
+    },
     /// List the bundles that are missing.
     Gaps {
         /// Deliver what waits behind this gap without what is missing.

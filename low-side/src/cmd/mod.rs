@@ -10,6 +10,7 @@ macro_rules! tell {
 
 mod account;
 mod bundles;
+mod diode;
 mod import;
 mod init;
 mod officer;
@@ -125,6 +126,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
         }
         Verb::Import { paths, json } => import::import(&load()?, paths, *json),
+        Verb::Diode { json, resend } => diode::diode(&load()?, *json, resend.as_deref()),
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),

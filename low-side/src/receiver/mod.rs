@@ -25,6 +25,7 @@ use shared::durable;
 pub mod config;
 pub(crate) mod diode;
 mod folder;
+pub(crate) use diode::report;
 
 use config::{ReceiverConfig, ReceiverKind};
 

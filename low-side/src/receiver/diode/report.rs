@@ -160,9 +160,9 @@ fn lane(
     for number in under_way.keys() {
         there.insert(*number, *number);
     }
-    let never_seen = outside(&there, range.oldest_sending.max(range.first), range.last);
+    let never_seen = there.outside(&[(range.oldest_sending.max(1), range.last)]);
     let lost_end = range.last.min(range.oldest_sending.saturating_sub(1));
-    let expired = outside(complete, 1, lost_end);
+    let expired = complete.outside(&[(1, lost_end)]);
     let inside: Vec<(u64, u64)> = complete
         .iter()
         .filter(|(first, _)| *first <= range.last)
@@ -195,28 +195,6 @@ fn lane(
 
 fn sum(ranges: &[(u64, u64)]) -> u64 {
     ranges.iter().map(|(first, last)| last - first + 1).sum()
-}
-
-/// What of `first..=last` is not in a set.
-fn outside(set: &RangeSet, first: u64, last: u64) -> Vec<(u64, u64)> {
-    let mut found = Vec::new();
-    let mut from = first;
-    for (begin, end) in set.iter() {
-        if from > last {
-            break;
-        }
-        if end < from {
-            continue;
-        }
-        if begin > from {
-            found.push((from, last.min(begin - 1)));
-        }
-        from = end.saturating_add(1);
-    }
-    if from <= last {
-        found.push((from, last));
-    }
-    found
 }
 
 #[cfg(test)]

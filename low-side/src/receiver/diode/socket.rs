@@ -129,11 +129,7 @@ impl Intake<'_> {
     }
 
     /// One call: the length of each message, and of the datagrams it was joined from.
-    fn take(
-        &self,
-        arena: &mut [u8],
-        lengths: &mut Vec<(usize, usize)>,
-    ) -> Result<(), Errno> {
+    fn take(&self, arena: &mut [u8], lengths: &mut Vec<(usize, usize)>) -> Result<(), Errno> {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             arena.chunks_mut(MESSAGE_BYTES).map(|chunk| [IoSliceMut::new(chunk)]).collect();
         // Made for each call: a call leaves in them how much room its messages took, and the next one
