@@ -237,7 +237,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], CatalogueError> {
     Ok(*head)
 }
 
-#[cfg(all(test, feature = "open"))]
+#[cfg(test)]
+#[cfg(feature = "open")]
 mod tests {
     use super::*;
     use crate::keys::{Validity, generate_signing_key};

@@ -20,7 +20,8 @@ mod pass;
 #[cfg(feature = "open")]
 mod decode;
 
-#[cfg(all(test, feature = "open"))]
+#[cfg(test)]
+#[cfg(feature = "open")]
 mod tests;
 
 pub use catalogue::{

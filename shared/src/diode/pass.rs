@@ -27,12 +27,12 @@ impl Redundancy {
     /// are lost by chance, as (shards, of shards).
     pub fn outage_share(self, source: u16, recovery_shards: u16) -> (u16, u16) {
         let recovery = self.recovery(source, recovery_shards);
-        let sent = f64::from(source + recovery);
-        let share = f64::from(SPARE_LOSS_PERCENT) / 100.0;
-        // Three standard deviations above the mean.
-        let by_chance = sent * share + 3.0 * (sent * share * (1.0 - share)).sqrt();
-        let spare = (f64::from(recovery) - by_chance.ceil()).max(1.0);
-        (spare as u16, source + recovery)
+        let sent = source + recovery;
+        // Three standard deviations above the mean, in thousandths of a shard.
+        let (shards, percent) = (u64::from(sent), u64::from(SPARE_LOSS_PERCENT));
+        let deviation = (shards * percent * (100 - percent) * 100).isqrt();
+        let by_chance = (shards * percent * 10 + 3 * deviation).div_ceil(1000) as u16;
+        (recovery.saturating_sub(by_chance).max(1), sent)
     }
 }
 

@@ -270,11 +270,11 @@ fn spread(geometry: &Geometry, shape: &Shape, pass: u32) -> (u32, Duration) {
     let wide = usize::from(geometry.shard_bytes());
     let packet = wide + shared::diode::OVERHEAD_BYTES + shape.packet_overhead;
     let block_bytes = u64::from(sent) * packet as u64;
-    let block_time = block_bytes as f64 * 8.0 / shape.bits_per_sec.max(1) as f64;
     let blocks = geometry.blocks();
     // Equal windows, each at least as long as the span where the bundle is.
-    let windows = (f64::from(blocks) * block_time / span.as_secs_f64().max(1e-9)).floor();
-    let windows = (windows as u32).clamp(1, blocks);
+    let whole_bits = u128::from(blocks) * u128::from(block_bytes) * 8;
+    let span_bits = u128::from(shape.bits_per_sec) * span.as_nanos() / 1_000_000_000;
+    let windows = (whole_bits / span_bits.max(1)).clamp(1, u128::from(blocks)) as u32;
     let plan = PassPlan::new(source, geometry.recovery_shards(), shape.redundancy, pass);
     let held = u64::from(plan.recovery_count()) * wide as u64;
     let widest = (RECOVERY_BYTES_MAX / held.max(1)).clamp(1, u64::from(blocks)) as u32;

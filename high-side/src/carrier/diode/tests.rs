@@ -86,7 +86,7 @@ struct Bench {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 impl Bench {
     fn new(bit_rate: u64) -> Self {

@@ -31,7 +31,7 @@ pub(crate) struct RawDiode {
     state_bytes_max: ByteSize,
 }
 
-/// 50 ms at 300 MB a second; an ordinary user gets what net.core.rmem_max allows.
+/// 50 ms at 300 MB a second; an ordinary user gets what `net.core.rmem_max` allows.
 fn receive_buffer() -> ByteSize {
     ByteSize::mib(16)
 }

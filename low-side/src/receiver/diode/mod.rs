@@ -85,10 +85,9 @@ impl DiodeReceiver {
         let dir = reception.state_folder_of_all("diode");
         let mut in_use = lock(&IN_USE);
         in_use.retain(|(_, weak)| weak.strong_count() > 0);
-        if let Some(known) = in_use.iter().find(|(of, _)| *of == dir) {
-            if let Some(shared) = known.1.upgrade() {
-                return Ok(shared);
-            }
+        let known = in_use.iter().find(|(of, _)| *of == dir);
+        if let Some(shared) = known.and_then(|(_, weak)| weak.upgrade()) {
+            return Ok(shared);
         }
         deliver::reclaim(&dir, reception).map_err(ReceiveError::io(&dir))?;
         let limits = AssemblyLimits {

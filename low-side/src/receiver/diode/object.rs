@@ -3,7 +3,7 @@
 //! Source shards go to their place in the data file at once, recovery shards into slots of a second
 //! file. A block is restored as soon as any K of its shards are there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -51,7 +51,7 @@ struct Block {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     number: u16,
-    slot: u32,
+    place: u32,
     crc: u32,
 }
 
@@ -281,7 +281,7 @@ impl Object {
                     room.bytes -= wide;
                 }
                 let number = (shard.header.shard - u32::from(source_count)) as u16;
-                block.recovery.push(Slot { number, slot, crc });
+                block.recovery.push(Slot { number, place: slot, crc });
             }
             block.set(shard.header.shard);
             taken.written += 1;
@@ -310,21 +310,18 @@ impl Object {
         let cut = self.info.key.geometry;
         let Some(mut block) = self.blocks.remove(&at) else { return Ok(self.is_whole(at)) };
         let result = self.restore_block(at, &mut block, bench);
-        match &result {
-            Ok(true) => {
-                self.slots_free.extend(block.recovery.iter().map(|slot| slot.slot));
-                self.mark_whole(at);
-                if at == self.hashed {
-                    let length = cut.block_bytes(at);
-                    self.hash.update(&bench.source[..length]);
-                    self.hashed += 1;
-                    self.write_back();
-                }
-            }
-            Ok(false) | Err(_) => {
-                block.queued = false;
-                self.blocks.insert(at, block);
-            }
+        if !matches!(result, Ok(true)) {
+            block.queued = false;
+            self.blocks.insert(at, block);
+            return result;
+        }
+        self.slots_free.extend(block.recovery.iter().map(|slot| slot.place));
+        self.mark_whole(at);
+        if at == self.hashed {
+            let length = cut.block_bytes(at);
+            self.hash.update(&bench.source[..length]);
+            self.hashed += 1;
+            self.write_back();
         }
         result
     }
@@ -364,7 +361,7 @@ impl Object {
         let wide = usize::from(cut.shard_bytes());
         let count = cut.source_shards(at);
         let missing = usize::from(count - block.source);
-        block.recovery.sort_unstable_by_key(|slot| slot.slot);
+        block.recovery.sort_unstable_by_key(|slot| slot.place);
         bench.recovery.clear();
         let file = &self.files()?.recovery;
         let mut good = 0;
@@ -372,7 +369,7 @@ impl Object {
             let slot = block.recovery[good];
             bench.recovery.resize((good + 1) * wide, 0);
             let place = &mut bench.recovery[good * wide..];
-            let read = file.read_exact_at(place, u64::from(slot.slot) * wide as u64);
+            let read = file.read_exact_at(place, u64::from(slot.place) * wide as u64);
             let shard = u32::from(count) + u32::from(slot.number);
             if read.is_ok() && checksum(at, shard, place) == slot.crc {
                 good += 1;
@@ -443,15 +440,15 @@ impl Object {
     /// Blocks that have enough shards since the start, for the queue.
     pub(super) fn restorable(&mut self) -> Vec<u32> {
         let cut = self.info.key.geometry;
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         for (at, block) in &mut self.blocks {
             let whole = self.whole[*at as usize / 64] >> (at % 64) & 1 == 1;
             if !whole && !block.queued && block.count() >= cut.source_shards(*at) {
                 block.queued = true;
-                found.insert(*at, ());
+                found.insert(*at);
             }
         }
-        found.into_keys().collect()
+        found.into_iter().collect()
     }
 
     /// Begins to write what is hashed to the disk, so that the last sync is short.
@@ -534,7 +531,7 @@ impl Object {
         } else {
             let number = (entry.shard - u32::from(source)) as u16;
             block.recovery.retain(|slot| slot.number != number);
-            block.recovery.push(Slot { number, slot: entry.slot, crc: entry.crc });
+            block.recovery.push(Slot { number, place: entry.slot, crc: entry.crc });
         }
     }
 
@@ -549,7 +546,7 @@ impl Object {
                 block.recovery = Vec::new();
             }
             for slot in &block.recovery {
-                if let Some(place) = used.get_mut(slot.slot as usize) {
+                if let Some(place) = used.get_mut(slot.place as usize) {
                     *place = true;
                 }
             }

@@ -27,7 +27,7 @@ use crate::receiver::{Reception, run};
 
 const LIMITS: AssemblyLimits =
     AssemblyLimits { state_bytes_max: 64 << 20, object_bytes_max: 8 << 20 };
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 fn key() -> LinkKey {
     LinkKey::new(&[5; 32])
@@ -300,22 +300,17 @@ fn what_was_delivered_costs_nothing_when_it_is_replayed() {
     }
     assembler.delivered(&whole.info).unwrap();
     let written = assembler.counters().written;
-    for _ in 0..2 {
-        feed(&mut assembler, &key(), &all, now);
-        assert!(work(&mut assembler, now).is_empty());
-        assert_eq!(assembler.counters().written, written);
-        assert_eq!(names(dir.path()), ["completed"]);
-        // Also by the next start.
-        drop(assembler);
-        assembler = Assembler::open(dir.path(), LIMITS, now).unwrap();
-        assert_eq!(assembler.numbers().values().next().unwrap().iter().next(), Some((4, 4)));
-        feed(&mut assembler, &key(), &all, now);
-        assert_eq!(assembler.counters().written, 0);
-        assembler = Assembler::open(dir.path(), LIMITS, now).unwrap();
-        feed(&mut assembler, &key(), &all, now);
-        assert_eq!(assembler.counters().written, 0);
-        return;
-    }
+    feed(&mut assembler, &key(), &all, now);
+    assert!(work(&mut assembler, now).is_empty());
+    assert_eq!(assembler.counters().written, written);
+    assert_eq!(names(dir.path()), ["completed"]);
+    // Also by the next start.
+    drop(assembler);
+    assembler = Assembler::open(dir.path(), LIMITS, now).unwrap();
+    assert_eq!(assembler.numbers().values().next().unwrap().iter().next(), Some((4, 4)));
+    feed(&mut assembler, &key(), &all, now);
+    assert_eq!(assembler.counters().written, 0);
+    assert_eq!(names(dir.path()), ["completed"]);
 }
 
 #[test]
@@ -540,7 +535,9 @@ fn over_a_socket_files_arrive_whole_among_forgeries_and_the_rest_is_told() {
     running.begin();
     running.send(&some);
     running.send(&forged);
-    let named = |name: &String| name.ends_with(".pstk");
+    let named = |name: &String| {
+        name.contains("-flash-") && !name.ends_with(".partial") && !name.ends_with(".sha256")
+    };
     wait("the bundle", || {
         if !running.inbox().iter().any(named) {
             // A busy machine may have lost some: the next pass.
