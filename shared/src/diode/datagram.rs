@@ -2,7 +2,9 @@
 
 #[cfg(feature = "open")]
 use super::GeometryError;
-use super::{Geometry, LinkKey, ObjectId, TAG_BYTES};
+#[cfg(feature = "open")]
+use super::RunKeys;
+use super::{Geometry, ObjectId, RunKey, TAG_BYTES};
 use crate::record::Lane;
 
 /// The length of the header.
@@ -55,13 +57,13 @@ pub struct ShardHeader {
 /// Appends a shard's datagram.
 pub fn write_shard(
     out: &mut Vec<u8>,
-    key: &LinkKey,
-    stamp: LinkStamp,
+    (link, key): (u64, &RunKey),
+    sequence: u64,
     shard: &ShardHeader,
     payload: &[u8],
 ) {
     let begin = out.len();
-    write_start(out, key, stamp, 1, shard.lane);
+    write_start(out, (link, key), sequence, 1, shard.lane);
     out.extend_from_slice(&shard.object.0);
     out.extend_from_slice(&shard.geometry.length().to_le_bytes());
     out.extend_from_slice(&shard.epoch.to_le_bytes());
@@ -73,26 +75,32 @@ pub fn write_shard(
     out.extend_from_slice(&shard.geometry.recovery_shards().to_le_bytes());
     out.extend_from_slice(&shard.pass.to_le_bytes());
     out.extend_from_slice(payload);
-    let tag = key.tag(&out[begin..]);
+    let tag = key.tag(sequence, &out[begin..]);
     out.extend_from_slice(&tag);
 }
 
 /// Appends a datagram with a page of the catalogue.
-pub fn write_catalogue(out: &mut Vec<u8>, key: &LinkKey, stamp: LinkStamp, page: &[u8]) {
+pub fn write_catalogue(out: &mut Vec<u8>, (link, key): (u64, &RunKey), sequence: u64, page: &[u8]) {
     let begin = out.len();
-    write_start(out, key, stamp, 2, Lane::Flash);
+    write_start(out, (link, key), sequence, 2, Lane::Flash);
     out.resize(begin + HEADER_BYTES, 0);
     out.extend_from_slice(page);
-    let tag = key.tag(&out[begin..]);
+    let tag = key.tag(sequence, &out[begin..]);
     out.extend_from_slice(&tag);
 }
 
-fn write_start(out: &mut Vec<u8>, key: &LinkKey, stamp: LinkStamp, kind: u8, lane: Lane) {
+fn write_start(
+    out: &mut Vec<u8>,
+    (link, key): (u64, &RunKey),
+    sequence: u64,
+    kind: u8,
+    lane: Lane,
+) {
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[VERSION, kind, lane_byte(lane), 0]);
-    out.extend_from_slice(&key.id().to_le_bytes());
-    out.extend_from_slice(&stamp.run.to_le_bytes());
-    out.extend_from_slice(&stamp.sequence.to_le_bytes());
+    out.extend_from_slice(&link.to_le_bytes());
+    out.extend_from_slice(&key.run().to_le_bytes());
+    out.extend_from_slice(&sequence.to_le_bytes());
 }
 
 /// A lane as one byte, on the link and in files beside it.
@@ -146,7 +154,7 @@ impl From<GeometryError> for DatagramError {
 /// Checks a datagram: its tag first, then what it says (DIODE.md section 3.2).
 #[cfg(feature = "open")]
 pub fn receive<'a>(
-    key: &LinkKey,
+    keys: &mut RunKeys,
     datagram: &'a [u8],
 ) -> Result<(LinkStamp, Received<'a>), DatagramError> {
     let Some(tag_at) = datagram.len().checked_sub(TAG_BYTES).filter(|at| *at >= HEADER_BYTES)
@@ -157,18 +165,20 @@ pub fn receive<'a>(
     let number64 = |at: usize| message.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     let number32 = |at: usize| message.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
     let number16 = |at: usize| message.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes);
-    if message[..4] != MAGIC || number64(8) != Some(key.id()) {
+    if message[..4] != MAGIC || number64(8) != Some(keys.id()) {
         return Err(DatagramError::Foreign);
     }
-    if !key.is_tag(message, tag) {
+    let (Some(run), Some(sequence)) = (number64(16), number64(24)) else {
+        return Err(DatagramError::Foreign);
+    };
+    if !keys.is_tag(run, sequence, message, tag) {
         return Err(DatagramError::Forged);
     }
     if message[4] != VERSION {
         return Err(DatagramError::Version);
     }
     let malformed = DatagramError::Malformed;
-    let stamp =
-        LinkStamp { run: number64(16).ok_or(malformed)?, sequence: number64(24).ok_or(malformed)? };
+    let stamp = LinkStamp { run, sequence };
     let payload = &message[HEADER_BYTES..];
     match message[5] {
         1 => {

@@ -47,7 +47,7 @@ impl Geometry {
         // Equal blocks, and shards no wider than they have to be: a small file costs what it weighs.
         let in_block = shards.div_ceil(blocks);
         let wide = length.div_ceil(shards).next_multiple_of(2).clamp(2, widest);
-        let recovery = in_block.next_power_of_two().max(RECOVERY_SHARDS_MIN);
+        let recovery = (in_block.next_power_of_two() / 2).max(RECOVERY_SHARDS_MIN);
         let small = |number: u64| u16::try_from(number).map_err(|_| GeometryError);
         Self::new(length, small(wide)?, small(in_block)?, small(recovery)?)
     }
@@ -175,6 +175,6 @@ mod tests {
             (1, 15, 1366)
         );
         let large = Geometry::cut(1 << 30, 1368).unwrap();
-        assert!(large.source_shards(0) > 1000 && large.recovery_shards() == 1024);
+        assert!(large.source_shards(0) > 1000 && large.recovery_shards() == 512);
     }
 }

@@ -3,25 +3,41 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use hmac::{Hmac, KeyInit, Mac};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rand_core::{OsRng, RngCore};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::derived;
 use crate::keys::{KeyError, load_secret};
 
-/// The length of a datagram's tag. 128 bits of HMAC-SHA-256: a forger has one chance in 2^128 each.
+/// The length of a datagram's tag: a forger has one chance in 2^120 or so each.
 pub const TAG_BYTES: usize = 16;
 
-/// The shared key of a link, ready for use.
-///
-/// HMAC-SHA-256 and not a keyed BLAKE3: on 1,400 bytes, with the SHA instructions of every current
-/// server, it is about twice as fast.
+/// The shared key of a link.
 #[derive(Clone)]
 pub struct LinkKey {
-    mac: Hmac<Sha256>,
+    tag_key: Zeroizing<[u8; 32]>,
     id: u64,
+}
+
+/// The key of one run of a sender: each start has another one, so that numbers of datagrams never
+/// repeat under a key.
+///
+/// AES-256-GMAC, and neither HMAC-SHA-256 nor a keyed BLAKE3: on 1,400 bytes it takes a seventh of the
+/// time of the one and an eighth of the other's, and at line rate that is a third of a core.
+pub struct RunKey {
+    run: u64,
+    aead: LessSafeKey,
+}
+
+/// The keys of a link's runs, for one who receives.
+#[cfg(feature = "open")]
+#[derive(Debug)]
+pub struct RunKeys {
+    link: LinkKey,
+    /// The runs of which a good datagram came last.
+    recent: Vec<RunKey>,
 }
 
 /// What is wrong with a link key.
@@ -46,16 +62,30 @@ impl fmt::Debug for LinkKey {
     }
 }
 
+impl fmt::Debug for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunKey({:016x})", self.run)
+    }
+}
+
 impl LinkKey {
     /// A key from its 32 bytes.
     pub fn new(key: &[u8; 32]) -> Self {
-        let mac_key = Zeroizing::new(derived(key, "datagram"));
         let mut id = [0; 8];
         id.copy_from_slice(&derived(key, "link-id")[..8]);
-        // An HMAC takes keys of every length; one of a block's length needs no hashing first.
-        let mut block = Zeroizing::new([0_u8; 64]);
-        block[..32].copy_from_slice(&mac_key[..]);
-        Self { mac: Hmac::new((&*block).into()), id: u64::from_le_bytes(id) }
+        let tag_key = Zeroizing::new(derived(key, "datagram"));
+        Self { tag_key, id: u64::from_le_bytes(id) }
+    }
+
+    /// The key of the run that began at this time.
+    pub fn of_run(&self, run: u64) -> RunKey {
+        let mut hash = Sha256::new();
+        hash.update(b"penstock-diode@v1\0run\0");
+        hash.update(&*self.tag_key);
+        hash.update(run.to_le_bytes());
+        let key = Zeroizing::new(<[u8; 32]>::from(hash.finalize()));
+        let unbound = UnboundKey::new(&AES_256_GCM, &*key).expect("the key is 32 bytes long");
+        RunKey { run, aead: LessSafeKey::new(unbound) }
     }
 
     /// Loads a key from a file that only its owner can read.
@@ -101,25 +131,70 @@ impl LinkKey {
     pub fn id(&self) -> u64 {
         self.id
     }
+}
 
-    /// The tag of a message.
-    pub fn tag(&self, message: &[u8]) -> [u8; TAG_BYTES] {
-        let mut mac = self.mac.clone();
-        mac.update(message);
-        let whole = mac.finalize().into_bytes();
+impl RunKey {
+    /// The run.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The tag of the datagram with this number. No number may be used twice.
+    pub fn tag(&self, sequence: u64, message: &[u8]) -> [u8; TAG_BYTES] {
         let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(&whole[..TAG_BYTES]);
+        let sealed =
+            self.aead.seal_in_place_separate_tag(nonce(sequence), Aad::from(message), &mut []);
+        if let Ok(made) = sealed {
+            tag.copy_from_slice(made.as_ref());
+        }
         tag
     }
 
-    /// Whether a message carries its tag; takes the same time whatever differs.
+    /// Whether a datagram with this number carries its tag; takes the same time whatever differs.
     #[cfg(feature = "open")]
-    pub(super) fn is_tag(&self, message: &[u8], tag: &[u8]) -> bool {
-        let mut mac = self.mac.clone();
-        mac.update(message);
-        tag.len() == TAG_BYTES && mac.verify_truncated_left(tag).is_ok()
+    fn is_tag(&self, sequence: u64, message: &[u8], tag: &[u8]) -> bool {
+        let Ok(mut tag) = <[u8; TAG_BYTES]>::try_from(tag) else { return false };
+        self.aead.open_in_place(nonce(sequence), Aad::from(message), &mut tag).is_ok()
     }
 }
+
+#[cfg(feature = "open")]
+impl RunKeys {
+    /// The keys of a link.
+    pub fn new(link: LinkKey) -> Self {
+        Self { link, recent: Vec::with_capacity(RECENT_MAX) }
+    }
+
+    /// The link's id.
+    pub fn id(&self) -> u64 {
+        self.link.id()
+    }
+
+    /// Whether a datagram of a run carries its tag. A run's key is kept only once it was right: what
+    /// is forged takes no memory.
+    pub(super) fn is_tag(&mut self, run: u64, sequence: u64, message: &[u8], tag: &[u8]) -> bool {
+        if let Some(known) = self.recent.iter().find(|known| known.run == run) {
+            return known.is_tag(sequence, message, tag);
+        }
+        let key = self.link.of_run(run);
+        let right = key.is_tag(sequence, message, tag);
+        if right {
+            self.recent.truncate(RECENT_MAX - 1);
+            self.recent.insert(0, key);
+        }
+        right
+    }
+}
+
+fn nonce(sequence: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&sequence.to_le_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// Runs whose keys are kept: a sender that starts again, and what is still on the way.
+#[cfg(feature = "open")]
+const RECENT_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -131,7 +206,9 @@ mod tests {
         let path = dir.path().join("link.key");
         let made = LinkKey::generate(&path).unwrap();
         let loaded = LinkKey::load(&path).unwrap();
-        assert_eq!(made.tag(b"x"), loaded.tag(b"x"));
+        assert_eq!(made.of_run(3).tag(7, b"x"), loaded.of_run(3).tag(7, b"x"));
+        assert_ne!(made.of_run(3).tag(7, b"x"), loaded.of_run(4).tag(7, b"x"));
+        assert_ne!(made.of_run(3).tag(7, b"x"), loaded.of_run(3).tag(8, b"x"));
         assert_eq!(made.id(), loaded.id());
         assert!(matches!(
             LinkKey::generate(&path),
@@ -139,13 +216,5 @@ mod tests {
         ));
         std::fs::write(&path, "+1".repeat(32)).unwrap();
         assert!(matches!(LinkKey::load(&path), Err(LinkKeyError::Malformed { .. })));
-    }
-
-    #[test]
-    fn the_tag_is_an_hmac_of_the_derived_key() {
-        let key = LinkKey::new(&[7; 32]);
-        let mut mac = Hmac::<Sha256>::new_from_slice(&derived(&[7; 32], "datagram")).unwrap();
-        mac.update(b"message");
-        assert_eq!(key.tag(b"message"), mac.finalize().into_bytes()[..16]);
     }
 }

@@ -37,7 +37,9 @@ pub use datagram::{
 pub use decode::{BlockDecoder, DecodeError};
 pub use encode::{BlockEncoder, EncodeError};
 pub use geometry::{BLOCK_SHARDS, Geometry, GeometryError};
-pub use link_key::{LinkKey, LinkKeyError, TAG_BYTES};
+#[cfg(feature = "open")]
+pub use link_key::RunKeys;
+pub use link_key::{LinkKey, LinkKeyError, RunKey, TAG_BYTES};
 pub use pass::{PassPlan, Redundancy};
 
 use sha2::{Digest, Sha256};

@@ -32,29 +32,33 @@ fn bytes(length: usize, seed: u64) -> Vec<u8> {
 
 #[test]
 fn a_datagram_says_what_it_was_given_and_any_flip_is_refused() {
-    let key = LinkKey::new(&[1; 32]);
+    let link = LinkKey::new(&[1; 32]);
+    let mut keys = RunKeys::new(link.clone());
     let geometry = Geometry::cut(5000, 500).unwrap();
     let stamp = LinkStamp { run: 5, sequence: 1 << 40 };
     let shard = header(geometry, 0, 9);
     let payload = vec![7; geometry.payload_bytes(0, 9).unwrap()];
     let mut datagram = Vec::new();
-    write_shard(&mut datagram, &key, stamp, &shard, &payload);
+    write_shard(&mut datagram, (link.id(), &link.of_run(5)), stamp.sequence, &shard, &payload);
     assert_eq!(datagram.len(), payload.len() + OVERHEAD_BYTES);
-    assert_eq!(receive(&key, &datagram), Ok((stamp, Received::Shard(shard, &payload[..]))));
+    assert_eq!(receive(&mut keys, &datagram), Ok((stamp, Received::Shard(shard, &payload[..]))));
     for at in 0..datagram.len() {
         for bit in 0..8 {
             let mut bad = datagram.clone();
             bad[at] ^= 1 << bit;
-            assert!(receive(&key, &bad).is_err());
+            assert!(receive(&mut keys, &bad).is_err());
         }
-        assert!(receive(&key, &datagram[..at]).is_err());
+        assert!(receive(&mut keys, &datagram[..at]).is_err());
     }
-    assert!(receive(&LinkKey::new(&[2; 32]), &datagram).is_err());
+    let mut others = RunKeys::new(LinkKey::new(&[2; 32]));
+    assert!(receive(&mut others, &datagram).is_err());
 }
 
 #[test]
 fn claims_with_a_good_tag_are_held_against_the_geometry() {
-    let key = LinkKey::new(&[1; 32]);
+    let link = LinkKey::new(&[1; 32]);
+    let key = link.of_run(0);
+    let mut keys = RunKeys::new(link.clone());
     let geometry = Geometry::cut(5000, 500).unwrap();
     let good = geometry.payload_bytes(0, 0).unwrap();
     for (block, shard, length, expected) in [
@@ -68,25 +72,26 @@ fn claims_with_a_good_tag_are_held_against_the_geometry() {
         let mut datagram = Vec::new();
         write_shard(
             &mut datagram,
-            &key,
-            LinkStamp::default(),
+            (link.id(), &key),
+            0,
             &header(geometry, block, shard),
             &vec![0; length],
         );
-        assert_eq!(receive(&key, &datagram).is_ok(), expected, "{block} {shard} {length}");
+        assert_eq!(receive(&mut keys, &datagram).is_ok(), expected, "{block} {shard} {length}");
     }
     // Fields that a sender of ours can't produce, with a tag that fits.
     let mut datagram = Vec::new();
-    write_shard(&mut datagram, &key, LinkStamp::default(), &header(geometry, 0, 0), &vec![0; good]);
+    let payload = vec![0; good];
+    write_shard(&mut datagram, (link.id(), &key), 0, &header(geometry, 0, 0), &payload);
     for (at, value) in [(4, 9), (5, 0), (6, 2), (7, 1), (48, 0), (55, 255), (80, 1), (83, 255)] {
         let mut bad = datagram[..datagram.len() - TAG_BYTES].to_vec();
         bad[at] = value;
         if at == 48 {
             bad[48..56].fill(0);
         }
-        let tag = key.tag(&bad);
+        let tag = key.tag(0, &bad);
         bad.extend_from_slice(&tag);
-        assert!(receive(&key, &bad).is_err(), "{at} = {value}");
+        assert!(receive(&mut keys, &bad).is_err(), "{at} = {value}");
     }
 }
 
@@ -144,6 +149,6 @@ proptest! {
 
     #[test]
     fn noise_is_refused(noise in proptest::collection::vec(any::<u8>(), 0..2000)) {
-        prop_assert!(receive(&LinkKey::new(&[1; 32]), &noise).is_err());
+        prop_assert!(receive(&mut RunKeys::new(LinkKey::new(&[1; 32])), &noise).is_err());
     }
 }

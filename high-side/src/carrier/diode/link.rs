@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg, setsockopt, sockopt,
 };
-use shared::diode::{LinkKey, LinkStamp, ShardHeader, write_catalogue, write_shard};
+use shared::diode::{LinkKey, RunKey, ShardHeader, write_catalogue, write_shard};
 
 use super::pacer::Pacer;
 
@@ -28,8 +28,10 @@ struct Train {
 pub(super) struct Link {
     socket: UdpSocket,
     to: SockaddrStorage,
-    key: LinkKey,
-    stamp: LinkStamp,
+    link: u64,
+    key: RunKey,
+    /// The number of the next datagram in this run.
+    sequence: u64,
     pacer: Pacer,
     train: Train,
     train_bytes_max: usize,
@@ -68,7 +70,7 @@ impl Link {
     pub(super) fn open(
         to: SocketAddr,
         bind: Option<SocketAddr>,
-        key: LinkKey,
+        key: &LinkKey,
         bits_per_sec: u64,
         run: u64,
         now: Instant,
@@ -83,8 +85,9 @@ impl Link {
         Ok(Self {
             socket,
             to: to.into(),
-            key,
-            stamp: LinkStamp { run, sequence: 0 },
+            link: key.id(),
+            key: key.of_run(run),
+            sequence: 0,
             pacer: Pacer::new(bits_per_sec, now),
             train: Train::default(),
             train_bytes_max: timely.clamp(1500, TRAIN_BYTES),
@@ -103,14 +106,15 @@ impl Link {
         stopping: &dyn Fn() -> bool,
     ) {
         self.make_room(payload.len() + shared::diode::OVERHEAD_BYTES, stopping);
-        write_shard(&mut self.train.bytes, &self.key, self.stamp, shard, payload);
+        let key = (self.link, &self.key);
+        write_shard(&mut self.train.bytes, key, self.sequence, shard, payload);
         self.pushed(payload.len() + shared::diode::OVERHEAD_BYTES);
     }
 
     /// Puts a page of the catalogue into the train.
     pub(super) fn push_page(&mut self, page: &[u8], stopping: &dyn Fn() -> bool) {
         self.make_room(page.len() + shared::diode::OVERHEAD_BYTES, stopping);
-        write_catalogue(&mut self.train.bytes, &self.key, self.stamp, page);
+        write_catalogue(&mut self.train.bytes, (self.link, &self.key), self.sequence, page);
         self.pushed(page.len() + shared::diode::OVERHEAD_BYTES);
     }
 
@@ -127,7 +131,7 @@ impl Link {
     }
 
     fn pushed(&mut self, length: usize) {
-        self.stamp.sequence += 1;
+        self.sequence += 1;
         let train = &mut self.train;
         if train.count == 0 {
             train.size = length;

@@ -105,7 +105,7 @@ impl Carrier for DiodeCarrier {
         let run = u64::try_from(SystemClock.now().0).unwrap_or(0);
         let at = PathBuf::from(format!("udp {}", settings.to));
         let rate = settings.bit_rate.0;
-        let link = Link::open(settings.to, settings.bind, key, rate, run, now)
+        let link = Link::open(settings.to, settings.bind, &key, rate, run, now)
             .map_err(SealerError::io(&at))?;
         let interval_ms =
             u32::try_from(settings.catalogue_interval.as_millis()).unwrap_or(u32::MAX);

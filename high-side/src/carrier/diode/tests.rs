@@ -133,7 +133,7 @@ impl Bench {
         let plan = plan(&self.settings);
         let key = LinkKey::new(&[1; 32]);
         let rate = self.settings.bit_rate.0;
-        let link = Link::open(self.settings.to, None, key, rate, 1, Instant::now()).unwrap();
+        let link = Link::open(self.settings.to, None, &key, rate, 1, Instant::now()).unwrap();
         let sender = Sender::new(plan, link, self.handle.clone());
         self.thread = Some(thread::spawn(move || sender.run().unwrap()));
     }

@@ -16,7 +16,7 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use shared::diode::{LinkKey, Received, receive};
+use shared::diode::{LinkKey, Received, RunKeys, receive};
 
 use super::link::{Follower, LinkCounters};
 use super::object::Shard;
@@ -91,6 +91,7 @@ impl Intake<'_> {
     pub(super) fn run(self, stopping: &dyn Fn() -> bool) -> io::Result<()> {
         let mut arena = vec![0_u8; MESSAGES * MESSAGE_BYTES];
         let mut follower = Follower::new();
+        let mut keys = RunKeys::new(self.key.clone());
         let mut lengths: Vec<(usize, usize)> = Vec::with_capacity(MESSAGES);
         let Ok(mut batch) = self.free.recv() else { return Ok(()) };
         while !stopping() {
@@ -117,7 +118,7 @@ impl Intake<'_> {
                     if full && !self.hand_on(&mut batch) {
                         return Ok(());
                     }
-                    self.sort(datagram, &mut follower, &mut batch);
+                    self.sort(datagram, &mut keys, &mut follower, &mut batch);
                 }
             }
             let idle = self.waiting.load(Ordering::Relaxed) == 0;
@@ -156,8 +157,14 @@ impl Intake<'_> {
         Ok(())
     }
 
-    fn sort(&self, datagram: &[u8], follower: &mut Follower, batch: &mut Batch) {
-        match receive(self.key, datagram) {
+    fn sort(
+        &self,
+        datagram: &[u8],
+        keys: &mut RunKeys,
+        follower: &mut Follower,
+        batch: &mut Batch,
+    ) {
+        match receive(keys, datagram) {
             Err(error) => self.counters.count_error(error),
             Ok((stamp, received)) => {
                 if !follower.note(stamp, self.counters) {

@@ -11,8 +11,8 @@ use shared::bell::Bell;
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::diode::{
-    BlockEncoder, Catalogue, CatalogueRange, Geometry, LinkKey, LinkStamp, ObjectId, PassPlan,
-    Received, Redundancy, ShardHeader, receive, write_catalogue, write_shard,
+    BlockEncoder, Catalogue, CatalogueRange, Geometry, LinkKey, ObjectId, PassPlan, Received,
+    Redundancy, RunKeys, ShardHeader, receive, write_catalogue, write_shard,
 };
 use shared::keys::{Validity, generate_signing_key};
 use shared::record::Lane;
@@ -78,6 +78,7 @@ impl Sent {
         let geometry = self.geometry;
         let wide = usize::from(geometry.shard_bytes());
         let mut encoder = BlockEncoder::default();
+        let run = key.of_run(1);
         let mut datagrams = Vec::new();
         for block in 0..geometry.blocks() {
             let begin = geometry.offset(block, 0) as usize;
@@ -106,9 +107,8 @@ impl Sent {
                     pass: pass as u16,
                 };
                 self.sequence += 1;
-                let stamp = LinkStamp { run: 1, sequence: self.sequence };
                 let mut datagram = Vec::new();
-                write_shard(&mut datagram, key, stamp, &header, payload);
+                write_shard(&mut datagram, (key.id(), &run), self.sequence, &header, payload);
                 datagrams.push(((block, shard), datagram));
             }
         }
@@ -126,11 +126,12 @@ fn shuffled<T>(mut items: Vec<T>, seed: u64) -> Vec<T> {
 }
 
 fn feed(assembler: &mut Assembler, key: &LinkKey, datagrams: &[Vec<u8>], now: Instant) {
+    let mut keys = RunKeys::new(key.clone());
     for some in datagrams.chunks(64) {
         let mut bytes = Vec::new();
         let mut shards = Vec::new();
         for datagram in some {
-            if let Ok((_, Received::Shard(header, payload))) = receive(key, datagram) {
+            if let Ok((_, Received::Shard(header, payload))) = receive(&mut keys, datagram) {
                 let from = bytes.len();
                 bytes.extend_from_slice(payload);
                 shards.push(Shard { header, payload: from..bytes.len() });
@@ -506,8 +507,8 @@ fn over_a_socket_files_arrive_whole_among_forgeries_and_the_rest_is_told() {
         entries: Vec::new(),
     };
     let mut catalogue = Vec::new();
-    let stamp = LinkStamp { run: 1, sequence: 1 };
-    write_catalogue(&mut catalogue, &key(), stamp, &page.sign(&signer).unwrap());
+    let page = page.sign(&signer).unwrap();
+    write_catalogue(&mut catalogue, (key().id(), &key().of_run(1)), 1, &page);
     running.send(&[catalogue]);
     wait("the catalogue and the forgeries", || {
         running.report().is_some_and(|report| {
