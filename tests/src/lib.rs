@@ -15,6 +15,7 @@
 //! - [`opened`]: bundles read by the library, as strictly as by a low side
 //! - [`samples`]: odd syslog messages, where there are some
 //! - [`seed`]: random choices that can be repeated
+//! - [`diode`]: both agents with a UDP diode between them
 //! - [`impair`], [`relay`]: a bad one-way link, as a model and between two sockets
 //! - [`oneway`]: a link between two network namespaces on which nothing comes back
 //! - [`bench`]: what `make bench` measures
@@ -26,6 +27,7 @@ pub mod agents;
 pub mod bench;
 pub mod chain;
 pub mod crossing;
+pub mod diode;
 pub mod forge;
 pub mod impair;
 pub mod load;

@@ -129,6 +129,17 @@ impl OneWay {
         counted(&mut self.on_high(&peer("nft")), "ingress")
     }
 
+    /// Bytes that came in at the low side's end, lost ones included.
+    pub fn received_bytes(&self) -> u64 {
+        // The table is that of the process's own namespace.
+        let table = fs::read_to_string(format!("/proc/{}/net/dev", self.low.id()));
+        let table = table.unwrap_or_default();
+        let row =
+            table.lines().find_map(|row| row.trim().strip_prefix(LOW_INTERFACE)?.strip_prefix(':'));
+        let bytes = row.and_then(|row| row.split_ascii_whitespace().next()?.parse().ok());
+        bytes.unwrap_or(0)
+    }
+
     /// From now on the link loses so many of 1,000 packets, each by itself.
     pub fn lose(&self, per_mille: u32) {
         let text = format!(
