@@ -60,7 +60,7 @@ pub struct Traffic {
     pub datagram_bytes: u64,
     /// Since when nothing of this link came, in seconds; `None` where nothing ever did.
     pub silent_secs: Option<u64>,
-    /// Recovery datagrams for 100 source datagrams, as the sender's geometry says; 0 if not known.
+    /// Recovery datagrams for 100 source datagrams; 0 if not known.
     pub redundancy_percent: u64,
     /// What partial bundles take on the disk, in bytes.
     pub state_bytes: u64,
@@ -348,17 +348,22 @@ fn loss(traffic: &Traffic) -> Vec<Finding> {
         grouped(sent),
         grouped(here)
     );
-    let redundancy = traffic.redundancy_percent as f64;
+    let told = traffic.redundancy_percent;
+    let redundancy = if told > 0 { told } else { REDUNDANCY_PERCENT } as f64;
     // A pass with R recovery for 100 source datagrams stands R / (100 + R) lost ones.
     let stands = 100.0 * redundancy / (100.0 + redundancy);
     let mut findings = Vec::new();
-    if redundancy > 0.0 && percent > stands * LOSS_RESERVE {
+    if percent > stands * LOSS_RESERVE {
         // As much again as is lost, and half as much for chance.
         let better = (percent / (100.0 - percent).max(1.0) * 150.0).ceil().max(redundancy + 5.0);
         findings.push(
-            Finding::new(Level::Fault, "loss", format!("{what}; a pass stands {stands:.1} %"))
-                .remedy(format!("redundancy = {better} for the carrier on the high side"))
-                .remedy("a lower bit-rate, if the loss began with a higher one"),
+            Finding::new(
+                Level::Fault,
+                "loss",
+                format!("{what}; with {redundancy} % redundancy a pass stands {stands:.1} %"),
+            )
+            .remedy(format!("redundancy = {better} for the carrier on the high side"))
+            .remedy("a lower bit-rate, if the loss began with a higher one"),
         );
     } else if traffic.lost == 0 {
         findings.push(Finding::new(Level::Fine, "loss", what));
@@ -442,6 +447,9 @@ const RECEIVE_BUFFER_SENSIBLE: u64 = 256 << 20;
 
 /// The part of what a pass stands that the average loss may take; chance and bursts need the rest.
 const LOSS_RESERVE: f64 = 0.6;
+
+/// What a sender has that was told nothing else.
+const REDUNDANCY_PERCENT: u64 = 15;
 
 /// A cable loses less than this by far.
 const LOSS_NOTABLE_PERCENT: f64 = 0.1;

@@ -18,6 +18,7 @@
 //! - [`diode`]: both agents with a UDP diode between them
 //! - [`impair`], [`relay`]: a bad one-way link, as a model and between two sockets
 //! - [`oneway`]: a link between two network namespaces on which nothing comes back
+//! - [`campaign`]: seeded runs of the diode's two ends, in memory
 //! - [`bench`]: what `make bench` measures
 //!
 //! A harness that can't do its work panics with a sentence that says what to do: a test that was
@@ -25,6 +26,7 @@
 
 pub mod agents;
 pub mod bench;
+pub mod campaign;
 pub mod chain;
 pub mod crossing;
 pub mod diode;
