@@ -70,18 +70,18 @@ impl Diode {
 
     /// What the running high side's carrier has counted.
     pub fn sent(&self) -> Value {
-        counters(&self.crossing.pair.high, "carriers")
+        counters(&self.crossing.pair.high, ["live", "carriers"])
     }
 
     /// What the running low side's receiver has counted.
     pub fn received(&self) -> Value {
-        counters(&self.crossing.pair.low, "receivers")
+        counters(&self.crossing.pair.low, ["agent", "receivers"])
     }
 }
 
-fn counters(site: &Site, of: &str) -> Value {
+fn counters(site: &Site, of: [&str; 2]) -> Value {
     let status = site.status();
-    let entries = status["agent"][of].as_array().cloned().unwrap_or_default();
+    let entries = status[of[0]][of[1]].as_array().cloned().unwrap_or_default();
     let entry = entries.into_iter().find(|entry| entry["name"] == LINK);
     entry.map_or(Value::Null, |entry| entry["counters"].clone())
 }

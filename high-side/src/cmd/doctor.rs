@@ -4,16 +4,18 @@ use std::net::UdpSocket;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
+use shared::clock::{Clock, SystemClock};
 use shared::doctor::kernel::{Machine, interface_of, source_for};
 use shared::doctor::{Examined, Level};
 
 use super::Failure;
+use crate::agent::read_live;
 use crate::config::{CarrierKind, CarrierSettings, Config, DiodeSettings};
 use crate::doctor::{Facts, examine};
 
 pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
     let machine = Machine::here();
-    let live = super::status::live(config);
+    let live = read_live(&config.state_dir, SystemClock.now()).map(|live| live.0);
     let of = |carrier: &CarrierSettings| match &carrier.kind {
         CarrierKind::UdpDiode(diode) => {
             Some(examine(&facts(&machine, live.as_ref(), &carrier.name, diode)))

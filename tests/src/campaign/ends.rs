@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use low_side::receiver::trial::Trial;
+use high_side::carrier::trial::{self as sending, Settings};
+use low_side::receiver::trial as receiving;
 use sha2::{Digest, Sha256};
 use shared::bundle::BundleDigest;
-use shared::diode::{
-    BlockEncoder, Geometry, LinkKey, LinkStamp, ObjectId, PassPlan, Redundancy, ShardHeader,
-    write_shard,
-};
-use shared::record::Lane;
+use shared::diode::LinkKey;
 use tempfile::TempDir;
 
 /// A sender and a receiver of one bundle.
@@ -19,20 +16,17 @@ pub struct Ends {
     receiver: Receiver,
 }
 
-/// What sends.
+/// What sends, and the folder with what it sends.
 #[derive(Debug)]
 pub struct Sender {
-    bundle: Vec<u8>,
-    key: LinkKey,
-    run: u64,
-    sequence: u64,
-    together: usize,
+    trial: sending::Trial,
+    _dir: TempDir,
 }
 
 /// What receives, and the folder that outlives its restarts.
 #[derive(Debug)]
 pub struct Receiver {
-    trial: Trial,
+    trial: receiving::Trial,
     _dir: TempDir,
 }
 
@@ -40,14 +34,17 @@ impl Ends {
     /// Ends for one bundle, of which the sender is set to stand such an outage.
     pub fn new(bundle: &[u8], outage: Duration, run: u64) -> Self {
         let key = LinkKey::new(&[7; 32]);
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let dir = dir.expect("a temporary folder can be made");
-        let trial = Trial::open(dir.path(), key.clone(), STATE_BYTES_MAX);
-        let trial = trial.expect("the folder can be used");
-        let outage_bytes = super::BIT_RATE as f64 / 8.0 * outage.as_secs_f64();
-        let together = (outage_bytes / 80_000.0).ceil().max(1.0) as usize;
-        let sender = Sender { bundle: bundle.to_vec(), key, run: run | 1, sequence: 0, together };
-        Self { sender, receiver: Receiver { trial, _dir: dir } }
+        let settings =
+            Settings { redundancy: 15, outage, bits_per_sec: super::BIT_RATE, mtu: 1500 };
+        let dir = folder();
+        let file = dir.path().join("bundle");
+        std::fs::write(&file, bundle).expect("the temporary folder has room");
+        let trial = sending::Trial::new(&file, digest(bundle), key.clone(), run | 1, settings);
+        let sender = Sender { trial: trial.expect("the bundle can be sent"), _dir: dir };
+        let dir = folder();
+        let trial = receiving::Trial::open(dir.path(), key, STATE_BYTES_MAX);
+        let receiver = Receiver { trial: trial.expect("the folder can be used"), _dir: dir };
+        Self { sender, receiver }
     }
 
     /// Both ends.
@@ -60,76 +57,19 @@ impl Ends {
     pub fn delivered_anything_but(&self, bundle: &[u8]) -> bool {
         let delivered = self.receiver.trial.delivered();
         let counted = self.receiver.trial.counted();
-        delivered.len() > 1
-            || counted.wrong > 0
+        let right =
+            |found: &receiving::Delivered| found.bytes == bundle && found.sha256 == digest(bundle);
+        counted.wrong > 0
             || counted.under_way + delivered.len() as u64 > 1
             || (counted.under_way == 0 && counted.state_bytes > 0)
-            || delivered.iter().any(|found| {
-                found.bytes != bundle
-                    || found.sha256 != BundleDigest::from_bytes(Sha256::digest(bundle).into())
-            })
+            || !delivered.iter().all(right)
     }
 }
 
 impl Sender {
-    /// Gives every datagram of a pass.
-    pub fn pass(&mut self, pass: u32, mut each: impl FnMut(&[u8])) {
-        let geometry = Geometry::cut(self.bundle.len() as u64, 1368).expect("a bundle can be cut");
-        let object = ObjectId::of(&BundleDigest::from_bytes(Sha256::digest(&self.bundle).into()));
-        let redundancy = Redundancy { percent: 15 };
-        let mut encoder = BlockEncoder::default();
-        let wide = usize::from(geometry.shard_bytes());
-        let blocks: Vec<u32> = (0..geometry.blocks()).collect();
-        let mut out = Vec::new();
-        for group in blocks.chunks(self.together) {
-            let mut coded = Vec::new();
-            for block in group {
-                let plan = PassPlan::new(
-                    geometry.source_shards(*block),
-                    geometry.recovery_shards(),
-                    redundancy,
-                    pass,
-                );
-                let from = geometry.offset(*block, 0) as usize;
-                let source = &self.bundle[from..from + geometry.block_bytes(*block)];
-                let mut recovery = Vec::new();
-                encoder
-                    .encode(&geometry, *block, source, &plan, &mut recovery)
-                    .expect("a block is coded");
-                coded.push((*block, plan, source, recovery));
-            }
-            let most = coded.iter().map(|(_, plan, ..)| plan.count()).max().unwrap_or(0);
-            for at in 0..most {
-                for (block, plan, source, recovery) in &coded {
-                    if at >= plan.count() {
-                        continue;
-                    }
-                    let shard = plan.shard_at(at);
-                    let payload = if at < plan.source_count() {
-                        let from = shard as usize * wide;
-                        &source[from..(from + wide).min(source.len())]
-                    } else {
-                        let from = usize::from(at - plan.source_count()) * wide;
-                        &recovery[from..from + wide]
-                    };
-                    let header = ShardHeader {
-                        lane: Lane::Routine,
-                        object,
-                        epoch: 1,
-                        number: 1,
-                        geometry,
-                        block: *block,
-                        shard,
-                        pass: pass as u16,
-                    };
-                    out.clear();
-                    let stamp = LinkStamp { run: self.run, sequence: self.sequence };
-                    self.sequence += 1;
-                    write_shard(&mut out, &self.key, stamp, &header, payload);
-                    each(&out);
-                }
-            }
-        }
+    /// Gives every datagram of a pass, with the time since its beginning.
+    pub fn pass(&mut self, pass: u32, each: impl FnMut(Duration, &[u8])) {
+        self.trial.pass(pass, each).expect("the bundle can be read");
     }
 }
 
@@ -153,6 +93,16 @@ impl Receiver {
     pub fn has_delivered(&self) -> bool {
         !self.trial.delivered().is_empty()
     }
+}
+
+fn digest(bundle: &[u8]) -> BundleDigest {
+    BundleDigest::from_bytes(Sha256::digest(bundle).into())
+}
+
+/// A folder in memory, where there is one.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    dir.expect("a temporary folder can be made")
 }
 
 /// More than any bundle of a campaign.

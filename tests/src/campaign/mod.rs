@@ -1,5 +1,5 @@
 //! Seeded runs of the diode's two ends over bad links, in memory: no sockets, no threads, and a clock
-//! that is the number of bytes sent.
+//! that follows from the bytes sent.
 //!
 //! Each run sends one bundle again and again until it has arrived or its passes are over. What is
 //! delivered must be the bundle, byte for byte; whether, when and at which cost it is, depends on the
@@ -76,7 +76,7 @@ impl Run {
         let mut ends = Ends::new(&bundle, self.pattern.outage(), choices.next_u64());
         let mut link = Link::new(self.pattern.impairment(), self.seed);
         let mut outcome = Outcome::default();
-        let mut sent_bytes = 0;
+        let mut pass_begun = Duration::ZERO;
         for pass in 0..self.joins_in + PASSES_MAX {
             let there = pass >= self.joins_in;
             if pass == self.joins_in {
@@ -85,17 +85,17 @@ impl Run {
             let (sender, receiver) = ends.split();
             let mut sent = 0_u64;
             let kill_at = choices.below(1 + self.bytes / 1400);
-            sender.pass(pass, |datagram| {
+            let mut through = Duration::ZERO;
+            sender.pass(pass, |time, datagram| {
                 let wire = datagram.len() as u64 + HEADER_BYTES;
-                let at = Duration::from_nanos(sent_bytes * 8 * 1_000_000_000 / BIT_RATE);
-                sent_bytes += wire;
+                through = time;
                 sent += 1;
                 // A datagram after the bundle is whole costs a real sender the same; what is counted
                 // is how much it took.
                 if outcome.passes.is_none() {
                     outcome.wire_bytes += wire;
                 }
-                link.offer(at, datagram, &mut |bytes: &[u8]| {
+                link.offer(pass_begun + time, datagram, &mut |bytes: &[u8]| {
                     if there {
                         receiver.take(bytes);
                     }
@@ -110,6 +110,7 @@ impl Run {
                     outcome.passes = Some(pass - self.joins_in + 1);
                 }
             });
+            pass_begun += through + PASS_INTERVAL;
             link.flush(&mut |bytes: &[u8]| {
                 if there {
                     receiver.take(bytes);
@@ -241,8 +242,11 @@ impl fmt::Display for Campaign {
 /// No bundle is sent more often.
 pub const PASSES_MAX: u32 = 4;
 
-/// The rate of the imagined link, in bits a second: what turns bytes into the time of outages.
+/// The rate of the imagined link, in bits a second: what turns bytes into time.
 pub const BIT_RATE: u64 = 100_000_000;
+
+/// From the end of a pass to the next.
+const PASS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// IPv4 and UDP.
 const HEADER_BYTES: u64 = 28;

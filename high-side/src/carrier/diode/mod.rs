@@ -14,6 +14,7 @@ mod catalogue;
 mod link;
 mod pacer;
 mod stream;
+pub mod trial;
 #[cfg(test)]
 mod tests;
 
@@ -267,7 +268,7 @@ impl<S: Supply> Sender<S> {
         let stream = &mut self.streams[at];
         let path = supply.path(&stream.waiting);
         let stopping = || supply.is_stopping();
-        match stream.step(&mut self.link, &mut self.encoder, &stopping) {
+        match stream.step(&mut self.link, &mut self.encoder, &stopping, Instant::now()) {
             Ok(Step::More) => Ok(()),
             Ok(Step::Done) => {
                 self.link.flush(&stopping);
