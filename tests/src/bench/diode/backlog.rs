@@ -10,11 +10,17 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::agents::Site;
 use crate::seed::Seed;
 
-/// Sends messages until bundles of about so many bytes must come of them.
-pub(super) fn fill(address: SocketAddr, bundle_bytes: u64, seed: u64) -> io::Result<u64> {
+/// Sends messages of which each makes about so many bytes of a bundle, until bundles of so many bytes
+/// must come of them.
+pub(super) fn fill(
+    address: SocketAddr,
+    bundle_bytes: u64,
+    message_bytes: usize,
+    seed: u64,
+) -> io::Result<u64> {
     let mut stream = BufWriter::with_capacity(1 << 20, TcpStream::connect(address)?);
     let mut seed = Seed::new(seed);
-    let mut raw = vec![0; RAW_BYTES];
+    let mut raw = vec![0; message_bytes];
     let mut text = String::new();
     let mut messages = 0;
     let mut left = bundle_bytes;
@@ -28,7 +34,7 @@ pub(super) fn fill(address: SocketAddr, bundle_bytes: u64, seed: u64) -> io::Res
         write!(stream, "{} {text}", text.len())?;
         messages += 1;
         // Six bits of eight are left when the text was compressed.
-        left = left.saturating_sub(RAW_BYTES as u64);
+        left = left.saturating_sub(message_bytes as u64);
     }
     stream.flush()?;
     Ok(messages)
@@ -40,5 +46,5 @@ pub(super) fn outbox_bytes(high: &Site) -> u64 {
     sizes.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
 }
 
-/// Random bytes in a message: some tens of kilobytes of text, as a long record has.
-const RAW_BYTES: usize = 45_000;
+/// Random bytes in a message of some tens of kilobytes of text, as a long record has.
+pub(super) const LONG_BYTES: usize = 45_000;

@@ -22,7 +22,7 @@ pub(super) fn run(table: &mut Table) {
     let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
     // A bundle is on the catalogue of a link that is idle, too.
     let one = |bundles: u64| {
-        fill(crossing.tcp, 1, bundles).expect("the listener is there");
+        fill(crossing.tcp, 1, SMALL_BYTES, bundles).expect("the listener is there");
         wait_until(PATIENCE, "bundle over the link", || {
             count(&diode.received(), "bundles") == bundles
         });
@@ -54,6 +54,8 @@ pub(super) fn run(table: &mut Table) {
 
 /// Every message is a bundle of its own.
 const SEAL: &str = "[seal]\nflash-budget = \"100ms\"\nbundle-records-max = 1\nheartbeat = \"1d\"\n";
+/// With what a bundle has beside its records, this makes one of 20 KB.
+const SMALL_BYTES: usize = 18_000;
 const IDLE: Duration = Duration::from_secs(20);
 /// IPv4 and UDP.
 const HEADER_BYTES: u64 = 28;

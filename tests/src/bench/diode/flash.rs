@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::table::{Row, Sample, Table};
 use super::super::{Options, progress};
-use super::backlog::{fill, outbox_bytes};
+use super::backlog::{LONG_BYTES, fill, outbox_bytes};
 use crate::crossing::Crossing;
 use crate::diode::{Diode, count};
 use crate::load::{Framing, Pool};
@@ -31,7 +31,7 @@ pub(super) fn run(options: &Options, table: &mut Table) {
     let high = &crossing.pair.high;
     high.configure(&format!("{SEAL}{listeners}"));
     let agent = high.start();
-    let messages = fill(backlog, bytes, 2).expect("the listener is there");
+    let messages = fill(backlog, bytes, LONG_BYTES, 2).expect("the listener is there");
     crossing.wait_committed(messages);
     high.run(["seal"]).success();
     wait_until(FILL, "backlog in bundles", || outbox_bytes(high) >= bytes / 100 * 95);
@@ -50,14 +50,14 @@ pub(super) fn run(options: &Options, table: &mut Table) {
     crossing.pair.low.configure(&low);
     let low_agent = crossing.pair.low.start();
     let high_agent = high.start();
-    let bundles = crate::agents::bundles_in(&high.outbox()).len() as u64;
+    let backlog_bytes = outbox_bytes(high);
     wait_until(FILL, "backlog on the link", || count(&diode.received(), "bundles") > 0);
     let mut sent = HashMap::new();
     let mut stream = TcpStream::connect(crossing.tcp).expect("the listener is there");
     let pool = Pool::new(Framing::Lf, None);
     let begun = Instant::now();
-    // While the backlog lasts; of each round, a moment is spent at waiting.
-    while count(&diode.sent(), "bundles") < bundles && begun.elapsed() < FILL {
+    // While the backlog lasts, which flash bundles lengthen by next to nothing.
+    while count(&diode.sent(), "bytes") < backlog_bytes && begun.elapsed() < FILL {
         let id = FIRST_ID + sent.len() as u64;
         let mut message = Vec::new();
         pool.append(id, &mut message);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::ingest::MIB;
 use super::super::table::{Row, Sample, Table};
 use super::super::{Options, note, progress};
-use super::backlog::{fill, outbox_bytes};
+use super::backlog::{LONG_BYTES, fill, outbox_bytes};
 use super::{fast_dir, lidi};
 use crate::agents::{Site, bundles_in};
 use crate::diode::Diode;
@@ -144,7 +144,7 @@ impl Prepared {
         let high = &crossing.pair.high;
         high.configure(&format!("{}{ONE_BUNDLE}", crossing.listener()));
         let agent = high.start();
-        let messages = fill(crossing.tcp, mib << 20, 1).expect("the listener is there");
+        let messages = fill(crossing.tcp, mib << 20, LONG_BYTES, 1).expect("the listener is there");
         crossing.wait_committed(messages);
         high.run(["seal"]).success();
         wait_until(DEADLINE, "bundle", || outbox_bytes(high) > 0);
@@ -215,7 +215,7 @@ fn stop(agents: [Process; 2]) {
 
 const PORT: u16 = 6000;
 /// What is cut when it is asked for, and as large as it has become.
-const ONE_BUNDLE: &str = "[seal]\nbundle-bytes-max = \"8GiB\"\nbundle-records-max = 1000000000\nheartbeat = \"1d\"\nlatency-budget = \"1d\"\nflash-budget = \"1d\"\n";
+const ONE_BUNDLE: &str = "[seal]\nbundle-bytes-max = \"3GiB\"\nbundle-records-max = 1000000000\nheartbeat = \"1d\"\nlatency-budget = \"1d\"\nflash-budget = \"1d\"\n";
 const DEADLINE: Duration = Duration::from_mins(5);
 /// More than catalogues alone.
 const BEGUN_BYTES: u64 = 100_000;

@@ -50,14 +50,17 @@ impl Variant {
         let oneway = OneWay::new(sandbox)?;
         self.link.apply(&oneway);
         let dir = tempfile::tempdir_in(sandbox.path()).map_err(|err| err.to_string())?;
-        let out = dir.path().join("received");
+        let out_dir = dir.path().join("received");
+        std::fs::create_dir(&out_dir).map_err(|err| err.to_string())?;
+        // It keeps the name that was sent.
+        let out = out_dir.join(file.file_name().unwrap_or_default());
         let program = |name: &str| Command::new(self.programs.join(name));
         let udp = OneWay::low_address(6000).to_string();
         let repair = self.repair_percent.to_string();
         let coding = ["--block", BLOCK_BYTES, "--repair", &repair];
 
         let mut receive_file = program("diode-receive-file");
-        receive_file.args(["--from-tcp", TO_SINK]).arg(&out);
+        receive_file.args(["--from-tcp", TO_SINK]).arg(&out_dir);
         let mut receive = program("diode-receive");
         receive.args(["--from", &udp, "--to-tcp", TO_SINK, "--from-mtu", "1500"]);
         receive.args(coding).args(["--min-repair", "1"]);
