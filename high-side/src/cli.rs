@@ -87,6 +87,12 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look after links over which nothing comes back.
+    Diode {
+        /// What to do.
+        #[command(subcommand)]
+        verb: DiodeVerb,
+    },
     /// Officers, who look at bundles and let them leave.
     Officer {
         /// What to do.
@@ -172,6 +178,17 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+}
+
+/// What to do with links over which nothing comes back.
+#[derive(Debug, Subcommand)]
+pub enum DiodeVerb {
+    /// Look at address, kernel and interface of each link, and say what to change.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -36,7 +36,8 @@ impl RangeSet {
     /// What of these ranges is in the set.
     pub fn common(&self, ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
-        for (first, last) in ranges {
+        // A lane of which nothing is sent any more gives a range that ends before it begins.
+        for (first, last) in ranges.iter().filter(|(first, last)| first <= last) {
             let from = self.0.range(..=first).next_back().map_or(*first, |(start, _)| *start);
             for (begin, end) in self.0.range(from..=*last) {
                 if end >= first {
@@ -105,5 +106,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_has_nothing_in_common() {
+        let mut set = RangeSet::default();
+        set.insert(1, 9);
+        assert_eq!(set.common(&[(8, 7), (9, 9)]), [(9, 9)]);
+        assert_eq!(set.outside(&[(12, 11), (9, 10)]), [(10, 10)]);
     }
 }

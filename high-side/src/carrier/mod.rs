@@ -33,6 +33,7 @@ use crate::config::{CarrierKind, CarrierSettings, Config};
 use crate::outbox::{Outbox, Waiting};
 use crate::sealer::SealerError;
 
+pub use diode::trial;
 pub use running::{CarrierStatus, RunningCarriers};
 
 /// One way across the gap.

@@ -27,6 +27,8 @@ pub(crate) mod diode;
 mod folder;
 pub(crate) use diode::report;
 
+pub use diode::trial;
+
 use config::{ReceiverConfig, ReceiverKind};
 
 use crate::import::KeyRing;

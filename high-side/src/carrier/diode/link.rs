@@ -23,6 +23,12 @@ struct Train {
     closed: bool,
 }
 
+/// What datagrams go out on: a link, or something that only looks at them.
+pub(super) trait Wire {
+    /// Puts a shard's datagram on it.
+    fn push_shard(&mut self, shard: &ShardHeader, payload: &[u8], stopping: &dyn Fn() -> bool);
+}
+
 /// A link on which datagrams go out.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -96,19 +102,6 @@ impl Link {
             counters: LinkCounters::default(),
             trouble: None,
         })
-    }
-
-    /// Puts a shard's datagram into the train; sends what must go out before.
-    pub(super) fn push_shard(
-        &mut self,
-        shard: &ShardHeader,
-        payload: &[u8],
-        stopping: &dyn Fn() -> bool,
-    ) {
-        self.make_room(payload.len() + shared::diode::OVERHEAD_BYTES, stopping);
-        let key = (self.link, &self.key);
-        write_shard(&mut self.train.bytes, key, self.sequence, shard, payload);
-        self.pushed(payload.len() + shared::diode::OVERHEAD_BYTES);
     }
 
     /// Puts a page of the catalogue into the train.
@@ -228,6 +221,16 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+impl Wire for Link {
+    /// Puts a shard's datagram into the train; sends what must go out before.
+    fn push_shard(&mut self, shard: &ShardHeader, payload: &[u8], stopping: &dyn Fn() -> bool) {
+        self.make_room(payload.len() + shared::diode::OVERHEAD_BYTES, stopping);
+        let key = (self.link, &self.key);
+        write_shard(&mut self.train.bytes, key, self.sequence, shard, payload);
+        self.pushed(payload.len() + shared::diode::OVERHEAD_BYTES);
     }
 }
 

@@ -16,6 +16,7 @@ mod pacer;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -267,7 +268,7 @@ impl<S: Supply> Sender<S> {
         let stream = &mut self.streams[at];
         let path = supply.path(&stream.waiting);
         let stopping = || supply.is_stopping();
-        match stream.step(&mut self.link, &mut self.encoder, &stopping) {
+        match stream.step(&mut self.link, &mut self.encoder, &stopping, Instant::now()) {
             Ok(Step::More) => Ok(()),
             Ok(Step::Done) => {
                 self.link.flush(&stopping);

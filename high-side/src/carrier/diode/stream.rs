@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use shared::bundle::BundleDigest;
 use shared::diode::{BlockEncoder, Geometry, ObjectId, PassPlan, Redundancy, ShardHeader};
 
-use super::link::Link;
+use super::link::Wire;
 use crate::outbox::Waiting;
 
 /// How bundles are cut and spread.
@@ -135,12 +135,13 @@ impl Stream {
     /// Puts the next step's datagrams on the link.
     pub(super) fn step(
         &mut self,
-        link: &mut Link,
+        link: &mut impl Wire,
         encoder: &mut BlockEncoder,
         stopping: &dyn Fn() -> bool,
+        now: Instant,
     ) -> io::Result<Step> {
         if self.window.began.is_none() {
-            self.begin_window(self.window.first, Instant::now());
+            self.begin_window(self.window.first, now);
         }
         let blocks = self.window.plans.len() as u64;
         let (round, at) = (self.window.step / blocks, (self.window.step % blocks) as usize);
@@ -163,7 +164,7 @@ impl Stream {
         }
         let next = self.window.first + blocks as u32;
         if next < self.geometry.blocks() {
-            self.begin_window(next, Instant::now());
+            self.begin_window(next, now);
             return Ok(Step::More);
         }
         let Some(hash) = self.hash.take() else { return Ok(Step::Done) };
@@ -213,7 +214,7 @@ impl Stream {
         at: usize,
         plan: PassPlan,
         (from, to): (u16, u16),
-        link: &mut Link,
+        link: &mut impl Wire,
         stopping: &dyn Fn() -> bool,
     ) -> io::Result<()> {
         let block = self.window.first + at as u32;

@@ -21,6 +21,7 @@ pub(crate) mod report;
 mod socket;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::io;
