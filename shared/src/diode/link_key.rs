@@ -81,7 +81,7 @@ impl LinkKey {
     pub fn of_run(&self, run: u64) -> RunKey {
         let mut hash = Sha256::new();
         hash.update(b"penstock-diode@v1\0run\0");
-        hash.update(&*self.tag_key);
+        hash.update(*self.tag_key);
         hash.update(run.to_le_bytes());
         let key = Zeroizing::new(<[u8; 32]>::from(hash.finalize()));
         let unbound = UnboundKey::new(&AES_256_GCM, &*key).expect("the key is 32 bytes long");

@@ -34,7 +34,7 @@ pub(super) trait Wire {
 pub(super) struct Link {
     socket: UdpSocket,
     to: SockaddrStorage,
-    link: u64,
+    id: u64,
     key: RunKey,
     /// The number of the next datagram in this run.
     sequence: u64,
@@ -91,7 +91,7 @@ impl Link {
         Ok(Self {
             socket,
             to: to.into(),
-            link: key.id(),
+            id: key.id(),
             key: key.of_run(run),
             sequence: 0,
             pacer: Pacer::new(bits_per_sec, now),
@@ -107,7 +107,7 @@ impl Link {
     /// Puts a page of the catalogue into the train.
     pub(super) fn push_page(&mut self, page: &[u8], stopping: &dyn Fn() -> bool) {
         self.make_room(page.len() + shared::diode::OVERHEAD_BYTES, stopping);
-        write_catalogue(&mut self.train.bytes, (self.link, &self.key), self.sequence, page);
+        write_catalogue(&mut self.train.bytes, (self.id, &self.key), self.sequence, page);
         self.pushed(page.len() + shared::diode::OVERHEAD_BYTES);
     }
 
@@ -228,7 +228,7 @@ impl Wire for Link {
     /// Puts a shard's datagram into the train; sends what must go out before.
     fn push_shard(&mut self, shard: &ShardHeader, payload: &[u8], stopping: &dyn Fn() -> bool) {
         self.make_room(payload.len() + shared::diode::OVERHEAD_BYTES, stopping);
-        let key = (self.link, &self.key);
+        let key = (self.id, &self.key);
         write_shard(&mut self.train.bytes, key, self.sequence, shard, payload);
         self.pushed(payload.len() + shared::diode::OVERHEAD_BYTES);
     }
