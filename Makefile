@@ -4,7 +4,7 @@ CARGO ?= cargo
 SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test lint check bench fuzz-smoke peers build
+.PHONY: help demo demo-live test lint check bench bench-diode fuzz-smoke peers build
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ lint: check ## Formatting, lints, scripts, dependencies
 
 bench: peers ## Measure ingest, sealing, replay and memory beside the peers; prints one table
 	$(SCRIPTS)/bench.sh
+
+bench-diode: peers ## Measure the UDP diode, beside lidi where LIDI_DIR names the folder of its programs
+	$(SCRIPTS)/bench.sh diode diode-campaign
 
 fuzz-smoke: ## Run each fuzz target for a few seconds
 	$(SCRIPTS)/fuzz-smoke.sh

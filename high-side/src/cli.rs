@@ -46,6 +46,11 @@ pub enum Verb {
     CheckConfig,
     /// Make the certificates that a site without an authority of its own needs for mutual TLS.
     Mint(MintArgs),
+    /// Make the key that both ends of a diode link share, mode 0600; carry the file to the low side.
+    DiodeKey {
+        /// The new file; one that exists is never replaced.
+        file: PathBuf,
+    },
     /// Print the exact settings of what is to send to a listener.
     Setup(SetupArgs),
     /// Listen, buffer and seal, until told to stop.
@@ -81,6 +86,12 @@ pub enum Verb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Look after links over which nothing comes back.
+    Diode {
+        /// What to do.
+        #[command(subcommand)]
+        verb: DiodeVerb,
     },
     /// Officers, who look at bundles and let them leave.
     Officer {
@@ -167,6 +178,17 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+}
+
+/// What to do with links over which nothing comes back.
+#[derive(Debug, Subcommand)]
+pub enum DiodeVerb {
+    /// Look at address, kernel and interface of each link, and say what to change.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -13,6 +13,7 @@ pub mod carrier;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod doctor;
 pub mod guard;
 pub mod ingest;
 pub mod outbox;

@@ -107,7 +107,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let bell = threads.bell();
         let reception = Reception::new(&settings.name, &config.inbox.path, &config.state_dir, bell);
         receivers.push((settings.clone(), Arc::clone(reception.counters())));
-        let receiver = receiver::make(settings, config.limits.file_bytes_max);
+        let receiver = receiver::make(settings, config.limits.file_bytes_max, &keys);
         threads.start(&format!("receive-{}", settings.name), move || {
             receiver::run(receiver, &reception);
         })?;

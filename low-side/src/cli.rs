@@ -96,6 +96,19 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show what came over diode links: complete, partial, never seen, expired; or look after them.
+    #[command(args_conflicts_with_subcommands = true)]
+    Diode {
+        /// What else to do.
+        #[command(subcommand)]
+        verb: Option<DiodeVerb>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Write a request for what the sender will not send again by itself, to be carried to it.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        resend: Option<PathBuf>,
+    },
     /// List the bundles that are missing.
     Gaps {
         /// Deliver what waits behind this gap without what is missing.
@@ -132,6 +145,17 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+}
+
+/// What to do with links over which nothing goes back.
+#[derive(Debug, Subcommand)]
+pub enum DiodeVerb {
+    /// Look at sockets, kernel, interfaces and losses of each link, and say what to change.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -18,6 +18,7 @@ pub mod agent;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod folders;
 pub mod import;

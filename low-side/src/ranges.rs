@@ -33,6 +33,39 @@ impl RangeSet {
         }
     }
 
+    /// What of these ranges is in the set.
+    pub fn common(&self, ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        // A lane of which nothing is sent any more gives a range that ends before it begins.
+        for (first, last) in ranges.iter().filter(|(first, last)| first <= last) {
+            let from = self.0.range(..=first).next_back().map_or(*first, |(start, _)| *start);
+            for (begin, end) in self.0.range(from..=*last) {
+                if end >= first {
+                    found.push(((*begin).max(*first), (*end).min(*last)));
+                }
+            }
+        }
+        found
+    }
+
+    /// What of these ranges is not in the set.
+    pub fn outside(&self, ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        for (first, last) in ranges {
+            let mut from = *first;
+            for (begin, end) in self.common(&[(*first, *last)]) {
+                if begin > from {
+                    found.push((from, begin - 1));
+                }
+                from = end.saturating_add(1);
+            }
+            if from <= *last && from >= *first {
+                found.push((from, *last));
+            }
+        }
+        found
+    }
+
     /// The ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(first, last)| (*first, *last))
@@ -62,8 +95,24 @@ mod tests {
                 for from in 1..80 {
                     let next = (from..1000).find(|n| !model.contains(n));
                     prop_assert_eq!(Some(ranges.next_outside(from)), next);
+                    let wanted = [(from, from + 9)];
+                    let each = |found: Vec<(u64, u64)>| -> Vec<u64> {
+                        found.into_iter().flat_map(|(first, last)| first..=last).collect()
+                    };
+                    let inside: Vec<u64> = (from..from + 10).filter(|n| model.contains(n)).collect();
+                    let other: Vec<u64> = (from..from + 10).filter(|n| !model.contains(n)).collect();
+                    prop_assert_eq!(each(ranges.common(&wanted)), inside);
+                    prop_assert_eq!(each(ranges.outside(&wanted)), other);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_has_nothing_in_common() {
+        let mut set = RangeSet::default();
+        set.insert(1, 9);
+        assert_eq!(set.common(&[(8, 7), (9, 9)]), [(9, 9)]);
+        assert_eq!(set.outside(&[(12, 11), (9, 10)]), [(10, 10)]);
     }
 }

@@ -8,10 +8,13 @@ needs=(
     "cc gcc"
     "gzip gzip"
     "curl curl"
+    "ip iproute2"
     "logger bsdutils"
     "logrotate logrotate"
+    "nft nftables"
     "node nodejs"
     "npm npm"
+    "nsenter util-linux"
     "openssl openssl"
     "rsyslogd rsyslog"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
@@ -20,6 +23,7 @@ needs=(
     "ssh-keygen openssh-client"
     "strace strace"
     "tar tar"
+    "unshare util-linux"
     "zstd zstd"
 )
 

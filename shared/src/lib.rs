@@ -6,8 +6,10 @@
 //! - [`record`]: a record, its identity and its one text encoding
 //! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
+//! - [`diode`]: the datagrams of a link without a return path, specified in `DIODE.md`
 //! - [`event`]: the parsed view of a record
 //! - [`durable`]: files that are complete and synced, or absent
+//! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
 //! - [`bell`]: how threads wake each other, and tell each other to end
@@ -19,6 +21,8 @@ pub mod bell;
 pub mod bundle;
 pub mod clock;
 pub mod config;
+pub mod diode;
+pub mod doctor;
 pub mod durable;
 pub mod event;
 pub mod exit;

@@ -35,7 +35,7 @@ pub enum Side {
 }
 
 impl Side {
-    fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Side::High => "penstock-high",
             Side::Low => "penstock-low",

@@ -30,7 +30,11 @@ pub struct Crossing {
 impl Crossing {
     /// A new pair that knows each other and has no configuration yet.
     pub fn new(name: &str) -> Self {
-        let sandbox = Sandbox::new(name);
+        Self::inside(Sandbox::new(name))
+    }
+
+    /// The same, in a folder that is there.
+    pub fn inside(sandbox: Sandbox) -> Self {
         let pair = Pair::new(&sandbox, "plant-7");
         Self { sandbox, pair, tcp: free_address() }
     }

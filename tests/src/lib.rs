@@ -15,6 +15,10 @@
 //! - [`opened`]: bundles read by the library, as strictly as by a low side
 //! - [`samples`]: odd syslog messages, where there are some
 //! - [`seed`]: random choices that can be repeated
+//! - [`diode`]: both agents with a UDP diode between them
+//! - [`impair`], [`relay`]: a bad one-way link, as a model and between two sockets
+//! - [`oneway`]: a link between two network namespaces on which nothing comes back
+//! - [`campaign`]: seeded runs of the diode's two ends, in memory
 //! - [`bench`]: what `make bench` measures
 //!
 //! A harness that can't do its work panics with a sentence that says what to do: a test that was
@@ -22,15 +26,20 @@
 
 pub mod agents;
 pub mod bench;
+pub mod campaign;
 pub mod chain;
 pub mod crossing;
+pub mod diode;
 pub mod forge;
+pub mod impair;
 pub mod load;
 pub mod logs;
+pub mod oneway;
 pub mod opened;
 pub mod oracle;
 pub mod peers;
 pub mod process;
+pub mod relay;
 pub mod samples;
 pub mod sandbox;
 pub mod seed;

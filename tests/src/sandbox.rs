@@ -17,6 +17,12 @@ impl Sandbox {
         Self(Some(dir.expect("a temporary folder can be made")))
     }
 
+    /// A fresh folder in another place than usual.
+    pub fn within(dir: &Path, name: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix(&format!("penstock-{name}-")).tempdir_in(dir);
+        Self(Some(dir.expect("a folder can be made in the place")))
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.0.as_ref().map(TempDir::path).expect("held until drop")

@@ -18,6 +18,7 @@
 mod alarms;
 mod block;
 mod bundles;
+mod carried;
 mod checked;
 mod checkpoint;
 mod counts;
@@ -56,6 +57,7 @@ use shared::record::{Epoch, OriginId};
 
 pub use alarms::{Alarm, AlarmKind};
 pub use bundles::{Bundle, BundleState, SealedFile};
+pub use carried::CarriedRange;
 pub use counts::{Count, StreamCounts, Tally};
 pub use error::BufferError;
 pub use gauges::{BufferGauges, WriterState};

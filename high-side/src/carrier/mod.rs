@@ -13,6 +13,7 @@
 //! - A row is written after the carrier's own promise is kept (a synced and renamed file, a whole pass
 //!   on the wire). A crash between the two sends the bundle again; the low side knows duplicates.
 
+mod diode;
 mod folder;
 mod running;
 
@@ -32,6 +33,7 @@ use crate::config::{CarrierKind, CarrierSettings, Config};
 use crate::outbox::{Outbox, Waiting};
 use crate::sealer::SealerError;
 
+pub use diode::trial;
 pub use running::{CarrierStatus, RunningCarriers};
 
 /// One way across the gap.
@@ -45,6 +47,7 @@ pub(crate) trait Carrier: Send {
 fn make(settings: &CarrierSettings) -> Box<dyn Carrier> {
     match &settings.kind {
         CarrierKind::Folder(folder) => Box::new(folder::FolderCarrier::new(folder.clone())),
+        CarrierKind::UdpDiode(diode) => Box::new(diode::DiodeCarrier::new(diode.clone())),
     }
 }
 
@@ -106,6 +109,7 @@ pub(crate) struct Carriage {
     /// Whether it takes what earlier epochs left in the outbox: one of all carriers does.
     takes_strays: bool,
     state_dir: PathBuf,
+    keys_dir: PathBuf,
     store: Store,
     outbox: Outbox,
     clock: Arc<dyn Clock>,
@@ -129,6 +133,7 @@ impl Carriage {
             peers: Lane::ALL.map(|lane| (lane, config.carriers_of(lane))).to_vec(),
             takes_strays: config.carriers.first().map(|first| &first.name) == Some(&settings.name),
             state_dir: config.state_dir.clone(),
+            keys_dir: config.keys_dir.clone(),
             store: Store::open(&config.state_dir)?,
             outbox: Outbox::open(&config.outbox, &config.state_dir)?,
             clock,
@@ -176,7 +181,6 @@ impl Carriage {
     }
 
     /// It has sent a bundle that it handed over so many times in all, and notes that durably.
-    #[allow(dead_code, reason = "for carriers that send more than once")]
     pub(crate) fn passed(&mut self, waiting: &Waiting, passes: u64) -> Result<(), SealerError> {
         if let Some(bundle) = &waiting.bundle {
             self.store.note_passes(bundle, &self.name, passes, self.clock.now())?;
@@ -186,7 +190,6 @@ impl Carriage {
     }
 
     /// What it has handed over and sent fewer than `passes` times, whose file is still here.
-    #[allow(dead_code, reason = "for carriers that send more than once")]
     pub(crate) fn on_carousel(
         &mut self,
         passes: u64,
@@ -222,13 +225,32 @@ impl Carriage {
         self.bell.wait(time.min(POLL_INTERVAL));
     }
 
+    /// The carrier's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The lanes that it carries.
+    pub(crate) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The folder of this side's keys.
+    pub(crate) fn keys_dir(&self) -> &Path {
+        &self.keys_dir
+    }
+
+    /// Its own connection to the database, to read from.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The outbox; carriers read there and nothing else.
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     /// What it counts, and what it says of itself.
-    #[allow(dead_code, reason = "for carriers that have more to say")]
     pub(crate) fn counters(&self) -> &Arc<CarrierCounters> {
         &self.counters
     }
@@ -268,6 +290,7 @@ impl Carriage {
 pub fn check(settings: &CarrierSettings) -> Vec<String> {
     match &settings.kind {
         CarrierKind::Folder(folder) => folder::check(folder),
+        CarrierKind::UdpDiode(diode) => diode::check(diode),
     }
 }
 

@@ -17,6 +17,8 @@ macro_rules! tell {
 }
 
 mod bundles;
+mod diode;
+mod doctor;
 mod export;
 mod init;
 pub(crate) mod mint;
@@ -39,7 +41,7 @@ use shared::keys::KeyError;
 
 use crate::agent;
 use crate::buffer::BufferError;
-use crate::cli::{Cli, OfficerVerb, Verb};
+use crate::cli::{Cli, DiodeVerb, OfficerVerb, Verb};
 use crate::config::Config;
 use crate::release::ReleaseError;
 use crate::sealer::SealerError;
@@ -151,6 +153,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
         Verb::Mint(args) => mint::mint(args),
+        Verb::DiodeKey { file } => diode::key(file),
         Verb::Setup(args) => setup::setup(&load()?, args),
         Verb::Run => agent::run(load()?),
         Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
@@ -159,6 +162,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             let (since, dry_run, as_json) = (since.as_deref(), *dry_run, *json);
             reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
         }
+        Verb::Diode { verb } => match verb {
+            DiodeVerb::Doctor { json } => doctor::doctor(&load()?, *json),
+        },
         Verb::Officer { verb } => match verb {
             OfficerVerb::Init { name, dir, passphrase, passphrase_file } => {
                 officer::init(name, dir, *passphrase, passphrase_file.as_deref())

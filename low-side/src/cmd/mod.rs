@@ -10,6 +10,8 @@ macro_rules! tell {
 
 mod account;
 mod bundles;
+mod diode;
+mod doctor;
 mod import;
 mod init;
 mod officer;
@@ -29,7 +31,7 @@ use shared::config::ConfigError;
 use shared::keys::KeyError;
 use shared::{exit, telemetry};
 
-use crate::cli::{Cli, OfficerVerb, QuarantineVerb, Verb};
+use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{ImportError, Importer, KeyRing, Keys};
@@ -125,6 +127,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
         }
         Verb::Import { paths, json } => import::import(&load()?, paths, *json),
+        Verb::Diode { verb: Some(DiodeVerb::Doctor { json }), .. } => {
+            doctor::doctor(&load()?, *json)
+        }
+        Verb::Diode { verb: None, json, resend } => {
+            diode::diode(&load()?, *json, resend.as_deref())
+        }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),

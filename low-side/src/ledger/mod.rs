@@ -11,6 +11,7 @@
 mod admission;
 mod alarms;
 mod delivery;
+mod numbers;
 mod periods;
 mod recover;
 mod schema;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use shared::config::Problems;
 
+pub use super::diode::config::DiodeConfig;
+use super::diode::config::RawDiode;
+
 /// One receiver, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceiverConfig {
@@ -20,6 +23,8 @@ pub struct ReceiverConfig {
 pub enum ReceiverKind {
     /// A folder that something else puts bundles into.
     Folder(FolderConfig),
+    /// A link over which nothing goes back.
+    UdpDiode(DiodeConfig),
 }
 
 impl ReceiverKind {
@@ -27,6 +32,7 @@ impl ReceiverKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             ReceiverKind::Folder(_) => "folder",
+            ReceiverKind::UdpDiode(_) => "udp-diode",
         }
     }
 }
@@ -43,6 +49,7 @@ pub struct FolderConfig {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(crate) enum RawReceiver {
     Folder(RawFolder),
+    UdpDiode(RawDiode),
 }
 
 #[derive(Deserialize)]
@@ -56,6 +63,7 @@ impl RawReceiver {
     fn name(&self) -> &str {
         match self {
             RawReceiver::Folder(raw) => &raw.name,
+            RawReceiver::UdpDiode(raw) => &raw.name,
         }
     }
 }
@@ -88,6 +96,9 @@ pub(crate) fn check_all(
                     "is the inbox itself, which is watched without a section",
                 );
                 ReceiverKind::Folder(FolderConfig { path: raw.path })
+            }
+            RawReceiver::UdpDiode(raw) => {
+                ReceiverKind::UdpDiode(raw.check(&format!("receiver[{position}]"), problems))
             }
         };
         receivers.push(ReceiverConfig { name, kind });

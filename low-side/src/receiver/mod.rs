@@ -23,9 +23,15 @@ use shared::clock::{Clock, SystemClock};
 use shared::durable;
 
 pub mod config;
+pub(crate) mod diode;
 mod folder;
+pub(crate) use diode::report;
+
+pub use diode::trial;
 
 use config::{ReceiverConfig, ReceiverKind};
+
+use crate::import::KeyRing;
 
 /// One way that bundles come by.
 pub(crate) trait Receiver: Send {
@@ -34,10 +40,17 @@ pub(crate) trait Receiver: Send {
 }
 
 /// Makes the receiver of a section.
-pub(crate) fn make(settings: &ReceiverConfig, bundle_bytes_max: u64) -> Box<dyn Receiver> {
+pub(crate) fn make(
+    settings: &ReceiverConfig,
+    bundle_bytes_max: u64,
+    keys: &KeyRing,
+) -> Box<dyn Receiver> {
     match &settings.kind {
         ReceiverKind::Folder(config) => {
             Box::new(folder::FolderReceiver::new(config, bundle_bytes_max))
+        }
+        ReceiverKind::UdpDiode(config) => {
+            Box::new(diode::DiodeReceiver::new(config, bundle_bytes_max, keys.clone()))
         }
     }
 }
@@ -163,7 +176,16 @@ impl Reception {
         Ok(())
     }
 
-    #[allow(dead_code, reason = "for receivers that keep what has come of a bundle")]
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A folder that all receivers of a kind share.
+    pub(crate) fn state_folder_of_all(&self, kind: &str) -> PathBuf {
+        self.state_dir.join(kind)
+    }
+
     /// A folder for what must survive a restart, made if there is none.
     pub(crate) fn state_folder(&self) -> Result<PathBuf, ReceiveError> {
         let dir = self.state_dir.join("receivers").join(&self.name);
@@ -223,6 +245,7 @@ pub fn check(settings: &ReceiverConfig) -> Vec<String> {
             vec![format!("{} is no folder", config.path.display())]
         }
         ReceiverKind::Folder(_) => Vec::new(),
+        ReceiverKind::UdpDiode(config) => diode::check(config),
     }
 }
 

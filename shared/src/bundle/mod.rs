@@ -50,6 +50,13 @@ pub use release::{
 };
 pub use seal::{SealError, SealedBundle, seal};
 
+/// An armored SSHSIG in its one canonical form, in this namespace; whether it fits a message is for
+/// the caller to find out.
+#[cfg(feature = "open")]
+pub(crate) fn parse_signature(armored: &[u8], namespace: &str) -> Option<ssh_key::SshSig> {
+    sshsig::parse(armored, namespace).ok()
+}
+
 /// The version of the format that is written.
 pub const FORMAT_VERSION: u32 = 1;
 

@@ -52,7 +52,16 @@ impl SigningKey {
 
     /// An SSHSIG over a message in the namespace of bundles, as text. Its length is always the same.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<String, ssh_key::Error> {
-        self.0.sign(BUNDLE_NAMESPACE, HashAlg::Sha512, message)?.to_pem(LineEnding::LF)
+        self.sign_for(BUNDLE_NAMESPACE, message)
+    }
+
+    /// An SSHSIG over a message in another namespace, as text.
+    pub(crate) fn sign_for(
+        &self,
+        namespace: &str,
+        message: &[u8],
+    ) -> Result<String, ssh_key::Error> {
+        self.0.sign(namespace, HashAlg::Sha512, message)?.to_pem(LineEnding::LF)
     }
 }
 

@@ -4,6 +4,7 @@
 //! everything that is compared runs interleaved in the same run, several rounds, and the table shows
 //! the least, the median and the most of them.
 
+mod diode;
 mod files;
 mod ingest;
 mod ledger;
@@ -40,6 +41,11 @@ pub fn run(options: &Options) -> Table {
         if chosen(section) {
             run(options, &mut table);
         }
+    }
+    // These take long and have a verb of their own.
+    let named = |section| options.sections.contains(&section);
+    if named(Section::Diode) {
+        diode::run(options, &mut table);
     }
     table
 }

@@ -38,6 +38,24 @@ pub struct Options {
     /// Bundles in the old ledger of `ledger`.
     #[arg(long, default_value_t = 100_000)]
     pub ledger_bundles: u64,
+    /// MiB in the one bundle of `diode`.
+    #[arg(long, default_value_t = 1024)]
+    pub diode_mib: u64,
+    /// The set rate of the one bundle of `diode`.
+    #[arg(long, default_value = "3Gbit")]
+    pub diode_bit_rate: String,
+    /// MiB of the backlog that flash records overtake in `diode`.
+    #[arg(long, default_value_t = 10_240)]
+    pub diode_backlog_mib: u64,
+    /// The set rate of the link that the backlog takes.
+    #[arg(long, default_value = "1Gbit")]
+    pub diode_flash_bit_rate: String,
+    /// Seeded runs of `diode-campaign`.
+    #[arg(long, default_value_t = 1000)]
+    pub diode_runs: u64,
+    /// The first seed of `diode-campaign`.
+    #[arg(long, default_value_t = 1)]
+    pub diode_seed: u64,
     /// Where peers lie that are not installed; `bench-peers.sh` puts them there.
     #[arg(long, default_value = "target/peers")]
     pub peers: PathBuf,
@@ -46,6 +64,10 @@ pub struct Options {
 /// A part that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Section {
+    /// The UDP diode: goodput, processor, memory, flash lane beside a backlog; only when it is named.
+    Diode,
+    /// Seeded runs of the diode's encoder and assembler over bad links; only when it is named.
+    DiodeCampaign,
     /// Reading a log that others wrote into the buffer.
     Files,
     /// Durable records a second over TCP.

@@ -27,9 +27,12 @@ pub const PEERS: &[(&str, &str)] = &[
     ("age-keygen", "age"),
     ("gzip", "gzip"),
     ("curl", "curl"),
+    ("ip", "iproute2"),
     ("logger", "bsdutils"),
     ("logrotate", "logrotate"),
+    ("nft", "nftables"),
     ("node", "nodejs"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("rsyslogd", "rsyslog"),
     ("sh", "dash"),
@@ -37,6 +40,7 @@ pub const PEERS: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("strace", "strace"),
     ("tar", "tar"),
+    ("unshare", "util-linux"),
     ("zstd", "zstd"),
 ];
 

@@ -1,5 +1,6 @@
 //! The sections `[[carrier]]`.
 
+mod diode;
 mod folder;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,8 @@ use serde::Deserialize;
 use shared::config::Problems;
 use shared::record::Lane;
 
+use diode::RawDiode;
+pub use diode::{BitRate, DiodeSettings};
 pub use folder::FolderSettings;
 use folder::RawFolder;
 
@@ -27,6 +30,8 @@ pub struct CarrierSettings {
 pub enum CarrierKind {
     /// A folder from which something else takes the bundles.
     Folder(FolderSettings),
+    /// A link over which nothing comes back.
+    UdpDiode(DiodeSettings),
 }
 
 impl CarrierKind {
@@ -34,6 +39,7 @@ impl CarrierKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             CarrierKind::Folder(_) => "folder",
+            CarrierKind::UdpDiode(_) => "udp-diode",
         }
     }
 }
@@ -43,6 +49,7 @@ impl CarrierKind {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(super) enum RawCarrier {
     Folder(RawFolder),
+    UdpDiode(RawDiode),
 }
 
 /// The keys that every carrier has.
@@ -62,6 +69,7 @@ pub(super) fn check_all(
     for (position, raw) in raw.into_iter().enumerate() {
         let common = match &raw {
             RawCarrier::Folder(raw) => raw.common(),
+            RawCarrier::UdpDiode(raw) => raw.common(),
         };
         let (name, lanes) = (common.name.to_owned(), common.lanes.to_vec());
         let key = format!("carrier.{name}");
@@ -80,6 +88,7 @@ pub(super) fn check_all(
         );
         let kind = match raw {
             RawCarrier::Folder(raw) => CarrierKind::Folder(raw.check(&key, outbox, problems)),
+            RawCarrier::UdpDiode(raw) => CarrierKind::UdpDiode(raw.check(&key, problems)),
         };
         carriers.push(CarrierSettings { name, lanes, kind });
     }

@@ -1,0 +1,92 @@
+//! A receiver that dies or comes late, and a link that was dead all the time.
+
+use tests::agents::bundles_in;
+use tests::crossing::{Crossing, assert_sound, assert_unaltered};
+use tests::diode::{Diode, count};
+use tests::impair::Impairment;
+use tests::oracle::Oracle;
+use tests::wait::{PATIENCE, wait_until};
+
+const RECORDS: u64 = 12_000;
+
+/// Configures both sides; gives the oracle of what was sent once the high side has made it durable.
+fn send_all(diode: &Diode, carrier: &str) {
+    let crossing = &diode.crossing;
+    let (seal, listener) = (Crossing::seal_soon(RECORDS), crossing.listener());
+    crossing.pair.high.configure(&format!("{seal}{listener}{}", diode.carrier(carrier)));
+    let low = format!("{}{}{}", Crossing::quick_inbox(), crossing.file_sink(), diode.receiver(""));
+    crossing.pair.low.configure(&low);
+}
+
+/// Everything is in the sink, once and as it was.
+fn assert_all_arrived(crossing: &Crossing) {
+    assert_eq!(crossing.wait_drained(), RECORDS);
+    let arrived = assert_sound(&crossing.events());
+    assert_unaltered(&arrived);
+    let mut oracle = Oracle::new();
+    let ids = oracle.issue(RECORDS);
+    oracle.taken(ids);
+    oracle.judge(arrived.ids.iter().copied()).assert_exactly_once();
+}
+
+/// 30 % loss: no pass alone is enough, so a receiver that forgot the first would not be done after
+/// the second.
+#[test]
+fn a_receiver_killed_between_passes_goes_on_from_what_it_has() {
+    let diode = Diode::new("diode-killed");
+    let relay = diode.relay(Impairment::losing(0.3), 43);
+    let crossing = &diode.crossing;
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 2\npass-interval = \"3s\"\n");
+    let low = crossing.pair.low.start();
+    let _high = crossing.pair.high.start();
+    crossing.send(1..RECORDS + 1);
+    crossing.wait_committed(RECORDS);
+    let waiting = || bundles_in(&crossing.pair.high.outbox()).len() as u64;
+    wait_until(PATIENCE, "first pass of every bundle", || {
+        let handed = count(&diode.sent(), "bundles");
+        handed > 0 && handed >= waiting() && relay.counts().harm.lost > 0
+    });
+    low.kill();
+    let _low = crossing.pair.low.start();
+    assert_all_arrived(crossing);
+    assert_eq!(count(&diode.received(), "wrong"), 0);
+}
+
+#[test]
+fn a_receiver_that_comes_late_has_all_after_the_next_pass() {
+    let diode = Diode::new("diode-late");
+    let relay = diode.relay(Impairment::losing(0.02), 44);
+    let crossing = &diode.crossing;
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 2\npass-interval = \"3s\"\n");
+    let _high = crossing.pair.high.start();
+    crossing.send(1..RECORDS + 1);
+    crossing.wait_committed(RECORDS);
+    wait_until(PATIENCE, "first pass", || count(&diode.sent(), "bundles") > 0);
+    assert!(relay.counts().harm.offered > 0);
+    let _low = crossing.pair.low.start();
+    assert_all_arrived(crossing);
+}
+
+/// Nothing of any pass comes through. The catalogue names the bundle, the low side writes what it
+/// misses, a person carries that back, and the high side sends it again.
+#[test]
+fn what_every_pass_lost_is_asked_for_and_sent_again() {
+    let diode = Diode::new("diode-resend");
+    let relay = diode.relay(Impairment::dead(), 45);
+    let crossing = &diode.crossing;
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 1\ncatalogue-interval = \"1s\"\n");
+    let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
+    crossing.send(1..RECORDS + 1);
+    crossing.wait_committed(RECORDS);
+    wait_until(PATIENCE, "only pass", || count(&diode.sent(), "bundles") > 0);
+    relay.change(Impairment::default());
+    let request = crossing.sandbox.join("resend.txt");
+    let request_text = request.display().to_string();
+    wait_until(PATIENCE, "missing bundle in the request", || {
+        let done = crossing.pair.low.run(["diode", "missing", "--write", &request_text]);
+        done.code == Some(0) && std::fs::read_to_string(&request).is_ok_and(|text| !text.is_empty())
+    });
+    assert!(crossing.events().is_empty(), "nothing can have come");
+    crossing.pair.high.run(["diode", "resend", &request_text]).success();
+    assert_all_arrived(crossing);
+}
