@@ -7,6 +7,7 @@
 //! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
 //! - [`event`]: the parsed view of a record
+//! - [`stream`]: bundles as a stream of frames, or as syslog messages
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
@@ -26,4 +27,5 @@ pub mod json;
 pub mod keys;
 pub mod process;
 pub mod record;
+pub mod stream;
 pub mod telemetry;
