@@ -1,10 +1,15 @@
 //! The sections `[[receiver]]`.
 
+mod tcp;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shared::config::Problems;
+
+use tcp::RawTcp;
+pub use tcp::{Framing, TcpConfig, TcpPeer};
 
 /// One receiver, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +25,8 @@ pub struct ReceiverConfig {
 pub enum ReceiverKind {
     /// A folder that something else puts bundles into.
     Folder(FolderConfig),
+    /// A stream of frames, or of syslog messages.
+    Tcp(TcpConfig),
 }
 
 impl ReceiverKind {
@@ -27,6 +34,7 @@ impl ReceiverKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             ReceiverKind::Folder(_) => "folder",
+            ReceiverKind::Tcp(_) => "tcp",
         }
     }
 }
@@ -43,6 +51,7 @@ pub struct FolderConfig {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(crate) enum RawReceiver {
     Folder(RawFolder),
+    Tcp(RawTcp),
 }
 
 #[derive(Deserialize)]
@@ -56,6 +65,7 @@ impl RawReceiver {
     fn name(&self) -> &str {
         match self {
             RawReceiver::Folder(raw) => &raw.name,
+            RawReceiver::Tcp(raw) => &raw.name,
         }
     }
 }
@@ -88,6 +98,9 @@ pub(crate) fn check_all(
                     "is the inbox itself, which is watched without a section",
                 );
                 ReceiverKind::Folder(FolderConfig { path: raw.path })
+            }
+            RawReceiver::Tcp(raw) => {
+                ReceiverKind::Tcp(raw.check(&format!("receiver[{position}]"), problems))
             }
         };
         receivers.push(ReceiverConfig { name, kind });

@@ -21,9 +21,11 @@ use shared::bell::Bell;
 use shared::bundle::BundleDigest;
 use shared::clock::{Clock, SystemClock};
 use shared::durable;
+use shared::stream::StreamKeyError;
 
 pub mod config;
 mod folder;
+mod tcp;
 
 use config::{ReceiverConfig, ReceiverKind};
 
@@ -39,6 +41,7 @@ pub(crate) fn make(settings: &ReceiverConfig, bundle_bytes_max: u64) -> Box<dyn 
         ReceiverKind::Folder(config) => {
             Box::new(folder::FolderReceiver::new(config, bundle_bytes_max))
         }
+        ReceiverKind::Tcp(config) => Box::new(tcp::TcpReceiver::new(config, bundle_bytes_max)),
     }
 }
 
@@ -53,6 +56,9 @@ pub enum ReceiveError {
         /// What the system said.
         source: io::Error,
     },
+    /// The link's key.
+    #[error(transparent)]
+    Key(#[from] StreamKeyError),
 }
 
 impl ReceiveError {
@@ -163,7 +169,6 @@ impl Reception {
         Ok(())
     }
 
-    #[allow(dead_code, reason = "for receivers that keep what has come of a bundle")]
     /// A folder for what must survive a restart, made if there is none.
     pub(crate) fn state_folder(&self) -> Result<PathBuf, ReceiveError> {
         let dir = self.state_dir.join("receivers").join(&self.name);
@@ -223,6 +228,7 @@ pub fn check(settings: &ReceiverConfig) -> Vec<String> {
             vec![format!("{} is no folder", config.path.display())]
         }
         ReceiverKind::Folder(_) => Vec::new(),
+        ReceiverKind::Tcp(config) => tcp::check(config),
     }
 }
 

@@ -29,7 +29,8 @@ impl BundleName {
 }
 
 /// The longest name: an origin of 32 bytes, the longer lane, 20 digits, 16 digits, the extension.
-pub const NAME_BYTES_MAX: usize = 32 + 1 + 7 + 1 + 20 + 1 + DIGEST_DIGITS + 1 + FILE_EXTENSION.len();
+pub const NAME_BYTES_MAX: usize =
+    32 + 1 + 7 + 1 + 20 + 1 + DIGEST_DIGITS + 1 + FILE_EXTENSION.len();
 
 const DIGEST_DIGITS: usize = 16;
 

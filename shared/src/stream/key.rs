@@ -46,7 +46,7 @@ impl StreamKey {
 
     /// The name of the link: the same on both sides exactly if the key is.
     pub fn name(&self) -> String {
-        self.link.iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:016x}", u64::from_be_bytes(self.link))
     }
 
     pub(super) fn link(&self) -> &[u8; 8] {
@@ -76,13 +76,17 @@ impl StreamKey {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamKeyError {
     /// It holds something else.
-    #[error("{path} is no link key: 64 lower-case hex digits\n  try: openssl rand -hex 32 > {path}")]
+    #[error(
+        "{path} is no link key: 64 lower-case hex digits\n  try: openssl rand -hex 32 > {path}"
+    )]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
     /// It can't be read.
-    #[error("can't read the link key {path}: {source}\n  try: openssl rand -hex 32 > {path}; the other side needs the same file")]
+    #[error(
+        "can't read the link key {path}: {source}\n  try: openssl rand -hex 32 > {path}; the other side needs the same file"
+    )]
     Read {
         /// The file.
         path: PathBuf,

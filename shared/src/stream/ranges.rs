@@ -2,45 +2,64 @@
 
 /// Ranges of a file, in order, none touching the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(Vec<(u64, u64)>);
+pub struct Ranges {
+    ranges: Vec<(u64, u64)>,
+    bytes: u64,
+}
 
 impl Ranges {
     /// Adds a range; false where everything in it was there already.
     pub fn add(&mut self, start: u64, end: u64) -> bool {
-        if start >= end {
+        if self.covers(start, end) {
             return false;
         }
-        // The first that does not end before this one begins, and the first that begins after it.
-        let from = self.0.partition_point(|&(_, to)| to < start);
-        let to = self.0.partition_point(|&(at, _)| at <= end);
-        if from < to && self.0[from].0 <= start && end <= self.0[from].1 {
-            return false;
-        }
-        let merged = self.0[from..to]
+        let (from, to) = self.touched(start, end);
+        let merged = self.ranges[from..to]
             .iter()
             .fold((start, end), |(low, high), &(at, to)| (low.min(at), high.max(to)));
-        self.0.splice(from..to, [merged]);
+        let before: u64 = self.ranges[from..to].iter().map(|(start, end)| end - start).sum();
+        self.bytes += merged.1 - merged.0 - before;
+        self.ranges.splice(from..to, [merged]);
         true
+    }
+
+    /// Whether everything in a range is there. Of an empty one it is.
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        let (from, _) = self.touched(start, end);
+        let around = |&(at, to): &(u64, u64)| at <= start && end <= to;
+        start >= end || self.ranges.get(from).is_some_and(around)
+    }
+
+    /// Whether adding a range would join ranges that are there, and so make them no more than they are.
+    pub fn joins(&self, start: u64, end: u64) -> bool {
+        let (from, to) = self.touched(start, end);
+        from < to
+    }
+
+    /// Those that overlap a range or stand next to it.
+    fn touched(&self, start: u64, end: u64) -> (usize, usize) {
+        let from = self.ranges.partition_point(|&(_, to)| to < start);
+        (from, self.ranges.partition_point(|&(at, _)| at <= end).max(from))
     }
 
     /// How many pieces there are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.ranges.len()
     }
 
     /// How many bytes are there.
     pub fn bytes(&self) -> u64 {
-        self.0.iter().map(|(start, end)| end - start).sum()
+        self.bytes
     }
 
     /// Whether all of a file of this length is there.
     pub fn is_whole(&self, total: u64) -> bool {
-        self.0 == [(0, total)]
+        self.ranges == [(0, total)]
     }
 
     /// The ranges.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter().copied()
+        self.ranges.iter().copied()
     }
 }
 

@@ -108,13 +108,12 @@ impl Decoder {
     /// Takes bytes as they came. The caller pushes a bounded number and then asks [`Self::next`]
     /// until nothing is left.
     pub fn push(&mut self, bytes: &[u8]) {
-        match &mut self.text {
-            Some(text) => text.push(bytes),
-            None => {
-                self.buffer.drain(..self.start);
-                self.start = 0;
-                self.buffer.extend_from_slice(bytes);
-            }
+        if let Some(text) = &mut self.text {
+            text.push(bytes);
+        } else {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.buffer.extend_from_slice(bytes);
         }
     }
 

@@ -58,7 +58,10 @@ fn the_layout_is_the_one_that_is_described() {
     assert_eq!(&frame[..8], b"PSTKFRM1");
     assert_eq!(frame[16..20], [2, 46, 0, 0]);
     assert_eq!(frame[20..24], (46u32 + 3 + 16).to_le_bytes());
-    assert_eq!((&frame[24..32], &frame[32..40]), (&10_000u64.to_le_bytes()[..], &5u64.to_le_bytes()[..]));
+    assert_eq!(
+        (&frame[24..32], &frame[32..40]),
+        (&10_000u64.to_le_bytes()[..], &5u64.to_le_bytes()[..])
+    );
     assert_eq!(frame.len(), overhead(46) + 3);
     // The codes are part of the layout: another implementation has to come to the same.
     assert_eq!(key().name(), "3b6796bcb07ec4be");
