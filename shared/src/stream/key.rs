@@ -3,14 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::CODE_BYTES;
+use crate::keys::{KeyError, load_secret};
 
 /// The key of one link.
 #[derive(Clone)]
 pub struct StreamKey {
-    code_key: Zeroizing<[u8; 32]>,
+    mac: Hmac<Sha256>,
     link: [u8; 8],
 }
 
@@ -21,30 +24,28 @@ impl std::fmt::Debug for StreamKey {
 }
 
 impl StreamKey {
-    /// Takes the 32 secret bytes of a link.
+    /// Takes the 32 secret bytes of a link. The same file may serve a UDP diode's link: what is made
+    /// of it here is of no use there.
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        let name = blake3::derive_key("Penstock 2026-11 stream link name", secret);
         let mut link = [0; 8];
-        link.copy_from_slice(&name[..8]);
-        let code_key = Zeroizing::new(blake3::derive_key("Penstock 2026-11 stream code", secret));
-        Self { code_key, link }
+        link.copy_from_slice(&derived(secret, "link name")[..8]);
+        // An HMAC takes keys of every length; one of a block's length needs no hashing first.
+        let mut block = Zeroizing::new([0_u8; 64]);
+        block[..32].copy_from_slice(&derived(secret, "code")[..]);
+        Self { mac: Hmac::new((&*block).into()), link }
     }
 
-    /// Reads a key file: 64 hex digits, as `openssl rand -hex 32` writes them.
+    /// Reads a key file: 64 hex digits, which only its owner can read.
     pub fn load(path: &Path) -> Result<Self, StreamKeyError> {
-        let text = std::fs::read(path)
-            .map(Zeroizing::new)
-            .map_err(|source| StreamKeyError::Read { path: path.to_owned(), source })?;
-        let digest = std::str::from_utf8(text.trim_ascii())
-            .ok()
-            .and_then(|text| text.parse::<crate::bundle::BundleDigest>().ok());
-        match digest {
-            Some(secret) => Ok(Self::from_secret(secret.as_bytes())),
-            None => Err(StreamKeyError::NotAKey { path: path.to_owned() }),
+        let text = load_secret(path)?;
+        let secret = text.trim_ascii().parse::<crate::bundle::BundleDigest>();
+        match secret {
+            Ok(secret) => Ok(Self::from_secret(secret.as_bytes())),
+            Err(_) => Err(StreamKeyError::Malformed { path: path.to_owned() }),
         }
     }
 
-    /// The name of the link: the same on both sides exactly if the key is.
+    /// The name of the link: the same on both sides exactly if the key is. It says nothing of the key.
     pub fn name(&self) -> String {
         format!("{:016x}", u64::from_be_bytes(self.link))
     }
@@ -54,43 +55,43 @@ impl StreamKey {
     }
 
     pub(super) fn code(&self, parts: [&[u8]; 2]) -> [u8; CODE_BYTES] {
-        let mut hash = blake3::Hasher::new_keyed(&self.code_key);
-        for part in parts {
-            hash.update(part);
-        }
+        let mut mac = self.mac.clone();
+        parts.iter().for_each(|part| mac.update(part));
         let mut code = [0; CODE_BYTES];
-        code.copy_from_slice(&hash.finalize().as_bytes()[..CODE_BYTES]);
+        code.copy_from_slice(&mac.finalize().into_bytes()[..CODE_BYTES]);
         code
     }
 
     /// Compares in a time that does not tell how much was right.
     #[cfg(feature = "open")]
     pub(super) fn holds(&self, parts: [&[u8]; 2], code: &[u8]) -> bool {
-        let right = self.code(parts);
-        let differ = right.iter().zip(code).fold(0, |differ, (a, b)| differ | (a ^ b));
-        std::hint::black_box(differ) == 0 && code.len() == CODE_BYTES
+        let mut mac = self.mac.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        code.len() == CODE_BYTES && mac.verify_truncated_left(code).is_ok()
     }
+}
+
+fn derived(secret: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
+    let hash = Sha256::new()
+        .chain_update(b"penstock-stream@v1\0")
+        .chain_update(purpose.as_bytes())
+        .chain_update([0])
+        .chain_update(secret);
+    Zeroizing::new(hash.finalize().into())
 }
 
 /// Why a link's key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamKeyError {
+    /// The file can't be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// It holds something else.
     #[error(
-        "{path} is no link key: 64 lower-case hex digits\n  try: openssl rand -hex 32 > {path}"
+        "{path} is no link key, which is one line of 64 hex digits in lower case\n  try: (umask 077; openssl rand -hex 32 > {path}); the other side needs the same file"
     )]
-    NotAKey {
+    Malformed {
         /// The file.
         path: PathBuf,
-    },
-    /// It can't be read.
-    #[error(
-        "can't read the link key {path}: {source}\n  try: openssl rand -hex 32 > {path}; the other side needs the same file"
-    )]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
     },
 }
