@@ -14,7 +14,9 @@
 //!   on the wire). A crash between the two sends the bundle again; the low side knows duplicates.
 
 mod folder;
+mod pace;
 mod running;
+mod tcp;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,7 @@ pub(crate) trait Carrier: Send {
 fn make(settings: &CarrierSettings) -> Box<dyn Carrier> {
     match &settings.kind {
         CarrierKind::Folder(folder) => Box::new(folder::FolderCarrier::new(folder.clone())),
+        CarrierKind::Tcp(tcp) => Box::new(tcp::TcpCarrier::new(tcp.clone())),
     }
 }
 
@@ -222,13 +225,17 @@ impl Carriage {
         self.bell.wait(time.min(POLL_INTERVAL));
     }
 
+    /// Waits for the stop or for the time to pass, whoever rings.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.bell.rest(time);
+    }
+
     /// The outbox; carriers read there and nothing else.
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     /// What it counts, and what it says of itself.
-    #[allow(dead_code, reason = "for carriers that have more to say")]
     pub(crate) fn counters(&self) -> &Arc<CarrierCounters> {
         &self.counters
     }
@@ -268,6 +275,7 @@ impl Carriage {
 pub fn check(settings: &CarrierSettings) -> Vec<String> {
     match &settings.kind {
         CarrierKind::Folder(folder) => folder::check(folder),
+        CarrierKind::Tcp(tcp) => tcp::check(tcp),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::reconcile::PortainerApi;
 
 use crate::tail::FileSettings;
 use carrier::RawCarrier;
-pub use carrier::{CarrierKind, CarrierSettings, FolderSettings};
+pub use carrier::{Around, CarrierKind, CarrierSettings, FolderSettings, TcpSettings};
 pub use guard::GuardConfig;
 use guard::RawGuard;
 

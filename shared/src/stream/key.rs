@@ -56,7 +56,9 @@ impl StreamKey {
 
     pub(super) fn code(&self, parts: [&[u8]; 2]) -> [u8; CODE_BYTES] {
         let mut mac = self.mac.clone();
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         let mut code = [0; CODE_BYTES];
         code.copy_from_slice(&mac.finalize().into_bytes()[..CODE_BYTES]);
         code
@@ -66,7 +68,9 @@ impl StreamKey {
     #[cfg(feature = "open")]
     pub(super) fn holds(&self, parts: [&[u8]; 2], code: &[u8]) -> bool {
         let mut mac = self.mac.clone();
-        parts.iter().for_each(|part| mac.update(part));
+        for part in parts {
+            mac.update(part);
+        }
         code.len() == CODE_BYTES && mac.verify_truncated_left(code).is_ok()
     }
 }

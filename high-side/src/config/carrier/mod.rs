@@ -1,6 +1,7 @@
 //! The sections `[[carrier]]`.
 
 mod folder;
+mod tcp;
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,8 @@ use shared::record::Lane;
 
 pub use folder::FolderSettings;
 use folder::RawFolder;
+use tcp::RawTcp;
+pub use tcp::{Around, TcpSettings};
 
 /// One carrier, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +30,8 @@ pub struct CarrierSettings {
 pub enum CarrierKind {
     /// A folder from which something else takes the bundles.
     Folder(FolderSettings),
+    /// A diode's TCP proxy, or whatever passes only syslog.
+    Tcp(TcpSettings),
 }
 
 impl CarrierKind {
@@ -34,6 +39,7 @@ impl CarrierKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             CarrierKind::Folder(_) => "folder",
+            CarrierKind::Tcp(_) => "tcp",
         }
     }
 }
@@ -43,6 +49,7 @@ impl CarrierKind {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(super) enum RawCarrier {
     Folder(RawFolder),
+    Tcp(RawTcp),
 }
 
 /// The keys that every carrier has.
@@ -62,6 +69,7 @@ pub(super) fn check_all(
     for (position, raw) in raw.into_iter().enumerate() {
         let common = match &raw {
             RawCarrier::Folder(raw) => raw.common(),
+            RawCarrier::Tcp(raw) => raw.common(),
         };
         let (name, lanes) = (common.name.to_owned(), common.lanes.to_vec());
         let key = format!("carrier.{name}");
@@ -80,6 +88,7 @@ pub(super) fn check_all(
         );
         let kind = match raw {
             RawCarrier::Folder(raw) => CarrierKind::Folder(raw.check(&key, outbox, problems)),
+            RawCarrier::Tcp(raw) => CarrierKind::Tcp(raw.check(&key, problems)),
         };
         carriers.push(CarrierSettings { name, lanes, kind });
     }
