@@ -9,6 +9,7 @@
 //! - [`event`]: the parsed view of a record
 //! - [`stream`]: bundles as a stream of frames, or as syslog messages
 //! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
+//! - [`hook`]: a command of the operator's that is run for a file
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
@@ -24,6 +25,7 @@ pub mod config;
 pub mod durable;
 pub mod event;
 pub mod exit;
+pub mod hook;
 pub mod json;
 pub mod keys;
 pub mod parts;

@@ -34,6 +34,7 @@ use crate::config::{CarrierKind, CarrierSettings, Config};
 use crate::outbox::{Outbox, Waiting};
 use crate::sealer::SealerError;
 
+pub use folder::Naming;
 pub use running::{CarrierStatus, RunningCarriers};
 
 /// One way across the gap.

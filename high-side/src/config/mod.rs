@@ -25,7 +25,10 @@ use crate::reconcile::PortainerApi;
 
 use crate::tail::FileSettings;
 use carrier::RawCarrier;
-pub use carrier::{Around, CarrierKind, CarrierSettings, FolderSettings, TcpSettings};
+pub use carrier::{
+    Around, CarrierKind, CarrierSettings, DoneMarker, FolderSettings, SidecarOrder, TcpSettings,
+    Temporary,
+};
 pub use guard::GuardConfig;
 use guard::RawGuard;
 

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use shared::config::Problems;
 use shared::record::Lane;
 
-pub use folder::FolderSettings;
 use folder::RawFolder;
+pub use folder::{DoneMarker, FolderSettings, SidecarOrder, Temporary};
 use tcp::RawTcp;
 pub use tcp::{Around, TcpSettings};
 
