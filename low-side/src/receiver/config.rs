@@ -1,13 +1,16 @@
 //! The sections `[[receiver]]`.
 
+mod folder;
 mod tcp;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use shared::config::Problems;
 
+use folder::RawFolder;
+pub use folder::{After, CommandWhen, FolderConfig, Marker, SidecarUse};
 use tcp::RawTcp;
 pub use tcp::{Framing, TcpConfig, TcpPeer};
 
@@ -39,26 +42,12 @@ impl ReceiverKind {
     }
 }
 
-/// A folder that something else puts bundles into.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FolderConfig {
-    /// The folder.
-    pub path: PathBuf,
-}
-
 /// One section as it is written: `type` says which keys it has.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(crate) enum RawReceiver {
     Folder(RawFolder),
     Tcp(RawTcp),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct RawFolder {
-    name: String,
-    path: PathBuf,
 }
 
 impl RawReceiver {
@@ -90,14 +79,8 @@ pub(crate) fn check_all(
         problems.check(names.insert(name.clone()), &key, "is taken by another receiver");
         let kind = match raw {
             RawReceiver::Folder(raw) => {
-                let key = format!("receiver[{position}].path");
-                problems.check(raw.path.is_absolute(), &key, "must be an absolute path");
-                problems.check(
-                    raw.path != inbox,
-                    &key,
-                    "is the inbox itself, which is watched without a section",
-                );
-                ReceiverKind::Folder(FolderConfig { path: raw.path })
+                let key = format!("receiver[{position}]");
+                ReceiverKind::Folder(raw.check(&key, inbox, problems))
             }
             RawReceiver::Tcp(raw) => {
                 ReceiverKind::Tcp(raw.check(&format!("receiver[{position}]"), problems))

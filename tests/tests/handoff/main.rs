@@ -1,12 +1,15 @@
 //! Bundles handed over through what stands at real gaps: folders that an appliance empties, TCP
 //! proxies, syslog relays.
 
+mod appliance;
+mod folder;
 mod stream;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tests::crossing::{Crossing, assert_sound, assert_unaltered};
 use tests::logs::assert_no_unlisted_errors;
 use tests::oracle::Oracle;
@@ -32,6 +35,17 @@ fn cross(crossing: &Crossing, oracle: &mut Oracle, records: u64) {
     let arrived = assert_sound(&crossing.events());
     assert_unaltered(&arrived);
     oracle.judge(arrived.ids).assert_exactly_once();
+}
+
+/// What the first carrier or receiver says of itself.
+fn details(status: &Value, kind: &str) -> Value {
+    status["agent"][kind][0]["counters"]["details"].clone()
+}
+
+/// What the first carrier or receiver fails of.
+fn trouble(status: &Value, kind: &str) -> String {
+    let trouble = &status["agent"][kind][0]["counters"]["trouble"];
+    trouble.as_str().unwrap_or_default().to_owned()
 }
 
 /// Ends both agents in order; neither has complained of anything but what is listed.

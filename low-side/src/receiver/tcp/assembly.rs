@@ -23,7 +23,7 @@ use shared::clock::Nanos;
 use shared::durable;
 use shared::stream::{Piece, Ranges};
 
-use super::delivered::Delivered;
+use crate::receiver::delivered::Delivered;
 
 /// What may be kept of bundles that are not whole.
 #[derive(Clone, Copy, Debug)]

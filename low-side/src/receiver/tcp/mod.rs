@@ -6,18 +6,16 @@
 
 mod assembly;
 mod connections;
-mod delivered;
 mod listen;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use serde_json::json;
 use shared::clock::{Clock, SystemClock};
-use shared::durable;
 use shared::stream::{Decoder, Found, Refused, StreamKey};
 
 use super::config::{Framing, TcpConfig, TcpPeer};
@@ -191,15 +189,7 @@ impl Intake<'_> {
     /// Moves a whole bundle into the inbox.
     fn deliver(&self, state: &mut State, whole: &Whole) -> Result<(), ReceiveError> {
         let name = whole.name.to_string();
-        let partial = self.reception.partial(&name);
-        match durable::rename(&whole.path, &partial) {
-            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
-                fs::copy(&whole.path, &partial).map_err(ReceiveError::io(&partial))?;
-            }
-            moved => moved.map_err(ReceiveError::io(&partial))?,
-        }
-        let file = fs::File::open(&partial).map_err(ReceiveError::io(&partial))?;
-        self.reception.deliver(&name, &file, &whole.bundle)?;
+        self.reception.deliver_from(&whole.path, &name, &whole.bundle)?;
         state.assembly.delivered(&whole.bundle).map_err(|err| self.failed(err))
     }
 

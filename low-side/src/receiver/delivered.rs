@@ -12,7 +12,7 @@ use shared::bundle::BundleDigest;
 use shared::durable;
 
 #[derive(Debug)]
-pub(super) struct Delivered {
+pub(crate) struct Delivered {
     dir: PathBuf,
     young: HashSet<BundleDigest>,
     old: HashSet<BundleDigest>,
@@ -21,17 +21,17 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    pub(super) fn open(dir: &Path, max: usize) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, max: usize) -> io::Result<Self> {
         let (young, old) = (read(&dir.join(YOUNG), max)?, read(&dir.join(OLD), max)?);
         let file = append(&dir.join(YOUNG))?;
         Ok(Self { dir: dir.to_owned(), young, old, file, max })
     }
 
-    pub(super) fn knows(&self, bundle: &BundleDigest) -> bool {
+    pub(crate) fn knows(&self, bundle: &BundleDigest) -> bool {
         self.young.contains(bundle) || self.old.contains(bundle)
     }
 
-    pub(super) fn add(&mut self, bundle: BundleDigest) -> io::Result<()> {
+    pub(crate) fn add(&mut self, bundle: BundleDigest) -> io::Result<()> {
         if self.young.len() >= self.max {
             self.file.sync_all()?;
             durable::rename(&self.dir.join(YOUNG), &self.dir.join(OLD))?;
