@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// How it behaves.
 #[derive(Clone, Debug)]
-pub struct Habits {
+pub(crate) struct Habits {
     /// Polls that a file must stand still.
     pub polls: u32,
     /// Whether it takes the file away or leaves it to be cleaned up by others.
@@ -42,7 +42,7 @@ impl Default for Habits {
 
 /// What it saw.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Files that changed, or came again, after they had their final names.
     pub touched: Vec<String>,
     /// Every name that it took, in order.
@@ -51,7 +51,7 @@ pub struct Seen {
 
 /// The running appliance.
 #[derive(Debug)]
-pub struct Appliance {
+pub(crate) struct Appliance {
     stop: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
@@ -59,7 +59,7 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    pub fn start(from: &Path, to: &Path, habits: Habits) -> Self {
+    pub(crate) fn start(from: &Path, to: &Path, habits: Habits) -> Self {
         let (stop, paused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut work = Work {
@@ -84,21 +84,17 @@ impl Appliance {
     }
 
     /// Stops taking files away, or goes on.
-    pub fn pause(&self, paused: bool) {
+    pub(crate) fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Ends it and gives what it saw.
-    pub fn end(mut self) -> Seen {
+    pub(crate) fn end(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the appliance does not panic");
         }
         std::mem::take(&mut *self.seen.lock().expect("no panic holds it"))
-    }
-
-    pub fn took(&self) -> usize {
-        self.seen.lock().expect("no panic holds it").took.len()
     }
 }
 

@@ -84,7 +84,8 @@ fn files_named_by_their_digest_from_another_folder_in_parts_with_markers() {
         fs::read_dir(&gap.got).unwrap().count() == 0
     });
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
-    finish(&gap.crossing, agents, &[]);
+    // Names that say nothing of the order: one bundle may be admitted before another.
+    finish(&gap.crossing, agents, &["code=\"gap\""]);
 }
 
 #[test]
@@ -161,8 +162,9 @@ fn a_command_is_run_for_each_file_until_it_succeeds_and_one_on_low_fetches() {
     );
     let agents = [gap.crossing.pair.high.start(), gap.crossing.pair.low.start()];
     cross(&gap.crossing, &mut Oracle::new(), 300);
-    let high = gap.crossing.pair.high.status();
-    assert_eq!(details(&high, "carriers")["commands-failed"], 1, "{high:#}");
+    wait_until(PATIENCE, "the failed command to be counted", || {
+        details(&gap.crossing.pair.high.status(), "carriers")["commands-failed"] == 1
+    });
     let log = fs::read_to_string(gap.crossing.pair.high.log_path()).unwrap();
     assert!(log.contains("exit code 7") && log.contains("no route to the diode"), "{log}");
     finish(&gap.crossing, agents, &[]);
@@ -190,9 +192,9 @@ fn what_is_hostile_in_a_watched_folder_harms_nobody() {
     let appliance = gap.appliance(Habits::default());
     let agents = [gap.crossing.pair.high.start(), gap.crossing.pair.low.start()];
     cross(&gap.crossing, &mut Oracle::new(), 300);
-    let low = gap.crossing.pair.low.status();
-    let details = details(&low, "receivers");
-    assert_eq!(details["no-files"], 5, "{low:#}");
+    wait_until(PATIENCE, "what is no file to be counted", || {
+        details(&gap.crossing.pair.low.status(), "receivers")["no-files"] == 5
+    });
     wait_until(PATIENCE, "the file that never becomes right to be named", || {
         let log = fs::read_to_string(gap.crossing.pair.low.log_path()).unwrap();
         log.contains("did not become complete in time") && log.contains("never.pstk")
@@ -227,7 +229,9 @@ fn a_vanished_or_read_only_folder_is_told_and_holds_up_no_sealing() {
     shared::durable::rename(&away, &gap.put).unwrap();
     let appliance = gap.appliance(Habits::default());
     cross(&gap.crossing, &mut oracle, 1);
-    assert_eq!(trouble(&gap.crossing.pair.high.status(), "carriers"), "");
+    wait_until(PATIENCE, "the trouble to end", || {
+        trouble(&gap.crossing.pair.high.status(), "carriers").is_empty()
+    });
     appliance.end();
     finish(&gap.crossing, agents, &[]);
 }

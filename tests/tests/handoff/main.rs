@@ -3,6 +3,7 @@
 
 mod appliance;
 mod folder;
+mod proxy;
 mod stream;
 
 use std::fs;
@@ -39,12 +40,17 @@ fn cross(crossing: &Crossing, oracle: &mut Oracle, records: u64) {
 
 /// What the first carrier or receiver says of itself.
 fn details(status: &Value, kind: &str) -> Value {
-    status["agent"][kind][0]["counters"]["details"].clone()
+    live(status)[kind][0]["counters"]["details"].clone()
+}
+
+/// What the running agent says: the two sides put it into different places.
+fn live(status: &Value) -> &Value {
+    if status["live"].is_object() { &status["live"] } else { &status["agent"] }
 }
 
 /// What the first carrier or receiver fails of.
 fn trouble(status: &Value, kind: &str) -> String {
-    let trouble = &status["agent"][kind][0]["counters"]["trouble"];
+    let trouble = &live(status)[kind][0]["counters"]["trouble"];
     trouble.as_str().unwrap_or_default().to_owned()
 }
 
