@@ -90,3 +90,54 @@ pub(crate) fn check_all(
     }
     receivers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Sections {
+        receiver: Vec<RawReceiver>,
+    }
+
+    fn check(text: &str) -> Result<Vec<ReceiverConfig>, String> {
+        let raw: Sections = toml::from_str(text).map_err(|err| err.to_string())?;
+        let mut problems = Problems::default();
+        let receivers = check_all(raw.receiver, Path::new("/inbox"), &mut problems);
+        problems.into_result(Path::new("low.toml")).map_err(|err| err.to_string())?;
+        Ok(receivers)
+    }
+
+    #[test]
+    fn every_section_in_the_appliances_page_is_taken() {
+        let page = include_str!("../../../packaging/doc/appliances.md");
+        let blocks = page.split("```toml\n# low.toml\n").skip(1);
+        let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+        assert!(blocks.len() >= 6, "{}", blocks.len());
+        for block in blocks {
+            let receivers = check(block).unwrap_or_else(|err| panic!("{block}: {err}"));
+            assert_eq!(receivers.len(), 1, "{block}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let folder = "type = \"folder\"\npath = \"/f\"\n";
+        let tcp = "type = \"tcp\"\nkey-file = \"/k\"\n";
+        for (section, named) in [
+            ("type = \"folder\"\npath = \"/inbox\"".to_owned(), "receiver[0].path"),
+            (format!("{folder}polls = 0"), "receiver[0].polls"),
+            (format!("{folder}after = \"move\""), "receiver[0].move-to"),
+            (format!("{folder}move-to = \"/m\""), "receiver[0].move-to"),
+            (format!("{folder}done-marker = \"NAME\""), "receiver[0].done-marker"),
+            (format!("{folder}ignore-suffixes = [\"\"]"), "receiver[0].ignore-suffixes"),
+            (tcp.to_owned(), "receiver[0].bind"),
+            (format!("{tcp}bind = \"0.0.0.0:1\"\nconnect = \"h:1\""), "receiver[0].bind"),
+            (format!("{tcp}bind = \"0.0.0.0:1\"\ntransport = \"udp\""), "receiver[0].transport"),
+            (format!("{tcp}connect = \"h:1\"\nconnections-max = 0"), "connections-max"),
+        ] {
+            let problem = check(&format!("[[receiver]]\nname = \"x\"\n{section}")).unwrap_err();
+            assert!(problem.contains(named), "{section}: {problem}");
+        }
+    }
+}

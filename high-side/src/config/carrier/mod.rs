@@ -99,3 +99,58 @@ pub(super) fn check_all(
 pub(super) fn all_lanes() -> Vec<Lane> {
     Lane::ALL.to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Sections {
+        carrier: Vec<RawCarrier>,
+    }
+
+    fn check(text: &str) -> Result<Vec<CarrierSettings>, String> {
+        let raw: Sections = toml::from_str(text).map_err(|err| err.to_string())?;
+        let mut problems = Problems::default();
+        let carriers = check_all(raw.carrier, Path::new("/outbox"), &mut problems);
+        problems.into_result(Path::new("high.toml")).map_err(|err| err.to_string())?;
+        Ok(carriers)
+    }
+
+    #[test]
+    fn every_section_in_the_appliances_page_is_taken() {
+        let page = include_str!("../../../../packaging/doc/appliances.md");
+        let blocks = page.split("```toml\n# high.toml\n").skip(1);
+        let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+        assert!(blocks.len() >= 10, "{}", blocks.len());
+        for block in blocks {
+            let carriers = check(block).unwrap_or_else(|err| panic!("{block}: {err}"));
+            assert_eq!(carriers.len(), 1, "{block}");
+        }
+    }
+
+    #[test]
+    fn a_stream_says_what_it_can_not_be() {
+        let head = "[[carrier]]\nname = \"x\"\ntype = \"tcp\"\n";
+        for (keys, named) in [
+            ("connect = \"nowhere\"\nkey-file = \"/k\"", "carrier.x.connect"),
+            ("connect = \"h:1\"\nkey-file = \"k\"", "carrier.x.key-file"),
+            ("connect = \"h:1\"\nkey-file = \"/k\"\ntransport = \"udp\"", "carrier.x.transport"),
+            (
+                "connect = \"h:1\"\nkey-file = \"/k\"\ntransport = \"udp\"\nframing = \"syslog\"",
+                "carrier.x.rate",
+            ),
+            ("connect = \"h:1\"\nkey-file = \"/k\"\nrepeats = 0", "carrier.x.repeats"),
+            (
+                "connect = \"h:1\"\nkey-file = \"/k\"\nmessage-bytes-max = \"1KiB\"",
+                "carrier.x.message-bytes-max",
+            ),
+            ("connect = \"h:1\"\nkey-file = \"/k\"\ncolour = 1", "colour"),
+        ] {
+            let problem = check(&format!("{head}{keys}")).unwrap_err();
+            assert!(problem.contains(named), "{keys}: {problem}");
+        }
+    }
+}
