@@ -51,7 +51,7 @@ pub struct Look {
 
 /// Identity and age of a file's content, as far as the file system tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -143,10 +143,7 @@ impl Inbox {
         }
         // By name, so that a batch of bundles does not look like gaps that close again; the urgent
         // lane first. A name that lies about either costs nothing but this order.
-        look.ready.sort_by_cached_key(|ready| {
-            let flash = ready.name.as_encoded_bytes().windows(7).any(|part| part == b"-flash-");
-            (!flash, ready.name.clone())
-        });
+        look.ready.sort_by_cached_key(|ready| turn(&ready.name));
         look.next = next;
         Ok(look)
     }
@@ -234,6 +231,12 @@ impl Inbox {
     }
 }
 
+/// The order in which files are taken: the urgent lane first, then by name.
+pub(crate) fn turn(name: &OsStr) -> (bool, OsString) {
+    let flash = name.as_encoded_bytes().windows(7).any(|part| part == b"-flash-");
+    (!flash, name.to_owned())
+}
+
 enum Readiness {
     Now(Sidecar),
     In(Duration),
@@ -241,7 +244,13 @@ enum Readiness {
 }
 
 impl Stamp {
-    fn of(found: &std::fs::Metadata) -> Self {
+    /// That of a file of this length.
+    #[cfg(test)]
+    pub(crate) fn for_test(bytes: u64) -> Self {
+        Self { device: 0, inode: 0, bytes, modified: (0, 0) }
+    }
+
+    pub(crate) fn of(found: &std::fs::Metadata) -> Self {
         Self {
             device: found.dev(),
             inode: found.ino(),

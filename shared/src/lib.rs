@@ -8,6 +8,9 @@
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
 //! - [`diode`]: the datagrams of a link without a return path, specified in `DIODE.md`
 //! - [`event`]: the parsed view of a record
+//! - [`stream`]: bundles as a stream of frames, or as syslog messages
+//! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
+//! - [`hook`]: a command of the operator's that is run for a file
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
@@ -26,8 +29,11 @@ pub mod doctor;
 pub mod durable;
 pub mod event;
 pub mod exit;
+pub mod hook;
 pub mod json;
 pub mod keys;
+pub mod parts;
 pub mod process;
 pub mod record;
+pub mod stream;
 pub mod telemetry;

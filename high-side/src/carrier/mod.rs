@@ -15,7 +15,9 @@
 
 mod diode;
 mod folder;
+mod pace;
 mod running;
+mod tcp;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ use crate::outbox::{Outbox, Waiting};
 use crate::sealer::SealerError;
 
 pub use diode::trial;
+pub use folder::Naming;
 pub use running::{CarrierStatus, RunningCarriers};
 
 /// One way across the gap.
@@ -48,6 +51,7 @@ fn make(settings: &CarrierSettings) -> Box<dyn Carrier> {
     match &settings.kind {
         CarrierKind::Folder(folder) => Box::new(folder::FolderCarrier::new(folder.clone())),
         CarrierKind::UdpDiode(diode) => Box::new(diode::DiodeCarrier::new(diode.clone())),
+        CarrierKind::Tcp(tcp) => Box::new(tcp::TcpCarrier::new(tcp.clone())),
     }
 }
 
@@ -245,6 +249,11 @@ impl Carriage {
         &self.store
     }
 
+    /// Waits for the stop or for the time to pass, whoever rings.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.bell.rest(time);
+    }
+
     /// The outbox; carriers read there and nothing else.
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
@@ -291,6 +300,7 @@ pub fn check(settings: &CarrierSettings) -> Vec<String> {
     match &settings.kind {
         CarrierKind::Folder(folder) => folder::check(folder),
         CarrierKind::UdpDiode(diode) => diode::check(diode),
+        CarrierKind::Tcp(tcp) => tcp::check(tcp),
     }
 }
 

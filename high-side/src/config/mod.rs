@@ -25,7 +25,10 @@ use crate::reconcile::PortainerApi;
 
 use crate::tail::FileSettings;
 use carrier::RawCarrier;
-pub use carrier::{BitRate, CarrierKind, CarrierSettings, DiodeSettings, FolderSettings};
+pub use carrier::{
+    Around, BitRate, CarrierKind, CarrierSettings, DiodeSettings, DoneMarker, FolderSettings,
+    SidecarOrder, TcpSettings, Temporary,
+};
 pub use guard::GuardConfig;
 use guard::RawGuard;
 

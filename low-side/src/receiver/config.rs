@@ -1,13 +1,20 @@
 //! The sections `[[receiver]]`.
 
+mod folder;
+mod tcp;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use shared::config::Problems;
 
 pub use super::diode::config::DiodeConfig;
 use super::diode::config::RawDiode;
+use folder::RawFolder;
+pub use folder::{After, CommandWhen, FolderConfig, Marker, SidecarUse};
+use tcp::RawTcp;
+pub use tcp::{Framing, TcpConfig, TcpPeer};
 
 /// One receiver, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +32,8 @@ pub enum ReceiverKind {
     Folder(FolderConfig),
     /// A link over which nothing goes back.
     UdpDiode(DiodeConfig),
+    /// A stream of frames, or of syslog messages.
+    Tcp(TcpConfig),
 }
 
 impl ReceiverKind {
@@ -33,15 +42,9 @@ impl ReceiverKind {
         match self {
             ReceiverKind::Folder(_) => "folder",
             ReceiverKind::UdpDiode(_) => "udp-diode",
+            ReceiverKind::Tcp(_) => "tcp",
         }
     }
-}
-
-/// A folder that something else puts bundles into.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FolderConfig {
-    /// The folder.
-    pub path: PathBuf,
 }
 
 /// One section as it is written: `type` says which keys it has.
@@ -49,20 +52,15 @@ pub struct FolderConfig {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub(crate) enum RawReceiver {
     Folder(RawFolder),
+    Tcp(RawTcp),
     UdpDiode(RawDiode),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct RawFolder {
-    name: String,
-    path: PathBuf,
 }
 
 impl RawReceiver {
     fn name(&self) -> &str {
         match self {
             RawReceiver::Folder(raw) => &raw.name,
+            RawReceiver::Tcp(raw) => &raw.name,
             RawReceiver::UdpDiode(raw) => &raw.name,
         }
     }
@@ -88,14 +86,11 @@ pub(crate) fn check_all(
         problems.check(names.insert(name.clone()), &key, "is taken by another receiver");
         let kind = match raw {
             RawReceiver::Folder(raw) => {
-                let key = format!("receiver[{position}].path");
-                problems.check(raw.path.is_absolute(), &key, "must be an absolute path");
-                problems.check(
-                    raw.path != inbox,
-                    &key,
-                    "is the inbox itself, which is watched without a section",
-                );
-                ReceiverKind::Folder(FolderConfig { path: raw.path })
+                let key = format!("receiver[{position}]");
+                ReceiverKind::Folder(raw.check(&key, inbox, problems))
+            }
+            RawReceiver::Tcp(raw) => {
+                ReceiverKind::Tcp(raw.check(&format!("receiver[{position}]"), problems))
             }
             RawReceiver::UdpDiode(raw) => {
                 ReceiverKind::UdpDiode(raw.check(&format!("receiver[{position}]"), problems))
@@ -104,4 +99,55 @@ pub(crate) fn check_all(
         receivers.push(ReceiverConfig { name, kind });
     }
     receivers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Sections {
+        receiver: Vec<RawReceiver>,
+    }
+
+    fn check(text: &str) -> Result<Vec<ReceiverConfig>, String> {
+        let raw: Sections = toml::from_str(text).map_err(|err| err.to_string())?;
+        let mut problems = Problems::default();
+        let receivers = check_all(raw.receiver, Path::new("/inbox"), &mut problems);
+        problems.into_result(Path::new("low.toml")).map_err(|err| err.to_string())?;
+        Ok(receivers)
+    }
+
+    #[test]
+    fn every_section_in_the_appliances_page_is_taken() {
+        let page = include_str!("../../../packaging/doc/appliances.md");
+        let blocks = page.split("```toml\n# low.toml\n").skip(1);
+        let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("```").next()).collect();
+        assert!(blocks.len() >= 6, "{}", blocks.len());
+        for block in blocks {
+            let receivers = check(block).unwrap_or_else(|err| panic!("{block}: {err}"));
+            assert_eq!(receivers.len(), 1, "{block}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let folder = "type = \"folder\"\npath = \"/f\"\n";
+        let tcp = "type = \"tcp\"\nkey-file = \"/k\"\n";
+        for (section, named) in [
+            ("type = \"folder\"\npath = \"/inbox\"".to_owned(), "receiver[0].path"),
+            (format!("{folder}polls = 0"), "receiver[0].polls"),
+            (format!("{folder}after = \"move\""), "receiver[0].move-to"),
+            (format!("{folder}move-to = \"/m\""), "receiver[0].move-to"),
+            (format!("{folder}done-marker = \"NAME\""), "receiver[0].done-marker"),
+            (format!("{folder}ignore-suffixes = [\"\"]"), "receiver[0].ignore-suffixes"),
+            (tcp.to_owned(), "receiver[0].bind"),
+            (format!("{tcp}bind = \"0.0.0.0:1\"\nconnect = \"h:1\""), "receiver[0].bind"),
+            (format!("{tcp}bind = \"0.0.0.0:1\"\ntransport = \"udp\""), "receiver[0].transport"),
+            (format!("{tcp}connect = \"h:1\"\nconnections-max = 0"), "connections-max"),
+        ] {
+            let problem = check(&format!("[[receiver]]\nname = \"x\"\n{section}")).unwrap_err();
+            assert!(problem.contains(named), "{section}: {problem}");
+        }
+    }
 }

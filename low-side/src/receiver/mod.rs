@@ -21,12 +21,15 @@ use shared::bell::Bell;
 use shared::bundle::BundleDigest;
 use shared::clock::{Clock, SystemClock};
 use shared::durable;
+use shared::stream::StreamKeyError;
 
 pub mod config;
+mod delivered;
 pub(crate) mod diode;
 mod folder;
-pub(crate) use diode::report;
+mod tcp;
 
+pub(crate) use diode::report;
 pub use diode::trial;
 
 use config::{ReceiverConfig, ReceiverKind};
@@ -52,6 +55,7 @@ pub(crate) fn make(
         ReceiverKind::UdpDiode(config) => {
             Box::new(diode::DiodeReceiver::new(config, bundle_bytes_max, keys.clone()))
         }
+        ReceiverKind::Tcp(config) => Box::new(tcp::TcpReceiver::new(config, bundle_bytes_max)),
     }
 }
 
@@ -66,6 +70,9 @@ pub enum ReceiveError {
         /// What the system said.
         source: io::Error,
     },
+    /// The link's key.
+    #[error(transparent)]
+    Key(#[from] StreamKeyError),
 }
 
 impl ReceiveError {
@@ -186,6 +193,27 @@ impl Reception {
         self.state_dir.join(kind)
     }
 
+    /// Moves a file into the inbox that stands elsewhere, in a place of our own, and was verified to
+    /// have this digest.
+    pub(crate) fn deliver_from(
+        &self,
+        path: &Path,
+        name: &str,
+        sha256: &BundleDigest,
+    ) -> Result<(), ReceiveError> {
+        let partial = self.partial(name);
+        match durable::rename(path, &partial) {
+            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
+                std::fs::copy(path, &partial).map_err(ReceiveError::io(&partial))?;
+            }
+            moved => moved.map_err(ReceiveError::io(&partial))?,
+        }
+        let file = File::open(&partial).map_err(ReceiveError::io(&partial))?;
+        self.deliver(name, &file, sha256)?;
+        // Gone already where it was moved.
+        durable::remove(path).map_err(ReceiveError::io(path))
+    }
+
     /// A folder for what must survive a restart, made if there is none.
     pub(crate) fn state_folder(&self) -> Result<PathBuf, ReceiveError> {
         let dir = self.state_dir.join("receivers").join(&self.name);
@@ -241,10 +269,8 @@ pub(crate) fn run(mut receiver: Box<dyn Receiver>, reception: &Reception) {
 /// Everything that is wrong with what the receivers need, for `check-config`.
 pub fn check(settings: &ReceiverConfig) -> Vec<String> {
     match &settings.kind {
-        ReceiverKind::Folder(config) if !config.path.is_dir() => {
-            vec![format!("{} is no folder", config.path.display())]
-        }
-        ReceiverKind::Folder(_) => Vec::new(),
+        ReceiverKind::Folder(config) => folder::check(config),
+        ReceiverKind::Tcp(config) => tcp::check(config),
         ReceiverKind::UdpDiode(config) => diode::check(config),
     }
 }

@@ -14,6 +14,7 @@ mod container;
 mod header;
 mod limits;
 mod manifest;
+mod name;
 mod release;
 mod seal;
 mod sshsig;
@@ -38,6 +39,7 @@ use sha2::{Digest, Sha256};
 pub use header::{Header, file_name};
 pub use limits::{Limits, RECORD_BYTES_MAX};
 pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, SuppressedCount};
+pub use name::{BundleName, NAME_BYTES_MAX, NotABundleName};
 #[cfg(feature = "open")]
 pub use open::{ReleasedBy, VerifiedBundle, inspect, open, reopen};
 #[cfg(feature = "open")]
