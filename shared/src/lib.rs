@@ -7,6 +7,7 @@
 //! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
 //! - [`event`]: the parsed view of a record
+//! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
@@ -24,6 +25,7 @@ pub mod event;
 pub mod exit;
 pub mod json;
 pub mod keys;
+pub mod parts;
 pub mod process;
 pub mod record;
 pub mod telemetry;
