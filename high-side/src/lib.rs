@@ -15,6 +15,7 @@ pub mod cmd;
 pub mod config;
 pub mod guard;
 pub mod ingest;
+pub mod media;
 pub mod outbox;
 pub mod policy;
 pub mod reconcile;

@@ -8,6 +8,7 @@
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
 //! - [`event`]: the parsed view of a record
 //! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
+//! - [`transfer`], [`device`]: records of what was put on a medium, and what the medium is
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
@@ -20,6 +21,7 @@ pub mod bell;
 pub mod bundle;
 pub mod clock;
 pub mod config;
+pub mod device;
 pub mod durable;
 pub mod event;
 pub mod exit;
@@ -29,3 +31,4 @@ pub mod parts;
 pub mod process;
 pub mod record;
 pub mod telemetry;
+pub mod transfer;
