@@ -12,6 +12,7 @@ mod account;
 mod bundles;
 mod import;
 mod init;
+mod medium;
 mod officer;
 mod quarantine;
 mod status;
@@ -124,7 +125,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Account { last, from, to, origin, json } => {
             account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
         }
-        Verb::Import { paths, json } => import::import(&load()?, paths, *json),
+        Verb::Import { paths, wipe, yes, json } => {
+            let asked = import::Asked { paths, wipe: *wipe, yes: *yes, as_json: *json };
+            import::import(&load()?, &asked)
+        }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),

@@ -1,0 +1,218 @@
+//! Transfer records: who signed them, and whether the medium is what they say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use shared::bundle::BundleDigest;
+use shared::clock::Nanos;
+use shared::keys::{StatementKind, Trust};
+use shared::transfer::{Countersignature, RECORD_BYTES_MAX, TransferRecord};
+
+use super::Found;
+use crate::folders::open_untrusted;
+
+/// Who signed a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// The high side that it names, with a key that is believed here.
+    Believed {
+        /// The key's fingerprint.
+        key: String,
+    },
+    /// Somebody, but it is not believed; and why.
+    NotBelieved(String),
+    /// Nobody.
+    Missing,
+}
+
+impl Signature {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Believed { key } => format!("by a trusted key, {key}"),
+            Self::NotBelieved(why) => format!("NOT BELIEVED: {why}"),
+            Self::Missing => "not signed".to_owned(),
+        }
+    }
+
+    /// Whether the record is what a trusted high side wrote.
+    pub fn is_believed(&self) -> bool {
+        matches!(self, Self::Believed { .. })
+    }
+}
+
+/// A record, compared with the medium.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The folder that it stands in.
+    pub folder: PathBuf,
+    /// What it says.
+    pub record: TransferRecord,
+    /// The SHA-256 of its JSON.
+    pub sha256: BundleDigest,
+    /// Who signed it.
+    pub signature: Signature,
+    /// The names of files that are as it says.
+    pub intact: BTreeSet<String>,
+    /// The names of files that are not there.
+    pub missing: Vec<String>,
+    /// The names of files that are not as it says, or can't be read.
+    pub changed: Vec<String>,
+    /// Everything in it was taken in before, as our own countersignature says: what is not there any
+    /// more was removed since.
+    pub received_before: bool,
+}
+
+impl Checked {
+    /// Whether the medium is what the record says.
+    pub fn is_sound(&self) -> bool {
+        self.missing.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// Reads and verifies all records that were found; those that are none are given with the reason. The
+/// newest comes first.
+pub fn load_all(
+    found: &Found,
+    trust: &Trust,
+    transfers: &Path,
+    now: Nanos,
+) -> (Vec<Checked>, Vec<(PathBuf, String)>) {
+    let (mut records, mut refused) = (Vec::new(), Vec::new());
+    for path in &found.records {
+        match load(path, trust, transfers, now) {
+            Ok(record) => records.push(record),
+            Err(problem) => refused.push((path.clone(), problem)),
+        }
+    }
+    records.sort_by(|a: &Checked, b| b.record.record.cmp(&a.record.record));
+    (records, refused)
+}
+
+fn load(path: &Path, trust: &Trust, transfers: &Path, now: Nanos) -> Result<Checked, String> {
+    let json = read(path)?.ok_or("is no regular file")?;
+    let record = TransferRecord::parse(&json)?;
+    let stem = path.file_stem().unwrap_or_default();
+    if stem != record.record.as_str() {
+        return Err("has another name than it says".to_owned());
+    }
+    let sig = path.with_extension("json.sig");
+    let signature = match read(&sig) {
+        Ok(Some(armored)) => {
+            match trust.verify_statement(StatementKind::Transfer, &json, &armored, now) {
+                Ok(signer) if signer.name == record.origin => {
+                    Signature::Believed { key: signer.key }
+                }
+                Ok(signer) => {
+                    Signature::NotBelieved(format!("signed by another high side, {}", signer.name))
+                }
+                Err(problem) => Signature::NotBelieved(problem.to_string()),
+            }
+        }
+        Ok(None) => Signature::Missing,
+        Err(problem) => Signature::NotBelieved(problem),
+    };
+    Ok(Checked {
+        folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
+        sha256: BundleDigest::of(&json),
+        signature,
+        received_before: received_before(transfers, &record.record),
+        record,
+        intact: BTreeSet::new(),
+        missing: Vec::new(),
+        changed: Vec::new(),
+    })
+}
+
+/// A small file of a medium; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let file = match open_untrusted(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err("is no regular file".to_owned()),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err.to_string()),
+    };
+    let mut bytes = Vec::new();
+    file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|err| err.to_string())?;
+    if bytes.len() as u64 > RECORD_BYTES_MAX {
+        return Err(format!("is longer than {RECORD_BYTES_MAX} bytes"));
+    }
+    Ok(Some(bytes))
+}
+
+/// Whether we signed for everything in a record before.
+fn received_before(transfers: &Path, record: &str) -> bool {
+    let begins = format!("{record}.received-");
+    let entries = fs::read_dir(transfers).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        let ours = path.extension().is_some_and(|extension| extension == "json")
+            && path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(begins.as_bytes()));
+        let complete = |text: Vec<u8>| {
+            serde_json::from_slice::<Countersignature>(&text).is_ok_and(|it| it.is_complete())
+        };
+        ours && fs::read(&path).is_ok_and(complete)
+    })
+}
+
+/// Compares each record with what lies beside it; gives the files in these folders that no record
+/// names. `progress` is told the bytes that were read.
+pub fn check(
+    records: &mut [Checked],
+    found: &Found,
+    progress: &mut dyn FnMut(u64),
+) -> Vec<PathBuf> {
+    let mut digests: BTreeMap<PathBuf, Option<(u64, String)>> = BTreeMap::new();
+    let mut named: BTreeSet<PathBuf> = BTreeSet::new();
+    for checked in &mut *records {
+        let here: BTreeMap<String, &Path> = found
+            .in_folder(&checked.folder)
+            .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+            .collect();
+        for file in checked.record.bundles.iter().flat_map(|bundle| &bundle.files) {
+            let Some(path) = here.get(&file.name) else {
+                if !checked.received_before {
+                    checked.missing.push(file.name.clone());
+                }
+                continue;
+            };
+            let newer_says = !named.insert((*path).to_owned());
+            let digest =
+                digests.entry((*path).to_owned()).or_insert_with(|| digest(path, progress));
+            let same = digest
+                .as_ref()
+                .is_some_and(|(bytes, sha256)| *bytes == file.bytes && *sha256 == file.sha256);
+            if same {
+                checked.intact.insert(file.name.clone());
+            } else if !newer_says {
+                checked.changed.push(file.name.clone());
+            }
+        }
+    }
+    let folders: BTreeSet<&Path> = records.iter().map(|record| record.folder.as_path()).collect();
+    let extra = folders.iter().flat_map(|folder| found.in_folder(folder));
+    extra.filter(|path| !named.contains(*path)).map(Path::to_owned).collect()
+}
+
+/// Length and SHA-256 of a file; `None` where it can't be read.
+fn digest(path: &Path, progress: &mut dyn FnMut(u64)) -> Option<(u64, String)> {
+    let mut file = open_untrusted(path).ok()??;
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let got = file.read(&mut buffer).ok()?;
+        if got == 0 {
+            let digest = BundleDigest::from_bytes(hash.finalize().into());
+            return Some((bytes, digest.to_string()));
+        }
+        hash.update(&buffer[..got]);
+        bytes += got as u64;
+        progress(got as u64);
+    }
+}
+
+const READ_BYTES: usize = 256 * 1024;
