@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Device {
-    /// The folder that was named.
+    /// The folder on it.
     pub folder: String,
     /// What is mounted there: `/dev/sdb1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ impl Device {
         let real = folder.canonicalize()?;
         let space = statvfs(&real)?;
         let mut device = Self {
-            folder: plain(&folder.to_string_lossy()),
+            folder: plain(&real.to_string_lossy()),
             total_bytes: space.blocks().saturating_mul(space.fragment_size()),
             free_bytes: space.blocks_available().saturating_mul(space.fragment_size()),
             ..Self::default()
@@ -282,11 +282,14 @@ mod tests {
         ] {
             fs::write(at(&name), text).unwrap();
         }
-        let link = std::os::unix::fs::symlink::<&Path, PathBuf>;
-        link(&at(&partition), at("sys/dev/block/8:17")).unwrap();
-        link(Path::new("../../sdb2"), at("by/by-label/OTHER")).unwrap();
-        link(Path::new("../../sdb1"), at("by/by-label/AUDIT\\x20ONE")).unwrap();
-        link(Path::new("../../sdb1"), at("by/by-uuid/1234-ABCD")).unwrap();
+        for (target, name) in [
+            (at(&partition), "sys/dev/block/8:17"),
+            ("../../sdb2".into(), "by/by-label/OTHER"),
+            ("../../sdb1".into(), "by/by-label/AUDIT\\x20ONE"),
+            ("../../sdb1".into(), "by/by-uuid/1234-ABCD"),
+        ] {
+            std::os::unix::fs::symlink(target, at(name)).unwrap();
+        }
         let real = dir.path().canonicalize().unwrap();
         let line = format!("42 27 8:17 / {} rw - vfat /dev/sdb1 rw\n", real.display());
         fs::write(at("mountinfo"), line).unwrap();

@@ -26,6 +26,8 @@ use crate::record::Lane;
 pub const RECORD_PREFIX: &str = "penstock-transfer-";
 /// What stands between a record's name and the other side's, in the name of a countersignature.
 const RECEIVED: &str = ".received-";
+/// Prefix, origin and time have less.
+const NAME_BYTES_MAX: usize = 96;
 /// How much of a site's name stands in a file's name.
 const SITE_CHARS_MAX: usize = 32;
 /// No record is longer: it holds 50,000 bundles.
@@ -180,6 +182,14 @@ impl TransferRecord {
                 "is of version {}, which this program does not know",
                 record.version
             ));
+        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let name = &record.record;
+        if name.len() > NAME_BYTES_MAX
+            || !name.bytes().all(plain)
+            || !name.starts_with(RECORD_PREFIX)
+        {
+            return Err("has a name that no record has".to_owned());
         }
         Ok(record)
     }
@@ -391,6 +401,7 @@ mod tests {
             ("\"penstock-transfer\": 1", "\"penstock-transfer\": 2"),
             ("\"origin\"", "\"origins\""),
             ("\"count\": 1", "\"count\": -1"),
+            ("\"record\": \"penstock-transfer-plant", "\"record\": \"penstock-transfer-../plant"),
         ] {
             assert!(TransferRecord::parse(json.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
         }

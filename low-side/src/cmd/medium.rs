@@ -283,12 +283,21 @@ impl Medium {
             |err: std::io::Error| Failure::new(exit::IO, format!("{}: {err}", archive.display()));
         durable::create_dir(&archive).map_err(failed)?;
         for checked in &self.records {
+            // Whoever can write to a medium could else have us sign for anything, and fill our disk.
+            if !checked.signature.is_believed() {
+                tell!(
+                    "note: {} is not countersigned: only a record by a trusted key is",
+                    shown(&checked.record.record)
+                );
+                continue;
+            }
             let now = importer.clock.now();
             let received = self.countersignature(checked, &importer.ledger, &site, now)?;
             if checked.received_before && received.is_complete() {
                 tell!("{}: was signed for before", shown(&checked.record.record));
                 continue;
             }
+            checked.keep(&archive).map_err(failed)?;
             received.write(&archive, now, key.as_ref()).map_err(failed)?;
             let name = received.name(now);
             if let Err(err) = received.write(&checked.folder, now, key.as_ref()) {
@@ -326,7 +335,7 @@ impl Medium {
         Ok(Countersignature {
             version: 1,
             record: record.record.clone(),
-            record_sha256: checked.sha256.to_string(),
+            record_sha256: BundleDigest::of(&checked.json).to_string(),
             origin: record.origin.clone(),
             site: site.to_owned(),
             time: now.to_string(),

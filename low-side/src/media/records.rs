@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
+use shared::durable;
 use shared::keys::{StatementKind, Trust};
 use shared::transfer::{Countersignature, RECORD_BYTES_MAX, TransferRecord};
 
@@ -51,8 +52,10 @@ pub struct Checked {
     pub folder: PathBuf,
     /// What it says.
     pub record: TransferRecord,
-    /// The SHA-256 of its JSON.
-    pub sha256: BundleDigest,
+    /// Its JSON, as it came.
+    pub json: Vec<u8>,
+    /// The signature of the JSON, as it came.
+    pub armored: Vec<u8>,
     /// Who signed it.
     pub signature: Signature,
     /// The names of files that are as it says.
@@ -67,6 +70,13 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Keeps the record as it came: the medium goes back, and may be wiped.
+    pub fn keep(&self, dir: &Path) -> std::io::Result<()> {
+        let json = dir.join(format!("{}.json", self.record.record));
+        durable::write(&json.with_extension("json.sig"), &self.armored, 0o644)?;
+        durable::write(&json, &self.json, 0o644)
+    }
+
     /// Whether the medium is what the record says.
     pub fn is_sound(&self) -> bool {
         self.missing.is_empty() && self.changed.is_empty()
@@ -100,8 +110,10 @@ fn load(path: &Path, trust: &Trust, transfers: &Path, now: Nanos) -> Result<Chec
         return Err("has another name than it says".to_owned());
     }
     let sig = path.with_extension("json.sig");
+    let mut signed = Vec::new();
     let signature = match read(&sig) {
         Ok(Some(armored)) => {
+            signed.clone_from(&armored);
             match trust.verify_statement(StatementKind::Transfer, &json, &armored, now) {
                 Ok(signer) if signer.name == record.origin => {
                     Signature::Believed { key: signer.key }
@@ -117,10 +129,11 @@ fn load(path: &Path, trust: &Trust, transfers: &Path, now: Nanos) -> Result<Chec
     };
     Ok(Checked {
         folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
-        sha256: BundleDigest::of(&json),
         signature,
+        armored: signed,
         received_before: received_before(transfers, &record.record),
         record,
+        json,
         intact: BTreeSet::new(),
         missing: Vec::new(),
         changed: Vec::new(),
