@@ -221,8 +221,10 @@ fn write_partial(
     })?;
     let (end, kept_bytes, written) = (continued.at, continued.kept_bytes, continued.hash);
     let written: [u8; 32] = written.finalize().into();
-    let finished = file
-        .set_len(end)
+    // Only where something longer stood there: not every driver of a medium can shorten a file.
+    let length = file.metadata().map_err(&failed)?.len();
+    let cut = if length > end { file.set_len(end) } else { Ok(()) };
+    let finished = cut
         .and_then(|()| file.write_all_at(&head, 0))
         .and_then(|()| file.sync_all())
         .and_then(|()| drop_caches(&file));

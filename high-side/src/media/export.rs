@@ -108,7 +108,7 @@ impl Stick {
                     exported.damaged.push((at, path));
                 }
                 Err(failure) => {
-                    exported.failure = Some(failure);
+                    exported.failure = Some(explain(failure));
                     break;
                 }
             }
@@ -164,6 +164,17 @@ impl Stick {
             return Err(MediumError::Full { path });
         }
         Ok(())
+    }
+}
+
+/// A medium that was writable and no longer is, failed: the kernel goes over to reading only.
+fn explain(failure: MediumError) -> MediumError {
+    match failure {
+        MediumError::ReadOnly { path } => {
+            let source = std::io::Error::other("it became read-only");
+            MediumError::Gone { path, source }
+        }
+        other => other,
     }
 }
 

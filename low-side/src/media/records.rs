@@ -109,11 +109,16 @@ fn load(path: &Path, trust: &Trust, transfers: &Path, now: Nanos) -> Result<Chec
     if stem != record.record.as_str() {
         return Err("has another name than it says".to_owned());
     }
-    let sig = path.with_extension("json.sig");
-    let mut signed = Vec::new();
-    let signature = match read(&sig) {
-        Ok(Some(armored)) => {
-            signed.clone_from(&armored);
+    // Of a record that we signed for before, we have the signature, whatever became of this one.
+    let kept = transfers.join(format!("{}.json.sig", record.record));
+    let found = match read(&path.with_extension("json.sig")) {
+        Ok(None) => read(&kept),
+        found => found,
+    };
+    let mut armored = Vec::new();
+    let signature = match found {
+        Ok(Some(found)) => {
+            armored = found;
             match trust.verify_statement(StatementKind::Transfer, &json, &armored, now) {
                 Ok(signer) if signer.name == record.origin => {
                     Signature::Believed { key: signer.key }
@@ -130,7 +135,7 @@ fn load(path: &Path, trust: &Trust, transfers: &Path, now: Nanos) -> Result<Chec
     Ok(Checked {
         folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
         signature,
-        armored: signed,
+        armored,
         received_before: received_before(transfers, &record.record),
         record,
         json,

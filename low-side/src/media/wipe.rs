@@ -28,51 +28,60 @@ pub struct Wiped {
 /// can address. What was on it is encrypted.
 pub fn wipe(checked: &Checked, really: bool) -> Result<Wiped, (PathBuf, io::Error)> {
     let mut wiped = Wiped::default();
-    let mut remove = |path: PathBuf, overwrite: bool| {
-        let failed = |err| (path.clone(), err);
-        let there = match fs::symlink_metadata(&path) {
-            Ok(meta) => meta,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(err) => return Err(failed(err)),
-        };
-        if !there.is_file() {
-            return Ok(());
+    let failed = |err| (checked.folder.clone(), err);
+    let (mut contents, mut records) = (Vec::new(), Vec::new());
+    // By names that are there; what a record says is only compared with them.
+    for entry in fs::read_dir(&checked.folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if checked.intact.contains(name) {
+            contents.push((path, true));
+        } else if checked.record.files().any(|file| is_beside(name, &file.name)) {
+            contents.push((path, false));
+        } else if is_record_file(name, &checked.record.record) {
+            records.push((path, false));
+        }
+    }
+    contents.sort();
+    // The JSON itself goes last.
+    records.sort_by_key(|(path, _)| path.extension().is_some_and(|extension| extension == "json"));
+    for group in [contents, records] {
+        for (path, overwrite) in group {
+            let bytes = remove(&path, overwrite, really).map_err(|err| (path.clone(), err))?;
+            if let Some(bytes) = bytes {
+                wiped.bytes += bytes;
+                wiped.files.push(path);
+            }
         }
         if really {
-            if overwrite {
-                zero(&path, there.len()).map_err(failed)?;
-            }
-            fs::remove_file(&path).map_err(failed)?;
+            durable::sync_dir(&checked.folder).map_err(failed)?;
         }
-        wiped.bytes += there.len();
-        wiped.files.push(path);
-        Ok(())
-    };
-    // The names were found in the folder when the record was compared with it.
-    for name in &checked.intact {
-        remove(checked.folder.join(name), true)?;
-        remove(checked.folder.join(format!("{name}.sha256")), false)?;
-    }
-    let failed = |err| (checked.folder.clone(), err);
-    if really {
-        durable::sync_dir(&checked.folder).map_err(failed)?;
-    }
-    let record = &checked.record.record;
-    let entries = fs::read_dir(&checked.folder).map_err(failed)?.flatten();
-    let of_record = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| is_record_file(name, record))
-    };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(of_record).collect();
-    // The JSON itself goes last.
-    paths.sort_by_key(|path| path.extension().is_some_and(|extension| extension == "json"));
-    for path in paths {
-        remove(path, false)?;
-    }
-    if really {
-        durable::sync_dir(&checked.folder).map_err(failed)?;
     }
     Ok(wiped)
+}
+
+/// The sidecar of a file, or what an interrupted run left of it.
+fn is_beside(name: &str, of: &str) -> bool {
+    let rest = name.strip_prefix(of).unwrap_or_default();
+    rest == ".sha256" || rest == durable::PARTIAL_SUFFIX
+}
+
+/// Removes a regular file and gives its length.
+fn remove(path: &Path, overwrite: bool, really: bool) -> io::Result<Option<u64>> {
+    let there = fs::symlink_metadata(path)?;
+    if !there.is_file() {
+        return Ok(None);
+    }
+    if really && overwrite {
+        // Half destroyed, it must not look like a file that was damaged on its way.
+        let partial = durable::partial_path(path);
+        durable::rename(path, &partial)?;
+        zero(&partial, there.len())?;
+        fs::remove_file(&partial)?;
+    } else if really {
+        fs::remove_file(path)?;
+    }
+    Ok(Some(there.len()))
 }
 
 fn zero(path: &Path, bytes: u64) -> io::Result<()> {
