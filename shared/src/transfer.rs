@@ -11,6 +11,7 @@
 //! nothing: every bundle is verified by itself.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -311,6 +312,26 @@ pub fn is_record_file(name: &str, record: &str) -> bool {
     [".json", ".json.sig", ".txt", ".txt.sig"].contains(&rest)
 }
 
+/// Removes what killed runs left of records in a folder: half written files and, of the high side's own
+/// records, files whose JSON was never written. Gives how many.
+pub fn remove_half_written(dir: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if !name.starts_with(RECORD_PREFIX) {
+            continue;
+        }
+        let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+        let no_json = is_record_file(name, stem) && !dir.join(format!("{stem}.json")).exists();
+        if name.ends_with(durable::PARTIAL_SUFFIX) || no_json {
+            durable::remove(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn to_json(value: &impl Serialize) -> io::Result<String> {
     let mut text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
     text.push('\n');
@@ -405,6 +426,31 @@ mod tests {
         ] {
             assert!(TransferRecord::parse(json.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (half, whole) = ("penstock-transfer-a-1", "penstock-transfer-a-2");
+        let keep = [
+            format!("{whole}.txt"),
+            format!("{whole}.txt.sig"),
+            format!("{whole}.json"),
+            format!("{half}.received-soc-1.txt"),
+            "a.pstk.partial".to_owned(),
+            "holiday.jpg".to_owned(),
+        ];
+        let remove = [
+            format!("{half}.txt"),
+            format!("{half}.json.sig"),
+            format!("{half}.json.partial"),
+            format!("{whole}.received-soc-1.txt.sig.partial"),
+        ];
+        for name in keep.iter().chain(&remove) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        assert_eq!(remove_half_written(dir.path()).unwrap(), remove.len());
+        assert!(keep.iter().all(|name| dir.path().join(name).exists()));
     }
 
     #[test]

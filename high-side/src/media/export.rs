@@ -10,7 +10,9 @@ use shared::device::Device;
 use shared::durable;
 use shared::keys::SigningKey;
 use shared::process::{host_name, user_name};
-use shared::transfer::{Divided, TransferRecord, TransferredBundle, TransferredFile};
+use shared::transfer::{
+    Divided, TransferRecord, TransferredBundle, TransferredFile, remove_half_written,
+};
 
 use super::copy::{self, MediumError, is_begun};
 use super::files::Lot;
@@ -265,7 +267,10 @@ impl<'a> Exporter<'a> {
         };
         let archive = self.config.state_dir.join("transfers");
         let kept = durable::create_dir(&archive);
-        kept.and_then(|()| record.write(&archive, self.key.as_ref()))
+        // What can't be removed on the medium will fail once more when the record is written.
+        let _ = remove_half_written(&stick.dir);
+        kept.and_then(|()| remove_half_written(&archive))
+            .and_then(|_| record.write(&archive, self.key.as_ref()))
             .map_err(|source| MediumError::Outbox(SealerError::Io { path: archive, source }))?;
         let on_medium = record.write(&stick.dir, self.key.as_ref());
         Ok((record, on_medium.err().map(MediumError::of(&stick.dir))))

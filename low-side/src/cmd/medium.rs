@@ -13,7 +13,9 @@ use shared::keys::SigningKey;
 use shared::parts::{Added, PartSet};
 use shared::process::{host_name, user_name};
 use shared::record::Epoch;
-use shared::transfer::{Countersignature, ReceivedBundle, TransferRecord, TransferredBundle};
+use shared::transfer::{
+    Countersignature, ReceivedBundle, TransferRecord, TransferredBundle, remove_half_written,
+};
 use shared::{durable, exit};
 
 use super::import::{Summary, bar};
@@ -300,6 +302,7 @@ impl Medium {
             checked.keep(&archive).map_err(failed)?;
             received.write(&archive, now, key.as_ref()).map_err(failed)?;
             let name = received.name(now);
+            let _ = remove_half_written(&checked.folder);
             if let Err(err) = received.write(&checked.folder, now, key.as_ref()) {
                 tell!(
                     "note: the countersignature is not on the medium: {err}\n  try: carry {} back on another one",

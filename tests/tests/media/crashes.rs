@@ -86,7 +86,8 @@ fn a_set_survives_kills_in_export_and_import_and_wiping() {
     let over = done.stderr.contains("without a transfer record");
     assert!(done.code == Some(0) || over, "{done:?}");
     assert_eq!(parts(&sticks[1]), 0);
-    assert!(!names(&sticks[1]).iter().any(|name| name.ends_with(".partial")));
+    let left = names(&sticks[1]);
+    assert!(!left.iter().any(|name| name.contains(".pstk")), "{left:?}");
 }
 
 #[test]
