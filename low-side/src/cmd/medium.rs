@@ -191,6 +191,14 @@ impl Medium {
             self.outcomes.insert(name, ("unusable", Some("too-large".to_owned())));
             return Ok(());
         }
+        if set.wanted() == 0
+            && let Err(err) = store.expect_room(id.geometry.whole_bytes())
+        {
+            tell!("{name}: {err}");
+            summary.failed += 1;
+            self.outcomes.insert(name, ("failed", None));
+            return Ok(());
+        }
         let bar = bar(id.geometry.whole_bytes());
         bar.set_message(name.clone());
         if set.wanted() == 0 {

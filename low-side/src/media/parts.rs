@@ -17,7 +17,7 @@ use crate::folders::open_untrusted;
 /// Parts that nobody completed in this time are deleted: the bundle comes whole, or as a new set.
 const KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 /// What is left free on the disk of the state folder when parts are collected.
-const FLOOR_BYTES: u64 = 64 << 20;
+const FLOOR_BYTES: u64 = 256 << 20;
 /// More sets at a time than this are no set of media of ours.
 const SETS_MAX: usize = 100_000;
 
@@ -35,7 +35,7 @@ pub struct Sets {
 pub enum PartsError {
     /// The disk of the state folder is nearly full.
     #[error(
-        "{dir} has too little free space to collect parts of {bytes} bytes\n  try: make room; or plug in all media at once, and name them together"
+        "{dir} has too little free space for parts, or a bundle made of them, of {bytes} bytes\n  try: make room; or plug in all media at once, and name them together"
     )]
     NoRoom {
         /// The folder of parts.
@@ -214,10 +214,7 @@ impl PartStore {
         }
         durable::create_dir(folder).map_err(failed)?;
         let bytes = header.geometry.file_bytes(header.index);
-        let free = durable::free_bytes(folder).map_err(failed)?;
-        if free < bytes.saturating_add(FLOOR_BYTES) {
-            return Err(PartsError::NoRoom { dir: self.dir.clone(), bytes });
-        }
+        self.expect_room(bytes)?;
         let partial = durable::partial_path(&to);
         let done = copy(from, &partial, header, progress)
             .and_then(|()| durable::rename(&partial, &to).map_err(failed));
@@ -225,6 +222,16 @@ impl PartStore {
             let _ = fs::remove_file(&partial);
         }
         done
+    }
+
+    /// Fails where so many bytes would take the room that the ledger needs.
+    pub fn expect_room(&self, bytes: u64) -> Result<(), PartsError> {
+        let failed = |source| PartsError::Write { path: self.dir.clone(), source };
+        let free = durable::free_bytes(&self.dir).map_err(failed)?;
+        if free >= bytes.saturating_add(FLOOR_BYTES) {
+            return Ok(());
+        }
+        Err(PartsError::NoRoom { dir: self.dir.clone(), bytes })
     }
 
     /// Forgets the parts of a set whose bundle is taken in.
