@@ -34,6 +34,9 @@ pub struct Request {
 /// Bundles `first` to `last` of a lane of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Range {
+    /// A receipt speaks of several high sides.
+    #[serde(default)]
+    origin: Option<String>,
     epoch: u64,
     lane: Lane,
     first: u64,
@@ -43,7 +46,10 @@ struct Range {
 /// Only what is needed: a receipt says much more.
 #[derive(Deserialize)]
 struct Raw {
-    origin: String,
+    #[serde(default, rename = "penstock-resend", alias = "penstock-receipt")]
+    version: Option<u64>,
+    #[serde(default)]
+    origin: Option<String>,
     missing: Vec<Range>,
 }
 
@@ -155,10 +161,16 @@ impl Request {
             None => &bytes,
         };
         let raw: Raw = serde_json::from_slice(text).map_err(|err| malformed(err.to_string()))?;
-        if raw.origin != config.origin.as_str() {
-            let asked = raw.origin.escape_debug().to_string();
-            let ours = config.origin.to_string();
+        if raw.version != Some(1) {
+            return Err(malformed("it is of a version that is not known here".to_owned()));
+        }
+        let ours = config.origin.as_str();
+        if let Some(asked) = raw.origin.as_deref().filter(|asked| *asked != ours) {
+            let (asked, ours) = (asked.escape_debug().to_string(), ours.to_owned());
             return Err(RequestError::OtherOrigin { path: path.to_owned(), asked, ours });
+        }
+        if raw.missing.iter().any(|range| range.origin.is_none() && raw.origin.is_none()) {
+            return Err(malformed("something is missing of no origin".to_owned()));
         }
         if raw.missing.len() > RANGES_MAX {
             return Err(malformed(format!("it has more than {RANGES_MAX} ranges")));
@@ -166,7 +178,9 @@ impl Request {
         if raw.missing.iter().any(|range| range.first == 0 || range.first > range.last) {
             return Err(malformed("a range begins at 0 or ends before it begins".to_owned()));
         }
-        Ok(Self { ranges: raw.missing, signed_by })
+        let mut ranges = raw.missing;
+        ranges.retain(|range| range.origin.as_deref().is_none_or(|origin| origin == ours));
+        Ok(Self { ranges, signed_by })
     }
 
     /// The bundles that are asked for and still here, and those that can't be sent, with the reason.
@@ -175,7 +189,7 @@ impl Request {
         let known: BTreeMap<(Lane, u64), Bundle> =
             store.bundles(None)?.into_iter().map(|b| ((b.lane, b.number), b)).collect();
         let (mut here, mut gone) = (BTreeMap::new(), Vec::new());
-        for Range { epoch, lane, first, last } in &self.ranges {
+        for Range { epoch, lane, first, last, .. } in &self.ranges {
             let (epoch, lane) = (*epoch, *lane);
             let mut no = |first, last, why: String| {
                 gone.push(Unsendable { epoch, lane, first, last, why });

@@ -77,6 +77,24 @@ impl Checked {
         durable::write(&json, &self.json, 0o644)
     }
 
+    /// The text is what people read: one that is there, and is not what the high side signed, is told of.
+    fn check_text(&mut self, trust: &Trust, now: Nanos) {
+        let name = format!("{}.txt", self.record.record);
+        let text = self.folder.join(&name);
+        let sound = match (read(&text), read(&text.with_extension("txt.sig"))) {
+            (Ok(None), _) => true,
+            (Ok(Some(text)), Ok(Some(armored))) => trust
+                .verify_statement(StatementKind::Transfer, &text, &armored, now)
+                .is_ok_and(|signer| signer.name == self.record.origin),
+            // Where the medium was being wiped, the text's signature may have gone before it.
+            (Ok(Some(_)), Ok(None)) => self.received_before || !self.signature.is_believed(),
+            _ => false,
+        };
+        if !sound {
+            self.changed.push(name);
+        }
+    }
+
     /// Whether the medium is what the record says.
     pub fn is_sound(&self) -> bool {
         self.missing.is_empty() && self.changed.is_empty()
@@ -94,7 +112,10 @@ pub fn load_all(
     let (mut records, mut refused) = (Vec::new(), Vec::new());
     for path in &found.records {
         match load(path, trust, transfers, now) {
-            Ok(record) => records.push(record),
+            Ok(mut record) => {
+                record.check_text(trust, now);
+                records.push(record);
+            }
             Err(problem) => refused.push((path.clone(), problem)),
         }
     }

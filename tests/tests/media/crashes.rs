@@ -91,6 +91,43 @@ fn a_set_survives_kills_in_export_and_import_and_wiping() {
 }
 
 #[test]
+fn a_set_survives_a_medium_that_fails_now_and_then() {
+    let way = Way::new("media-errors");
+    if !can_trace(&way) {
+        return;
+    }
+    let bundles = way.fill(40, 33);
+    let trace = way.crossing.sandbox.join("trace");
+    let sticks = ["one", "two"].map(|name| way.stick(name));
+    let mut failures = 0;
+    for stick in &sticks {
+        let words = ["export", "--parts", "1+1", word(stick)];
+        for (call, error) in
+            [("fsync", "EIO"), ("rename", "EIO"), ("write", "ENOSPC"), ("pwrite64", "EROFS")]
+        {
+            for at in moments().take_while(|at| *at < 40) {
+                let fault = format!("{call}:error={error}:when={at}");
+                let command = way.high().command(words);
+                let done = run(&mut under_strace(&command, &fault, &trace));
+                if done.code == Some(0) {
+                    continue;
+                }
+                failures += 1;
+                assert!(!done.stderr.contains("panicked"), "{fault}: {done:?}");
+                for name in names(stick).iter().filter(|name| name.contains(".part-")) {
+                    let whole = shared::parts::PartHeader::read(&stick.join(name)).is_ok();
+                    assert!(whole || name.ends_with(".partial"), "{fault}: {name} is half");
+                }
+            }
+        }
+        way.export(&["--parts", "1+1", word(stick)]);
+    }
+    assert!(failures > 10, "{failures}");
+    assert_eq!(way.state_count("ready"), 0, "the set is complete");
+    assert_eq!(way.take_in(&[word(&sticks[1])])["admitted"].as_u64(), Some(bundles));
+}
+
+#[test]
 fn bundles_survive_kills_in_the_middle_of_a_file() {
     let way = Way::new("media-kill-file");
     if !can_trace(&way) {

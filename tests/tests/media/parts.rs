@@ -160,7 +160,15 @@ fn what_is_asked_for_is_sent_again_and_what_cannot_be_is_named() {
         path
     };
     let range = |first: u64, last: u64| json!({"epoch": epoch, "lane": "flash", "first": first, "last": last});
-    let asked = request("plant-7", json!([range(2, bundles)]));
+    // In the words of a receipt, which speaks of other high sides, too.
+    let asked = way.crossing.sandbox.join("receipt.json");
+    let of = |origin: &str, mut range: serde_json::Value| {
+        range["origin"] = json!(origin);
+        range
+    };
+    let missing = [of("plant-7", range(2, bundles)), of("plant-8", range(1, 1))];
+    let receipt = json!({"penstock-receipt": 1, "chains": [], "missing": missing});
+    fs::write(&asked, receipt.to_string()).unwrap();
     way.export(&["--missing", word(&asked), word(&second)]).success();
     let sent = names(&second).into_iter().filter(|name| name.ends_with(".pstk")).count() as u64;
     assert_eq!(sent, bundles - 1);
@@ -179,6 +187,12 @@ fn what_is_asked_for_is_sent_again_and_what_cannot_be_is_named() {
         ("plant-7", json!([range(3, 2)]), 1, "ends before it begins"),
         ("plant-7", json!([range(0, 2)]), 1, "begins at 0"),
         ("plant-7", json!("all"), 1, "is no request"),
+        (
+            "plant-7",
+            json!([{"epoch": 1, "lane": "fast", "first": 1, "last": 1}]),
+            1,
+            "is no request",
+        ),
     ] {
         let asked = request(origin, missing);
         let done = way.export(&["--missing", word(&asked), word(&second)]);
@@ -187,7 +201,7 @@ fn what_is_asked_for_is_sent_again_and_what_cannot_be_is_named() {
     }
     let forged = way.crossing.sandbox.join("request.json");
     let signature = fs::read(format!("{}.json.sig", crate::site::record_in(&second).display()));
-    let text = json!({"origin": "plant-7", "missing": []}).to_string();
+    let text = json!({"penstock-resend": 1, "origin": "plant-7", "missing": []}).to_string();
     fs::write(&forged, [text.as_bytes(), b"\n", &signature.unwrap()].concat()).unwrap();
     let done = way.export(&["--missing", word(&forged), word(&second)]);
     assert_eq!(done.code, Some(65), "{done:?}");

@@ -110,6 +110,16 @@ fn a_forged_record_is_not_believed_and_never_countersigned() {
     assert!(!names(&stick).iter().any(|name| name.contains(".received-")));
     // The bundles prove themselves.
     way.assert_arrived(bundles);
+    // What people read is looked at, too.
+    fs::write(&json, &text).unwrap();
+    let for_people = json.with_extension("txt");
+    let said = fs::read_to_string(&for_people).unwrap();
+    fs::write(&for_people, said.replacen("officer  ", "officer  x", 1)).unwrap();
+    let done = way.import(&[word(&stick)]);
+    assert_eq!(done.code, Some(65), "{done:?}");
+    assert!(done.stderr.contains(".txt\n"), "{done:?}");
+    fs::write(&for_people, said).unwrap();
+    fs::write(&json, text.replacen("\"officer\": \"", "\"officer\": \"x", 1)).unwrap();
     let wipe = way.import(&["--wipe", "--yes", word(&stick)]);
     assert_ne!(wipe.code, Some(0), "{wipe:?}");
     assert_eq!(bundles_in(&stick).len() as u64, bundles);
