@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use shared::config::ByteSize;
 use shared::record::Stream;
 
 use crate::cmd::mint::MintArgs;
 use crate::cmd::setup::SetupArgs;
 use crate::config::DEFAULT_PATH;
+use crate::media::Shares;
 
 /// Takes audit records in the secure zone and seals them into bundles that cross the gap.
 #[derive(Debug, Parser)]
@@ -64,17 +66,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Copy sealed bundles to a mounted medium, read them back, and keep a record of it.
-    Export {
-        /// A folder on the medium.
-        dest: PathBuf,
-        /// Bundles that were handed over already, too.
-        #[arg(long)]
-        all: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Copy sealed bundles to mounted media, read them back, and keep a signed record of it.
+    Export(ExportVerb),
     /// Ask every Portainer for records that syslog lost, and take them in, once.
     Reconcile {
         /// Look back so far (36h, 7d); else to a little before the end of the last run.
@@ -226,6 +219,32 @@ pub enum OfficerVerb {
         /// The officer's name.
         name: String,
     },
+}
+
+/// The arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportVerb {
+    /// A folder on the medium; with --parts, one on each.
+    #[arg(required = true)]
+    pub dest: Vec<PathBuf>,
+    /// Bundles that were handed over already, too.
+    #[arg(long)]
+    pub all: bool,
+    /// Only what this request, or receipt, of the low side says is missing there.
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub missing: Option<PathBuf>,
+    /// Erasure-coded parts, one for each medium: K restore the set, R may be missing, as 3+2.
+    #[arg(long, value_name = "K+R")]
+    pub parts: Option<Shares>,
+    /// The longest file on the medium, as 2GiB; longer bundles are cut into pieces.
+    #[arg(long, value_name = "SIZE")]
+    pub part_size: Option<ByteSize>,
+    /// Begin another set although one is not complete.
+    #[arg(long, requires = "parts")]
+    pub new_set: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The arguments of `release`.

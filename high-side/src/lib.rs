@@ -16,6 +16,7 @@ pub mod config;
 pub mod doctor;
 pub mod guard;
 pub mod ingest;
+pub mod media;
 pub mod outbox;
 pub mod policy;
 pub mod reconcile;

@@ -514,12 +514,12 @@ pub(crate) fn sha256_of(mut file: File, progress: &mut dyn FnMut(u64)) -> io::Re
 }
 
 /// `NAME.sha256`, as `sha256sum -c` reads it.
-fn write_sidecar(path: &Path, sha256: &BundleDigest) -> io::Result<()> {
+pub(crate) fn write_sidecar(path: &Path, sha256: &BundleDigest) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     durable::write(&sidecar_path(path), format!("{sha256}  {name}\n").as_bytes(), 0o644)
 }
 
-fn sidecar_path(path: &Path) -> PathBuf {
+pub(crate) fn sidecar_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".sha256");
     PathBuf::from(name)

@@ -71,11 +71,19 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Take in bundles from files or folders, of a mounted medium say; these are never changed.
+    /// Take in bundles, or parts of them, from files or folders, of mounted media say. The medium is
+    /// compared with its transfer record first, and the record countersigned; nothing else there is
+    /// changed.
     Import {
-        /// Bundles, or folders that hold some.
+        /// Bundles or parts, or folders that hold some.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// After everything that the medium's record names was taken in: overwrite and remove it.
+        #[arg(long)]
+        wipe: bool,
+        /// Wipe; without this, only say what would be wiped.
+        #[arg(long, requires = "wipe")]
+        yes: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -24,6 +24,7 @@ pub mod folders;
 pub mod import;
 pub mod inbox;
 pub mod ledger;
+pub mod media;
 pub mod quarantine;
 pub mod ranges;
 pub mod receiver;

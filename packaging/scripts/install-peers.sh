@@ -10,8 +10,12 @@ needs=(
     "curl curl"
     "ip iproute2"
     "logger bsdutils"
+    "losetup mount"
     "logrotate logrotate"
     "nft nftables"
+    "mkfs.exfat exfatprogs"
+    "mkfs.ext4 e2fsprogs"
+    "mkfs.vfat dosfstools"
     "node nodejs"
     "npm npm"
     "nsenter util-linux"
@@ -56,8 +60,23 @@ install_npm_peers() {
     echo "${packages[*]}" >"$dir/installed"
 }
 
+# File systems of sticks that this kernel does not know, as FUSE drivers. Without them, tests of these are
+# passed over.
+install_stick_drivers() {
+    local kind program package
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 0
+    while read -r kind program package; do
+        if ! grep -qw "$kind" /proc/filesystems && ! command -v "$program" >/dev/null; then
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" ||
+                echo "no $package: tests of $kind are passed over" >&2
+        fi
+    done <<<"vfat fusefat fusefat
+exfat mount.exfat-fuse exfat-fuse"
+}
+
 mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
+    install_stick_drivers
     install_npm_peers
     exit 0
 fi
@@ -95,4 +114,5 @@ if [ "${#missing[@]}" -ne 0 ]; then
     echo "still missing after the installation: ${missing[*]}" >&2
     exit 1
 fi
+install_stick_drivers
 install_npm_peers

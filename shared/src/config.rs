@@ -57,12 +57,18 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text).ok_or_else(|| format!("a size is written like \"64MiB\", not {text:?}"))
+    }
+}
+
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        ByteSize::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!("a size is written like \"64MiB\", not {text:?}"))
-        })
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

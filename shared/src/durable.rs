@@ -81,6 +81,11 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     create_by(OpenOptions::new().create_new(true), path, mode)
 }
 
+/// Does what [`create`] does, and leaves what a file of this name holds already.
+pub fn create_or_continue(path: &Path, mode: u32) -> io::Result<File> {
+    create_by(OpenOptions::new().create(true).truncate(false), path, mode)
+}
+
 fn create_by(options: &mut OpenOptions, path: &Path, mode: u32) -> io::Result<File> {
     let file = options
         .write(true)

@@ -11,6 +11,7 @@
 //! - [`stream`]: bundles as a stream of frames, or as syslog messages
 //! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
 //! - [`hook`]: a command of the operator's that is run for a file
+//! - [`transfer`], [`device`]: records of what was put on a medium, and what the medium is
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod diode;
 pub mod doctor;
+pub mod device;
 pub mod durable;
 pub mod event;
 pub mod exit;
@@ -37,3 +39,4 @@ pub mod process;
 pub mod record;
 pub mod stream;
 pub mod telemetry;
+pub mod transfer;

@@ -1,4 +1,4 @@
-//! What every agent does to its own process before it loads a key.
+//! What a process does to itself before it loads a key; and who runs it, and where.
 
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -9,6 +9,23 @@ pub fn forbid_core_dumps() -> std::io::Result<()> {
     let limited = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     nix::sys::prctl::set_dumpable(false)?;
     Ok(limited?)
+}
+
+/// Who runs this process: the login name behind sudo, if there is one.
+pub fn user_name() -> String {
+    let uid = nix::unistd::getuid();
+    let own = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let own = own.unwrap_or_else(|| uid.to_string());
+    match std::env::var("SUDO_USER") {
+        Ok(login) if uid.is_root() => format!("{login} (as {own})"),
+        _ => own,
+    }
+}
+
+/// The name of this machine, as it calls itself.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 #[cfg(test)]

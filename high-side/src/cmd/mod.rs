@@ -157,7 +157,18 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Setup(args) => setup::setup(&load()?, args),
         Verb::Run => agent::run(load()?),
         Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
-        Verb::Export { dest, all, json } => export::export(&load()?, dest, *all, *json),
+        Verb::Export(given) => {
+            let asked = export::Asked {
+                dests: &given.dest,
+                all: given.all,
+                missing: given.missing.as_deref(),
+                shares: given.parts,
+                file_bytes_max: given.part_size.map(|size| size.0),
+                new_set: given.new_set,
+                as_json: given.json,
+            };
+            export::export(&load()?, &asked)
+        }
         Verb::Reconcile { since, dry_run, json } => {
             let (since, dry_run, as_json) = (since.as_deref(), *dry_run, *json);
             reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })

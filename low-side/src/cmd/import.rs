@@ -14,15 +14,14 @@ use serde_json::{Value, json};
 use shared::bundle::{FILE_EXTENSION, Limits, inspect};
 use shared::exit;
 
+use super::medium::Medium;
 use super::{Failure, importer, put, put_json};
 use crate::config::Config;
 use crate::folders::shown;
-use crate::import::{Outcome, Sidecar};
+use crate::import::{ImportError, Outcome, Sidecar};
 use crate::inbox::sidecar;
+use crate::media::scan;
 use crate::replay::chain_text;
-
-/// How deep folders on a medium are looked into.
-const DEPTH_MAX: usize = 8;
 
 /// What became of everything.
 #[derive(Debug, Default, Serialize)]
@@ -39,6 +38,9 @@ pub(super) struct Summary {
     /// Refusals by code.
     pub(super) codes: BTreeMap<&'static str, u64>,
     pub(super) files: Vec<Value>,
+    /// What the medium was, beside its bundles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) medium: Option<Value>,
 }
 
 impl Summary {
@@ -79,6 +81,29 @@ impl Summary {
         self.files.push(entry);
     }
 
+    /// Adds what became of a file, and tells the person at the terminal where it was not taken in.
+    pub(super) fn take(
+        &mut self,
+        bar: &ProgressBar,
+        name: &str,
+        outcome: Result<Outcome, ImportError>,
+    ) {
+        match outcome {
+            Ok(outcome) => {
+                if let Outcome::Quarantined { code, message, .. }
+                | Outcome::Ignored { code, message } = &outcome
+                {
+                    bar.suspend(|| tell!("{name}: {code}: {message}"));
+                }
+                self.add(name, &outcome);
+            }
+            Err(error) => {
+                self.failed += 1;
+                bar.suspend(|| tell!("{name}: {}", chain_text(&error)));
+            }
+        }
+    }
+
     /// The exit code: a refusal outweighs a success, a fault of ours outweighs both.
     pub(super) fn finish(&self, gaps: usize, as_json: bool) -> Result<(), Failure> {
         if as_json {
@@ -114,24 +139,30 @@ impl Summary {
     }
 }
 
-pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Result<(), Failure> {
+/// What the command line asks for.
+pub(super) struct Asked<'a> {
+    pub(super) paths: &'a [PathBuf],
+    pub(super) wipe: bool,
+    pub(super) yes: bool,
+    pub(super) as_json: bool,
+}
+
+pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> {
     let mut importer = importer(config)?;
-    let mut files = Vec::new();
-    for path in paths {
-        list(path, DEPTH_MAX, &mut files)
-            .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
-    }
+    let mut found = scan(asked.paths)
+        .map_err(|(path, err)| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
     // Over all folders, an older epoch before a newer one, whose first bundle would end it; then by
     // file name: in the order of their numbers, the urgent lane first.
-    files.sort_by_cached_key(|(path, _)| {
+    found.bundles.sort_by_cached_key(|(path, _)| {
         (epoch_hint(path), path.file_name().map(ToOwned::to_owned))
     });
-    if files.is_empty() {
+    if found.bundles.is_empty() && found.parts.is_empty() {
         tell!("note: no file named *.{FILE_EXTENSION} was found");
     }
-    let bar = bar(files.iter().map(|(_, bytes)| bytes).sum());
+    let mut medium = Medium::look(config, &importer, &found);
+    let bar = bar(found.bundles.iter().map(|(_, bytes)| bytes).sum());
     let mut summary = Summary::default();
-    for (path, _) in &files {
+    for (path, _) in &found.bundles {
         let name = shown(path);
         bar.set_message(shown(path.file_name().unwrap_or_default()));
         // Nobody is still copying what an operator hands over: a sidecar that differs is final.
@@ -139,27 +170,21 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
             Ok(expected) => expected.map_or(Sidecar::Absent, Sidecar::Insist),
             Err(error) => Sidecar::Unreadable(error.kind()),
         };
-        match importer.import(path, expected, |bytes| bar.inc(bytes)) {
-            Ok(outcome) => {
-                if let Outcome::Quarantined { code, message, .. }
-                | Outcome::Ignored { code, message } = &outcome
-                {
-                    bar.suspend(|| tell!("{name}: {code}: {message}"));
-                }
-                summary.add(&name, &outcome);
-            }
-            Err(error) => {
-                summary.failed += 1;
-                bar.suspend(|| tell!("{name}: {}", chain_text(&error)));
-            }
-        }
+        let outcome = importer.import(path, expected, |bytes| bar.inc(bytes));
+        medium.note(path, &outcome);
+        summary.take(&bar, &name, outcome);
     }
     bar.finish_and_clear();
+    medium.take_parts(&mut importer, &found, &mut summary)?;
+    medium.countersign(config, &importer)?;
+    let wiped = if asked.wipe { medium.wipe(asked.yes, asked.as_json) } else { Ok(()) };
     let gaps = importer.ledger.gaps()?.len();
-    summary.finish(gaps, as_json)
+    summary.medium = Some(medium.to_json()).filter(|_| !medium.is_plain());
+    summary.finish(gaps, asked.as_json)?;
+    wiped?;
+    medium.verdict()
 }
 
-/// Files as named; of folders, the bundles in them. Links are not followed.
 /// The epoch that a file's header names, unverified: a lie costs nothing but the order.
 fn epoch_hint(path: &Path) -> u64 {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -169,25 +194,7 @@ fn epoch_hint(path: &Path) -> u64 {
     header.map_or(u64::MAX, |header| header.epoch.0)
 }
 
-fn list(path: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) -> std::io::Result<()> {
-    let found = std::fs::symlink_metadata(path)?;
-    if !found.is_dir() {
-        files.push((path.to_owned(), found.len()));
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        let path = entry.path();
-        let bundle = path.extension().is_some_and(|extension| extension == FILE_EXTENSION);
-        if bundle || (kind.is_dir() && depth > 0) {
-            list(&path, depth.saturating_sub(1), files)?;
-        }
-    }
-    Ok(())
-}
-
-fn bar(bytes: u64) -> ProgressBar {
+pub(super) fn bar(bytes: u64) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {

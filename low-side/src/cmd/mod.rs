@@ -14,6 +14,7 @@ mod diode;
 mod doctor;
 mod import;
 mod init;
+mod medium;
 mod officer;
 mod quarantine;
 mod status;
@@ -126,12 +127,15 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Account { last, from, to, origin, json } => {
             account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
         }
-        Verb::Import { paths, json } => import::import(&load()?, paths, *json),
         Verb::Diode { verb: Some(DiodeVerb::Doctor { json }), .. } => {
             doctor::doctor(&load()?, *json)
         }
         Verb::Diode { verb: None, json, resend } => {
             diode::diode(&load()?, *json, resend.as_deref())
+        }
+        Verb::Import { paths, wipe, yes, json } => {
+            let asked = import::Asked { paths, wipe: *wipe, yes: *yes, as_json: *json };
+            import::import(&load()?, &asked)
         }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),

@@ -202,6 +202,28 @@ impl Ledger {
         Ok(decision)
     }
 
+    /// Whether this very bundle was admitted.
+    pub fn knows_bundle(
+        &self,
+        chain: &ChainName,
+        bundle: u64,
+        digest: &BundleDigest,
+    ) -> Result<bool, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT 1 FROM chain c JOIN bundle b ON b.chain = c.id
+             WHERE c.origin = ?1 AND c.epoch = ?2 AND c.lane = ?3 AND b.number = ?4 AND b.digest = ?5",
+        )?;
+        let ChainName { origin, epoch, lane } = chain;
+        let (epoch, bundle) = (int(epoch.0), int(bundle));
+        Ok(statement.exists(params![
+            origin.as_str(),
+            epoch,
+            lane.as_str(),
+            bundle,
+            digest.as_bytes()
+        ])?)
+    }
+
     /// Whether the store's file of this name has a row.
     pub fn knows_file(&self, file: &str) -> Result<bool, LedgerError> {
         let Some((chain, number)) = parse_store_name(file) else {

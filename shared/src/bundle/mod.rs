@@ -17,7 +17,7 @@ mod manifest;
 mod name;
 mod release;
 mod seal;
-mod sshsig;
+pub(crate) mod sshsig;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
