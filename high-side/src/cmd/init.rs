@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use shared::keys::{
-    KeyError, PublicHalf, Recipients, SIGNING_KEY_FILE, SigningKey, generate_signing_key,
+    KeyError, PublicHalf, Recipients, SIGNING_KEY_FILE, SigningKey, StatementSigners,
+    generate_signing_key,
 };
 use shared::record::OriginId;
 
@@ -108,8 +109,16 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
         return Err(Failure::config(format!("{}: together with it {problem}", file.display())));
     }
     let new = Recipients::add(&config.keys_dir, &half)?;
+    let signer_new = StatementSigners::add(&config.keys_dir, &half)?;
     let what = if new { "bundles are encrypted to" } else { "was paired already:" };
     tell!("{what} {}", half.name);
+    if signer_new {
+        tell!("receipts are believed from {}", half.name);
+    } else if half.signer.is_none() {
+        tell!(
+            "note: it holds no key for receipts; a newer penstock-low public prints one that does"
+        );
+    }
     tell!("fingerprint {}", half.fingerprint());
     tell!("next: read it aloud to the low side; they see theirs with: penstock-low public");
     tell!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");

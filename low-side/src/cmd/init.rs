@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use shared::durable;
 use shared::exit;
 use shared::keys::{
-    IDENTITY_FILE, Identities, KeyError, PublicHalf, Side, Trust, Validity, generate_identity,
+    IDENTITY_FILE, Identities, KeyError, PublicHalf, RECEIPT_KEY_FILE, Side, SigningKey, Trust,
+    Validity, generate_identity, receipt_key,
 };
 
 use super::{Failure, put};
@@ -60,14 +61,14 @@ pub(super) fn init(
         }
         Err(err) => return Err(err.into()),
     }
-    print_halves(&keys_dir)?;
+    print_halves(&keys_dir, true)?;
     tell!("next: take this text to the high side: penstock-high pair FILE");
     Ok(())
 }
 
 /// Prints the public half again.
 pub(super) fn public(config: &Config) -> Result<(), Failure> {
-    print_halves(&config.keys_dir)
+    print_halves(&config.keys_dir, false)
 }
 
 /// Adds a trusted signer.
@@ -89,11 +90,29 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_halves(keys_dir: &Path) -> Result<(), Failure> {
-    let name =
-        std::fs::read_to_string(keys_dir.join(NAME_FILE)).unwrap_or_else(|_| "low".to_owned());
+/// The key that signs for this side. An installation of an older version gets one now, and is told.
+pub(super) fn signing_key(keys_dir: &Path) -> Result<SigningKey, Failure> {
+    let (key, made) = receipt_key(keys_dir)?;
+    if made {
+        tell!("made {}, which signs receipts", keys_dir.join(RECEIPT_KEY_FILE).display());
+        tell!(
+            "next: take the text of penstock-low public to the high side: penstock-high pair FILE"
+        );
+    }
+    Ok(key)
+}
+
+/// This installation's name.
+pub(super) fn site_name(keys_dir: &Path) -> String {
+    let name = std::fs::read_to_string(keys_dir.join(NAME_FILE)).unwrap_or_default();
+    if name.is_empty() { "low".to_owned() } else { name }
+}
+
+fn print_halves(keys_dir: &Path, quietly: bool) -> Result<(), Failure> {
+    let name = site_name(keys_dir);
     let identities = Identities::load_dir(keys_dir)?;
-    let halves = identities.public_halves(&name);
+    let signer = if quietly { receipt_key(keys_dir)?.0 } else { signing_key(keys_dir)? };
+    let halves = identities.public_halves(&name, Some(&signer));
     for half in &halves {
         tell!("fingerprint {}", half.fingerprint());
     }

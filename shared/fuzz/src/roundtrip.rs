@@ -74,7 +74,7 @@ pub fn seal_open_roundtrip(level: u8, messages: &[Message]) {
         suppressed: Vec::new(),
         losses: Vec::new(),
     };
-    let mut halves = SITE.identities.public_halves("soc-1");
+    let mut halves = SITE.identities.public_halves("soc-1", None);
     halves.truncate(1);
     let recipients = Recipients::new(halves).unwrap();
     let file = tempfile::tempfile_in(SITE.dir.path()).unwrap();

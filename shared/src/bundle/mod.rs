@@ -16,7 +16,7 @@ mod limits;
 mod manifest;
 mod release;
 mod seal;
-mod sshsig;
+pub(crate) mod sshsig;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

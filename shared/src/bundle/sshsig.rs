@@ -4,17 +4,16 @@ use ssh_key::{HashAlg, LineEnding, SshSig};
 
 /// What is wrong with a signature, before anybody asks whether it fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(crate) enum Unfit {
     /// It is not the one form that such a signature has.
     Form(&'static str),
     /// It is a good signature, made for another purpose.
     Purpose,
 }
 
-#[cfg(feature = "open")]
 impl Unfit {
     /// Why, as the end of a sentence.
-    pub(super) fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Form(problem) => problem,
             Self::Purpose => "was made for another purpose",
@@ -24,7 +23,7 @@ impl Unfit {
 
 /// Parses a canonical armored signature: version 1, nothing reserved, SHA-512, Ed25519, and this
 /// namespace. Whether it fits a message is for the caller to find out.
-pub(super) fn parse(armored: &[u8], namespace: &str) -> Result<SshSig, Unfit> {
+pub(crate) fn parse(armored: &[u8], namespace: &str) -> Result<SshSig, Unfit> {
     let parsed = SshSig::from_pem(armored).map_err(|_| Unfit::Form("is malformed"))?;
     let canonical = parsed.to_pem(LineEnding::LF).is_ok_and(|pem| pem.as_bytes() == armored);
     if !canonical {

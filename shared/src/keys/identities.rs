@@ -7,7 +7,7 @@ use age::secrecy::ExposeSecret;
 
 use super::hybrid::HybridIdentity;
 use super::recipients::key_id;
-use super::{KeyError, PublicHalf, PublicKey, Side, load_secret, store_new_secret};
+use super::{KeyError, PublicHalf, PublicKey, Side, SigningKey, load_secret, store_new_secret};
 
 /// Every key that can open bundles: the current one, and older ones for bundles on their way.
 pub struct Identities(Vec<IdentityKey>);
@@ -78,12 +78,13 @@ impl Identities {
         Self::load(&paths)
     }
 
-    /// The public halves, in the order of the files.
-    pub fn public_halves(&self, name: &str) -> Vec<PublicHalf> {
+    /// The public halves, in the order of the files, each with the key that signs for this side.
+    pub fn public_halves(&self, name: &str, signer: Option<&SigningKey>) -> Vec<PublicHalf> {
         let half = |key: &IdentityKey| PublicHalf {
             side: Side::Low,
             name: name.to_owned(),
             key: key.public(),
+            signer: signer.map(|signer| Box::new(signer.public_key())),
         };
         self.0.iter().map(half).collect()
     }
@@ -117,7 +118,8 @@ pub fn generate_identity(path: &Path, name: &str, hybrid: bool) -> Result<Public
         let text = key.to_string().expose_secret().to_owned().into();
         (IdentityKey::X25519(key), text)
     };
-    let half = PublicHalf { side: Side::Low, name: name.to_owned(), key: key.public() };
+    let half =
+        PublicHalf { side: Side::Low, name: name.to_owned(), key: key.public(), signer: None };
     let file = zeroize::Zeroizing::new(format!("# public key: {}\n{}\n", half.key, *text));
     store_new_secret(path, &file)?;
     Ok(half)

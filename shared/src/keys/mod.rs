@@ -11,9 +11,12 @@
 //! low  KEYS/identity*.key       age identities, mode 0600
 //! low  KEYS/allowed_signers     who may sign for which origin, from when to when
 //! low  KEYS/revoked_keys        public keys that are believed no more
+//! low  KEYS/receipt.key          OpenSSH private key, Ed25519, mode 0600: receipts and custody
+//! high KEYS/low_signers          whose receipts are believed, as allowed_signers
 //! high KEYS/officers/*.pub      public halves of officers, who let bundles leave
 //! ```
 
+mod allowed;
 mod hybrid;
 #[cfg(feature = "open")]
 mod identities;
@@ -23,6 +26,7 @@ mod recipients;
 #[cfg(feature = "open")]
 mod release_policy;
 mod signing;
+mod statement;
 #[cfg(feature = "open")]
 mod trust;
 
@@ -35,6 +39,7 @@ use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
 pub use age::secrecy::{ExposeSecret, SecretString};
+pub use allowed::Validity;
 #[cfg(feature = "open")]
 pub use identities::{Identities, generate_identity};
 pub use officer::{
@@ -47,8 +52,12 @@ pub use recipients::Recipients;
 #[cfg(feature = "open")]
 pub use release_policy::{ReleaseDemand, ReleasePolicy, ReleaseRule};
 pub use signing::{SigningKey, generate_signing_key};
+pub use statement::{
+    LOW_SIGNERS_FILE, RECEIPT_KEY_FILE, SignedBy, StatementKind, StatementProblem,
+    StatementSignature, StatementSigners, receipt_key, split_signed,
+};
 #[cfg(feature = "open")]
-pub use trust::{OfficerState, SignerProblem, Trust, TrustedOfficer, Validity};
+pub use trust::{OfficerState, SignerProblem, Trust, TrustedOfficer};
 
 /// The SSHSIG namespace of a bundle's signature: a signature made for anything else is worthless here.
 pub const BUNDLE_NAMESPACE: &str = "penstock-bundle@v1";

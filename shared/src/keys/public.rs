@@ -8,15 +8,17 @@
 //! fingerprint 12345 67890 ...
 //! ```
 //!
-//! The fingerprint is made from the other lines; people read it to each other on the telephone.
+//! A low side that signs receipts adds a line `signer ssh-ed25519 AAAA...` before the fingerprint, and
+//! the first line says 2. The fingerprint is made from the other lines; people read it to each other on the telephone.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
 use super::hybrid::HybridRecipient;
+use super::statement::parse_signer;
 use super::{KeyError, load_public};
 use crate::record::OriginId;
 
@@ -50,7 +52,7 @@ pub enum PublicKey {
 }
 
 impl PublicKey {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         if text.starts_with("ssh-ed25519 ") {
             let key = ssh_key::PublicKey::from_openssh(text).ok()?;
             key.key_data().ed25519()?;
@@ -82,6 +84,8 @@ pub struct PublicHalf {
     pub name: String,
     /// The key.
     pub key: PublicKey,
+    /// The key that signs a low side's receipts; halves of older versions hold none.
+    pub signer: Option<Box<ssh_key::PublicKey>>,
 }
 
 impl PublicHalf {
@@ -102,9 +106,21 @@ impl PublicHalf {
         format!("{}-{digits}.pub", self.name)
     }
 
+    /// The same half with nothing but what encrypts or verifies bundles.
+    #[must_use]
+    pub fn without_signer(&self) -> Self {
+        Self { signer: None, ..self.clone() }
+    }
+
     fn signed_lines(&self) -> String {
-        let Self { side, name, key } = self;
-        format!("penstock-public 1\nside {}\nname {name}\nkey {key}\n", side.as_str())
+        let Self { side, name, key, signer } = self;
+        let version = if signer.is_some() { 2 } else { 1 };
+        let mut lines =
+            format!("penstock-public {version}\nside {}\nname {name}\nkey {key}\n", side.as_str());
+        if let Some(signer) = signer {
+            let _ = writeln!(lines, "signer {}", signer.to_openssh().unwrap_or_default());
+        }
+        lines
     }
 }
 
@@ -131,9 +147,11 @@ impl FromStr for PublicHalf {
         let mut lines = text.lines().map(str::trim_end);
         let mut field =
             |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ').map(ToOwned::to_owned);
-        if field("penstock-public").as_deref() != Some("1") {
-            return Err("is no Penstock public half (it should begin with \"penstock-public 1\")");
-        }
+        let with_signer = match field("penstock-public").as_deref() {
+            Some("1") => false,
+            Some("2") => true,
+            _ => return Err("is no Penstock public half of a version that is known here"),
+        };
         let side = match field("side").as_deref() {
             Some("high") => Side::High,
             Some("low") => Side::Low,
@@ -144,13 +162,56 @@ impl FromStr for PublicHalf {
         name.parse::<OriginId>().map_err(|_| "line 3 holds a name that is not allowed")?;
         let key = field("key").and_then(|key| PublicKey::parse(&key));
         let key = key.ok_or("line 4 holds no key that can be used")?;
-        let half = Self { side, name, key };
+        let signer = if with_signer {
+            let key = field("signer").and_then(|key| parse_signer(&key));
+            Some(key.ok_or("line 5 holds no signing key that can be used")?)
+        } else {
+            None
+        };
+        let half = Self { side, name, key, signer };
         if matches!(half.key, PublicKey::Ed25519(_)) != (side == Side::High) {
             return Err("the kind of key does not fit the side");
+        }
+        if half.signer.is_some() && side == Side::High {
+            return Err("only a low side has a signer besides its key");
         }
         if field("fingerprint").as_deref() != Some(half.fingerprint().as_str()) {
             return Err("the fingerprint does not fit the key: the file was changed or damaged");
         }
         Ok(half)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_with_a_signer_reads_back_and_older_ones_are_still_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (signer, _) = super::super::receipt_key(dir.path()).unwrap();
+        let key = PublicKey::X25519(age::x25519::Identity::generate().to_public());
+        let name = "soc-1".to_owned();
+        let signer = Some(Box::new(signer.public_key()));
+        let half = PublicHalf { side: Side::Low, name, key, signer };
+        let text = half.to_string();
+        assert!(text.starts_with("penstock-public 2\n") && text.contains("\nsigner ssh-ed25519 "));
+        assert_eq!(text.parse::<PublicHalf>().unwrap().to_string(), text);
+
+        let old = half.without_signer();
+        assert!(old.to_string().starts_with("penstock-public 1\n"));
+        assert!(old.to_string().parse::<PublicHalf>().unwrap().signer.is_none());
+        assert_ne!(old.fingerprint(), half.fingerprint());
+
+        // Who takes the line away, or puts another key into it, is found by the fingerprint.
+        let cut: String = text
+            .lines()
+            .filter(|line| !line.starts_with("signer"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert!(cut.replace("public 2", "public 1").parse::<PublicHalf>().is_err());
+        let other = super::super::receipt_key(tempfile::tempdir().unwrap().path()).unwrap().0;
+        let ours = half.signer.as_ref().unwrap().to_openssh().unwrap();
+        let swapped = text.replace(&ours, &other.public_key().to_openssh().unwrap());
+        assert!(swapped.parse::<PublicHalf>().unwrap_err().contains("fingerprint"));
     }
 }

@@ -63,6 +63,7 @@ impl Recipients {
     pub fn add(keys_dir: &Path, half: &PublicHalf) -> Result<bool, KeyError> {
         let dir = keys_dir.join(RECIPIENTS_DIR);
         crate::durable::create_dir(&dir).map_err(KeyError::io(&dir))?;
+        let half = half.without_signer();
         let path = dir.join(half.file_name());
         if path.exists() {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! The high side's signing key.
+//! A side's signing key: for the high side's bundles, and for what either side states.
 
 use std::fmt;
 use std::path::Path;
@@ -7,10 +7,11 @@ use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use super::{
-    BUNDLE_NAMESPACE, KeyError, PublicHalf, PublicKey, Side, load_secret, store_new_secret,
+    BUNDLE_NAMESPACE, KeyError, PublicHalf, PublicKey, Side, StatementKind, load_secret,
+    store_new_secret,
 };
 
-/// An Ed25519 key that signs bundles.
+/// An Ed25519 key that signs bundles and statements.
 #[derive(Clone)]
 pub struct SigningKey(PrivateKey);
 
@@ -43,11 +44,22 @@ impl SigningKey {
 
     /// The half that the other side needs.
     pub fn public_half(&self, name: &str) -> PublicHalf {
-        let key = PublicKey::Ed25519(Box::new(ssh_key::PublicKey::new(
-            self.0.public_key().key_data().clone(),
-            "",
-        )));
-        PublicHalf { side: Side::High, name: name.to_owned(), key }
+        let key = PublicKey::Ed25519(Box::new(self.public_key()));
+        PublicHalf { side: Side::High, name: name.to_owned(), key, signer: None }
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn public_key(&self) -> ssh_key::PublicKey {
+        ssh_key::PublicKey::new(self.0.public_key().key_data().clone(), "")
+    }
+
+    /// An armored SSHSIG over a statement, in the namespace of its kind.
+    pub fn sign_statement(
+        &self,
+        kind: StatementKind,
+        message: &[u8],
+    ) -> Result<String, ssh_key::Error> {
+        self.0.sign(kind.namespace(), HashAlg::Sha512, message)?.to_pem(LineEnding::LF)
     }
 
     /// An SSHSIG over a message in the namespace of bundles, as text. Its length is always the same.

@@ -1,9 +1,7 @@
 //! Whom the low side believes.
 //!
 //! The file is an OpenSSH `allowed_signers` (ssh-keygen(1), ALLOWED SIGNERS), so that the same file
-//! serves `ssh-keygen -Y verify`. Of its format we take one principal (the origin), the options
-//! `namespaces`, `valid-after` and `valid-before`, and Ed25519 keys; anything else is refused
-//! rather than passed over, since a restriction that is not understood must not be dropped.
+//! serves `ssh-keygen -Y verify`. The principal of a line is the origin.
 //!
 //! A line in the namespace of releases names an officer instead of an origin. No key may stand for
 //! both, and none for two officers: whoever seals could then release alone, or one person for two.
@@ -13,27 +11,14 @@ use std::path::{Path, PathBuf};
 
 use ssh_key::HashAlg;
 
+use super::allowed::{self, Line, Validity, content_lines, existing};
 use super::{
     ALLOWED_SIGNERS_FILE, BUNDLE_NAMESPACE, KeyError, OfficerHalf, PublicHalf, PublicKey,
-    RELEASE_NAMESPACE, REVOKED_KEYS_FILE, ReleaseDemand, ReleasePolicy, load_public,
+    RELEASE_NAMESPACE, REVOKED_KEYS_FILE, ReleaseDemand, ReleasePolicy, SignedBy, StatementKind,
+    StatementProblem, StatementSignature,
 };
 use crate::clock::Nanos;
 use crate::record::{Lane, OriginId};
-
-/// From when to when a signer is believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Validity {
-    /// Not before this time.
-    pub after: Option<Nanos>,
-    /// Not at or after this time.
-    pub before: Option<Nanos>,
-}
-
-impl Validity {
-    fn holds(self, now: Nanos) -> bool {
-        self.after.is_none_or(|after| now >= after) && self.before.is_none_or(|before| now < before)
-    }
-}
 
 /// One line of the list.
 #[derive(Clone, Debug)]
@@ -115,12 +100,7 @@ impl Trust {
                 KeyError::malformed(allowed_signers, format!("line {number}: {problem}"))
             })?;
         }
-        for (number, line) in content_lines(revoked_keys)? {
-            let key = ssh_key::PublicKey::from_openssh(&line).map_err(|_| {
-                KeyError::malformed(revoked_keys, format!("line {number}: is no public key"))
-            })?;
-            trust.revoked.push(key.key_data().clone());
-        }
+        trust.revoked = allowed::revoked_keys(revoked_keys)?;
         Ok(trust)
     }
 
@@ -255,13 +235,7 @@ impl Trust {
         key: &str,
         validity: Validity,
     ) -> Result<bool, KeyError> {
-        let mut options = format!("namespaces=\"{}\"", purpose.namespace());
-        for (name, time) in [("valid-after", validity.after), ("valid-before", validity.before)] {
-            if let Some(time) = time {
-                let _ = write!(options, ",{name}=\"{}\"", openssh_time(time));
-            }
-        }
-        let line = format!("{name} {options} {key}");
+        let line = allowed::line_text(name, purpose.namespace(), validity, key);
         parse_signer(&line).and_then(|(purpose, signer)| self.take(purpose, signer)).map_err(
             |problem| KeyError::malformed(path, format!("the line for {name}: {problem}")),
         )?;
@@ -276,6 +250,33 @@ impl Trust {
         origins.sort();
         origins.dedup();
         origins
+    }
+
+    /// Verifies a statement of a high side, and says whose it is: whoever seals for an origin may also
+    /// say what crosses.
+    pub fn verify_statement(
+        &self,
+        kind: StatementKind,
+        message: &[u8],
+        armored: &[u8],
+        now: Nanos,
+    ) -> Result<SignedBy, StatementProblem> {
+        let signature = StatementSignature::parse(kind, armored)?;
+        let mut named = self
+            .signers
+            .iter()
+            .filter(|signer| signer.key.key_data() == signature.key())
+            .peekable();
+        if named.peek().is_none() {
+            return Err(StatementProblem::UnknownKey);
+        }
+        if self.revoked.contains(signature.key()) {
+            return Err(StatementProblem::Revoked);
+        }
+        let signer =
+            named.find(|signer| signer.validity.holds(now)).ok_or(StatementProblem::NotValidNow)?;
+        signature.fits(message)?;
+        Ok(SignedBy { name: signer.name.to_string(), key: signature.fingerprint() })
     }
 
     /// The key with this fingerprint, if it may sign for the origin now.
@@ -306,18 +307,6 @@ impl Trust {
     }
 }
 
-fn content_lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
-    let text = match load_public(path) {
-        Ok(text) => text,
-        Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            String::new()
-        }
-        Err(err) => return Err(err),
-    };
-    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim().to_owned()));
-    Ok(lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect())
-}
-
 /// What a key may sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
@@ -334,73 +323,26 @@ impl Purpose {
     }
 }
 
-/// The content of a file that need not be there, up to and with the end of its last line.
-fn existing(path: &Path) -> Result<String, KeyError> {
-    let mut text = if path.exists() { load_public(path)? } else { String::new() };
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
-}
-
 fn parse_signer(line: &str) -> Result<(Purpose, Signer), &'static str> {
-    let (principal, rest) = line.split_once(' ').ok_or("has no key")?;
-    let name = principal.parse().map_err(|_| "begins with no origin and no officer's name")?;
-    let rest = rest.trim_start();
-    let (options, key) = if rest.starts_with("ssh-") {
-        ("", rest)
-    } else {
-        rest.split_once(' ').ok_or("has no key")?
-    };
-    let mut validity = Validity::default();
-    let mut purpose = options.is_empty().then_some(Purpose::Bundles);
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        let (name, value) =
-            option.split_once('=').ok_or("holds an option that is not understood")?;
-        let value = value.trim_matches('"');
-        match name {
-            "namespaces" => {
-                let of = |purpose: &Purpose| purpose.namespace() == value;
-                purpose = [Purpose::Bundles, Purpose::Releases].into_iter().find(of);
-            }
-            "valid-after" => validity.after = Some(parse_openssh_time(value)?),
-            "valid-before" => validity.before = Some(parse_openssh_time(value)?),
-            _ => return Err("holds an option that is not understood"),
-        }
-    }
-    let purpose = purpose.ok_or(
-        "its namespaces should be \"penstock-bundle@v1\", or \"penstock-release@v1\" for an officer",
-    )?;
-    let key =
-        ssh_key::PublicKey::from_openssh(key.trim()).map_err(|_| "ends with no public key")?;
-    key.key_data().ed25519().ok_or("its key is no Ed25519 key")?;
-    Ok((purpose, Signer { name, validity, key }))
-}
-
-/// ssh-keygen's `YYYYMMDD[HHMM[SS]]Z`; without the Z it would be local time, which we refuse.
-fn parse_openssh_time(text: &str) -> Result<Nanos, &'static str> {
-    const PROBLEM: &str = "a time is written YYYYMMDDZ or YYYYMMDDHHMMSSZ, in UTC";
-    let digits = text.strip_suffix('Z').ok_or(PROBLEM)?;
-    let full = match digits.len() {
-        8 => format!("{digits}000000"),
-        12 => format!("{digits}00"),
-        14 => digits.to_owned(),
+    const PROBLEM: &str = "its namespaces should be \"penstock-bundle@v1\", or \"penstock-release@v1\" for an officer";
+    let Line { name, namespaces, validity, key } = Line::parse(line)?;
+    let statement =
+        |namespace: &str| StatementKind::ALL.into_iter().any(|kind| kind.namespace() == namespace);
+    let mut named = namespaces.iter().map(String::as_str).filter(|name| !statement(name));
+    let purpose = match (named.next(), named.next()) {
+        (None, _) if namespaces.is_empty() => Purpose::Bundles,
+        (Some(BUNDLE_NAMESPACE), None) => Purpose::Bundles,
+        // A person's key signs releases and nothing besides.
+        (Some(RELEASE_NAMESPACE), None) if namespaces.len() == 1 => Purpose::Releases,
         _ => return Err(PROBLEM),
     };
-    let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", &full).map_err(|_| PROBLEM)?;
-    let time = jiff::tz::Offset::UTC.to_timestamp(time).map_err(|_| PROBLEM)?;
-    i64::try_from(time.as_nanosecond()).map(Nanos).map_err(|_| PROBLEM)
-}
-
-fn openssh_time(time: Nanos) -> String {
-    let text = time.to_string();
-    let digits: String = text.chars().take(19).filter(char::is_ascii_digit).collect();
-    format!("{digits}Z")
+    Ok((purpose, Signer { name, validity, key }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::allowed::parse_openssh_time;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKHEChAmPNiAjQY2FIiKFsaqdW0rVXqNxhFkHpoQNZEY";
@@ -509,10 +451,5 @@ mod tests {
             let message = trust(&line, "").unwrap_err().to_string();
             assert!(message.contains("allowed_signers: line 1"), "{line}: {message}");
         }
-    }
-
-    #[test]
-    fn times_print_as_ssh_keygen_reads_them() {
-        assert_eq!(openssh_time(parse_openssh_time("20260102030405Z").unwrap()), "20260102030405Z");
     }
 }

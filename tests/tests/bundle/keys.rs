@@ -32,7 +32,7 @@ fn keys_of_ssh_keygen_and_age_keygen_seal_and_open() {
     assert!(listed.contains(&key.fingerprint()), "{listed}");
 
     let identities = Identities::load(&[at("identity.key")]).unwrap();
-    let low = identities.public_halves("soc-1").remove(0);
+    let low = identities.public_halves("soc-1", None).remove(0);
     let printed = run(dir.path(), "age-keygen", &["-y", "identity.key"]);
     assert_eq!(printed.trim(), low.key.to_string());
 
