@@ -7,6 +7,7 @@
 //! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
 //! - [`event`]: the parsed view of a record
+//! - [`custody`]: the hash-linked log of who did what to which bundle
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`]: JSON looked at where it stands
@@ -19,6 +20,7 @@ pub mod bell;
 pub mod bundle;
 pub mod clock;
 pub mod config;
+pub mod custody;
 pub mod durable;
 pub mod event;
 pub mod exit;
