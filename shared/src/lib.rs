@@ -6,6 +6,7 @@
 //! - [`record`]: a record, its identity and its one text encoding
 //! - [`bundle`]: the sealed file that crosses the gap, specified in `FORMAT.md`
 //! - [`keys`]: signing keys, recipients, identities, and who is trusted
+//! - [`receipt`]: what arrived on the low side, carried back by a person
 //! - [`event`]: the parsed view of a record
 //! - [`custody`]: the hash-linked log of who did what to which bundle
 //! - [`durable`]: files that are complete and synced, or absent
@@ -27,5 +28,6 @@ pub mod exit;
 pub mod json;
 pub mod keys;
 pub mod process;
+pub mod receipt;
 pub mod record;
 pub mod telemetry;

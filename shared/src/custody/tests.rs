@@ -341,17 +341,17 @@ fn a_bundle_s_life_is_found_by_number_name_and_digest() {
     site.note(2, Action::Sealed);
     site.settle(false);
     let digest = BundleDigest::of(&1_u64.to_le_bytes()).to_string();
-    let life = |wanted: &str| -> Vec<&str> {
+    let tale = |wanted: &str| -> Vec<&str> {
         let found = life_of(&site.folder, &wanted.parse().unwrap()).unwrap();
         found.entries.iter().map(|entry| entry.event.action.as_str()).collect()
     };
     let all = ["received", "sealed", "admitted"];
-    assert_eq!(life("flash/1"), all);
-    assert_eq!(life("plant-7/3/flash/1"), all);
-    assert_eq!(life(&digest[..8]), all);
-    assert_eq!(life(&sha256.to_string()[..8]), all);
-    assert_eq!(life("x.pstk"), all);
-    assert_eq!(life("plant-7/4/flash/1"), [""; 0]);
+    assert_eq!(tale("flash/1"), all);
+    assert_eq!(tale("plant-7/3/flash/1"), all);
+    assert_eq!(tale(&digest[..8]), all);
+    assert_eq!(tale(&sha256.to_string()[..8]), all);
+    assert_eq!(tale("x.pstk"), all);
+    assert_eq!(tale("plant-7/4/flash/1"), [""; 0]);
     for bad in ["", "fast/1", "flash/x", "a/b/c/flash/1"] {
         assert!(bad.parse::<Wanted>().is_err(), "{bad}");
     }
