@@ -22,6 +22,7 @@ pub mod event;
 pub mod folders;
 pub mod import;
 pub mod inbox;
+pub mod latency;
 pub mod ledger;
 pub mod quarantine;
 pub mod ranges;
@@ -29,6 +30,7 @@ pub mod receiver;
 mod release;
 pub mod replay;
 pub mod sink;
+pub mod site;
 pub mod staging;
 pub mod status;
 

@@ -115,7 +115,7 @@ impl Summary {
 }
 
 pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Result<(), Failure> {
-    let mut importer = importer(config)?;
+    let mut importer = importer(config, "import")?;
     let mut files = Vec::new();
     for path in paths {
         list(path, DEPTH_MAX, &mut files)
@@ -155,6 +155,7 @@ pub(super) fn import(config: &Config, paths: &[PathBuf], as_json: bool) -> Resul
         }
     }
     bar.finish_and_clear();
+    super::custody::settle(&mut importer.ledger);
     let gaps = importer.ledger.gaps()?.len();
     summary.finish(gaps, as_json)
 }

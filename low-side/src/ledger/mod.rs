@@ -10,8 +10,11 @@
 
 mod admission;
 mod alarms;
+mod custody;
 mod delivery;
+mod latency;
 mod periods;
+mod receipt;
 mod recover;
 mod schema;
 mod sums;
@@ -23,10 +26,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use shared::custody::CustodyFolder;
 use shared::record::{Epoch, Lane, OriginId};
 
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
+pub use custody::{Arrival, CustodyError};
 pub use delivery::{ChainState, Delivery, FilePosition, SinkId};
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
@@ -111,6 +116,7 @@ impl std::fmt::Display for ChainName {
 #[derive(Debug)]
 pub struct Ledger {
     conn: Connection,
+    custody: CustodyFolder,
 }
 
 impl Ledger {
@@ -142,7 +148,9 @@ impl Ledger {
         conn.pragma_update(None, "foreign_keys", true)?;
         conn.set_prepared_statement_cache_capacity(64);
         schema::migrate(&mut conn)?;
-        Ok(Self { conn })
+        // The log stands beside the ledger.
+        let custody = CustodyFolder::at(path.parent().unwrap_or(Path::new(".")));
+        Ok(Self { conn, custody })
     }
 
     fn begin(&mut self) -> Result<rusqlite::Transaction<'_>, LedgerError> {

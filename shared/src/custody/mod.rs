@@ -23,6 +23,7 @@ mod entry;
 mod folder;
 mod life;
 mod settle;
+mod text;
 mod verify;
 mod who;
 
@@ -36,5 +37,6 @@ pub use entry::{
 pub use folder::{CustodyFolder, CustodyLock, DIR_NAME, Place, Tail};
 pub use life::{Life, Wanted, export, life_of};
 pub use settle::{DueLine, Plan, Surprise, plan};
+pub use text::{life_json, life_text, verdict_text};
 pub use verify::{Finding, FindingKind, Known, Verdict, verify};
 pub use who::{act_as_agent, who};
