@@ -164,7 +164,7 @@ pub enum CustodyVerb {
         /// Verify a copy of a log in this folder; where it ends nobody knows then.
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
-        /// Believe these keys instead of our own: a file as allowed_signers.
+        /// Believe these keys instead of our own: a list of signers as OpenSSH keeps it.
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
         /// A checkpoint that was kept elsewhere, with its signature in FILE.sig; the log must hold it.

@@ -371,7 +371,7 @@ impl<C: Clock> Importer<C> {
         let sha256 = received.sha256();
         let source = match &self.source {
             Source::Inbox(arrivals) => match arrivals.take(sha256) {
-                Some(receiver) => format!("by receiver {receiver}"),
+                Some(by) => format!("by receiver {by}"),
                 None => "by the inbox".to_owned(),
             },
             Source::Command(verb) => format!("by {verb}"),

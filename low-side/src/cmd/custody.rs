@@ -99,9 +99,10 @@ fn export(config: &Config, from: Nanos, to: Option<Nanos>, out: &Path) -> Result
     let range = export_lines(folder, from, to.unwrap_or(SystemClock.now()), &mut file)
         .and_then(|range| file.flush().and_then(|()| file.sync_all()).map(|()| range))
         .map_err(|err| io(out, &err))?;
-    match range {
-        Some((first, last)) => tell!("wrote entries {first} to {last} to {}", out.display()),
-        None => tell!("there is no entry in that time; {} is empty", out.display()),
+    if let Some((first, last)) = range {
+        tell!("wrote entries {first} to {last} to {}", out.display());
+    } else {
+        tell!("there is no entry in that time; {} is empty", out.display());
     }
     put_json(&json!({"first": range.map(|range| range.0), "last": range.map(|range| range.1)}))
 }

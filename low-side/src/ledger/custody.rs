@@ -173,7 +173,7 @@ impl Ledger {
                 }
                 Plan::Write { written, .. } => {
                     folder.append(&lock, &due[written..])?;
-                    self.keep_checkpoint(&folder, &due);
+                    keep_checkpoint(&folder, &due);
                     let Some(last) = due.last() else { return Ok(()) };
                     self.conn
                         .prepare_cached("DELETE FROM custody_due WHERE number <= ?1")?
@@ -198,19 +198,6 @@ impl Ledger {
                     tx.commit().map_err(LedgerError::from)?;
                 }
             }
-        }
-    }
-
-    /// The newest checkpoint stands beside the log, for somebody to take away. A copy: no loss where it
-    /// can't be written.
-    fn keep_checkpoint(&self, folder: &CustodyFolder, lines: &[DueLine]) {
-        let checkpoints = lines.iter().rev().filter_map(|line| {
-            Entry::parse(line.line.as_bytes()).ok().and_then(|entry| entry.checkpoint)
-        });
-        if let Some(checkpoint) = checkpoints.take(1).next()
-            && let Err(error) = folder.keep_checkpoint(&checkpoint)
-        {
-            tracing::warn!(%error, "the newest checkpoint can't be kept beside the custody log");
         }
     }
 
@@ -261,6 +248,19 @@ impl Ledger {
         tx.execute("UPDATE custody_head SET signed_through = number, unsigned_ns = NULL", [])?;
         tx.commit().map_err(LedgerError::from)?;
         Ok(true)
+    }
+}
+
+/// The newest checkpoint stands beside the log, for somebody to take away. A copy: no loss where it
+/// can't be written.
+fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
+    let newest = lines.iter().rev().find_map(|line| {
+        Entry::parse(line.line.as_bytes()).ok().and_then(|entry| entry.checkpoint)
+    });
+    if let Some(checkpoint) = newest
+        && let Err(error) = folder.keep_checkpoint(&checkpoint)
+    {
+        tracing::warn!(%error, "the newest checkpoint can't be kept beside the custody log");
     }
 }
 
