@@ -27,7 +27,9 @@ fn segments(site: &Site) -> Vec<PathBuf> {
 
 /// Every entry of a site's custody log.
 fn entries(site: &Site) -> Vec<Value> {
-    let texts = segments(site).into_iter().map(|path| std::fs::read_to_string(path).unwrap());
+    let texts = segments(site)
+        .into_iter()
+        .map(|path| std::fs::read_to_string(path).expect("nothing fails here"));
     let lines: Vec<String> =
         texts.flat_map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
@@ -105,9 +107,9 @@ fn every_bundle_is_accounted_for_on_both_sides_after_kills() {
 /// `custody show` by each of a bundle's names, and the walk of the handbook with stock tools.
 fn shown_and_checked_by_hand(crossing: &Crossing, bundle: &Value) {
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
-    let digest = bundle["digest"].as_str().unwrap();
+    let digest = bundle["digest"].as_str().expect("a text");
     let names = [
-        format!("{}/{}", bundle["lane"].as_str().unwrap(), bundle["number"]),
+        format!("{}/{}", bundle["lane"].as_str().expect("a text"), bundle["number"]),
         digest[..12].to_owned(),
     ];
     for name in names.iter().map(String::as_str).chain(bundle["file"].as_str()) {
@@ -126,22 +128,25 @@ fn shown_and_checked_by_hand(crossing: &Crossing, bundle: &Value) {
 
     // The newest checkpoint: its signature by ssh-keygen, and the head that it names by sha256sum.
     let folder = high.state_dir().join("custody");
-    let key = SigningKey::load(&high.dir().join("keys/signing.key")).unwrap();
+    let key = SigningKey::load(&high.dir().join("keys/signing.key")).expect("nothing fails here");
     let signers = crossing.sandbox.join("signers");
-    let line = format!("plant-7 {}\n", key.public_key().to_openssh().unwrap());
-    std::fs::write(&signers, line).unwrap();
-    let statement = std::fs::read_to_string(folder.join("checkpoint")).unwrap();
+    let line = format!("plant-7 {}\n", key.public_key().to_openssh().expect("nothing fails here"));
+    std::fs::write(&signers, line).expect("nothing fails here");
+    let statement = std::fs::read_to_string(folder.join("checkpoint")).expect("nothing fails here");
     let verified = Command::new("ssh-keygen")
         .args(["-Y", "verify", "-I", "plant-7", "-n", "penstock-custody@v1", "-f"])
         .arg(&signers)
         .arg("-s")
         .arg(folder.join("checkpoint.sig"))
-        .stdin(Stdio::from(std::fs::File::open(folder.join("checkpoint")).unwrap()))
+        .stdin(Stdio::from(
+            std::fs::File::open(folder.join("checkpoint")).expect("nothing fails here"),
+        ))
         .output()
         .expect("ssh-keygen is installed");
     assert!(verified.status.success(), "{verified:?}");
     let field = |name: &str| {
-        let line = statement.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let line =
+            statement.lines().find_map(|line| line.strip_prefix(name)).expect("nothing fails here");
         line.trim().to_owned()
     };
     let head = Command::new("sh")
@@ -149,27 +154,34 @@ fn shown_and_checked_by_hand(crossing: &Crossing, bundle: &Value) {
         .arg(format!("cat custody-*.log | sed -n {}p | sha256sum", field("entries")))
         .current_dir(&folder)
         .output()
-        .unwrap();
-    let head = String::from_utf8(head.stdout).unwrap();
+        .expect("nothing fails here");
+    let head = String::from_utf8(head.stdout).expect("nothing fails here");
     assert_eq!(head.split(' ').next(), Some(field("head").as_str()));
     let kept = folder.join("checkpoint");
-    high.run(["custody", "verify", "--against", kept.to_str().unwrap()]).success();
-    let copy = folder.to_str().unwrap();
-    high.run(["custody", "verify", "--folder", copy, "--signers", signers.to_str().unwrap()])
-        .success();
+    high.run(["custody", "verify", "--against", kept.to_str().expect("a plain path")]).success();
+    let copy = folder.to_str().expect("a plain path");
+    high.run([
+        "custody",
+        "verify",
+        "--folder",
+        copy,
+        "--signers",
+        signers.to_str().expect("a plain path"),
+    ])
+    .success();
 }
 
 /// One line changed, taken out, repeated, and the end cut off: each is found, and the line named.
 fn tampering_is_found(site: &Site) {
-    let path = segments(site).pop().unwrap();
-    let original = std::fs::read_to_string(&path).unwrap();
+    let path = segments(site).pop().expect("nothing fails here");
+    let original = std::fs::read_to_string(&path).expect("nothing fails here");
     let lines: Vec<&str> = original.split_inclusive('\n').collect();
     let at = lines.len() / 2;
     let with = |changed: String, kind: &str, line: usize| {
-        std::fs::write(&path, changed).unwrap();
+        std::fs::write(&path, changed).expect("nothing fails here");
         let done = site.run(["custody", "verify", "--json"]);
         assert_eq!(done.code, Some(1), "{kind}");
-        let verdict: Value = serde_json::from_str(&done.stdout).unwrap();
+        let verdict: Value = serde_json::from_str(&done.stdout).expect("nothing fails here");
         let finding = &verdict["findings"][0];
         assert_eq!(
             (finding["kind"].as_str(), &finding["line"]),
@@ -188,7 +200,7 @@ fn tampering_is_found(site: &Site) {
     changed.insert(at, lines[at - 1]);
     with(changed.concat(), "moved", at + 1);
     with(lines[..lines.len() - 1].concat(), "cut-off", lines.len() - 1);
-    std::fs::write(&path, original).unwrap();
+    std::fs::write(&path, original).expect("nothing fails here");
     assert_eq!(verify(site)["found"], 0);
 }
 
@@ -224,8 +236,8 @@ fn lost_on_the_way(name: &str) -> (Crossing, [tests::process::Process; 2]) {
     }
     assert_eq!(came.len(), 3, "{came:?}");
     wait_until(PATIENCE, "all handed over", || high.status()["bundles"]["ready"]["count"] == 0);
-    std::fs::remove_file(&came[1]).unwrap();
-    std::fs::remove_file(came[1].with_extension("pstk.sha256")).unwrap();
+    std::fs::remove_file(&came[1]).expect("nothing fails here");
+    std::fs::remove_file(came[1].with_extension("pstk.sha256")).expect("nothing fails here");
     let low_agent = low.start();
     wait_until(PATIENCE, "the others admitted", || low.status()["admitted"] == 2);
     (crossing, [high_agent, low_agent])
@@ -236,15 +248,16 @@ fn a_receipt_brings_back_what_was_lost_on_the_way() {
     let (crossing, agents) = lost_on_the_way("custody-receipt");
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
     let path = crossing.sandbox.join("soc.receipt");
-    let receipt = path.to_str().unwrap();
+    let receipt = path.to_str().expect("a plain path");
     low.run(["receipt", "--out", receipt]).success();
     assert_eq!(low.json(["gaps", "--json"]).as_array().map(Vec::len), Some(1));
 
     // Who changes a byte of it, or brings what nobody signed, is refused.
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(&path).expect("nothing fails here");
     let changed = crossing.sandbox.join("changed.receipt");
-    std::fs::write(&changed, text.replace("\"last\": 2", "\"last\": 3")).unwrap();
-    let refused = high.run(["receipt", "import", changed.to_str().unwrap()]);
+    std::fs::write(&changed, text.replace("\"last\": 2", "\"last\": 3"))
+        .expect("nothing fails here");
+    let refused = high.run(["receipt", "import", changed.to_str().expect("a plain path")]);
     assert_eq!(refused.code, Some(78), "{refused:?}");
 
     let taken = high.json(["receipt", "import", receipt, "--json"]);
@@ -275,7 +288,7 @@ fn a_receipt_brings_back_what_was_lost_on_the_way() {
     let life: Vec<String> = entries(high)
         .iter()
         .filter(|entry| entry["bundle"]["number"] == 2)
-        .map(|entry| entry["action"].as_str().unwrap().to_owned())
+        .map(|entry| entry["action"].as_str().expect("a text").to_owned())
         .collect();
     let expected =
         ["sealed", "ready", "handed-over", "requeued", "handed-over", "receipt-confirmed"];
@@ -292,7 +305,7 @@ fn a_resend_request_is_taken_unsigned_when_told_and_a_fork_in_a_receipt_is_an_al
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
     let status = high.status();
     let epoch = Epoch(status["epoch"].as_u64().expect("an epoch"));
-    let origin: shared::record::OriginId = "plant-7".parse().unwrap();
+    let origin: shared::record::OriginId = "plant-7".parse().expect("nothing fails here");
     let wanted = |first, last| shared::receipt::MissingRange {
         origin: origin.clone(),
         epoch,
@@ -302,22 +315,22 @@ fn a_resend_request_is_taken_unsigned_when_told_and_a_fork_in_a_receipt_is_an_al
     };
     let file = |name: &str, text: &str| -> PathBuf {
         let path = crossing.sandbox.join(name);
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("nothing fails here");
         path
     };
     let import = |path: &Path, more: &[&'static str]| {
-        let path = path.to_str().unwrap().to_owned();
+        let path = path.to_str().expect("a plain path").to_owned();
         high.run(["receipt", "import", &path].into_iter().chain(more.iter().copied()))
     };
     let request = file("wanted", &resend_request(&origin, &[wanted(2, 2), wanted(9, 40)]));
     assert_eq!(import(&request, &[]).code, Some(78));
-    let taken: Value =
-        serde_json::from_str(&import(&request, &["--unsigned", "--json"]).success()).unwrap();
+    let taken: Value = serde_json::from_str(&import(&request, &["--unsigned", "--json"]).success())
+        .expect("nothing fails here");
     assert_eq!(taken["again"], json!([{"lane": "flash", "number": 2}]), "{taken}");
     assert_eq!(taken["gone"], json!(["flash 9 to 40: not known here"]), "{taken}");
     wait_until(PATIENCE, "the lost one admitted", || low.status()["admitted"] == 3);
 
-    let key = SigningKey::load(&low.dir().join("keys/receipt.key")).unwrap();
+    let key = SigningKey::load(&low.dir().join("keys/receipt.key")).expect("nothing fails here");
     let forked = Receipt {
         name: "low".to_owned(),
         number: u64::MAX >> 2,
@@ -339,7 +352,7 @@ fn a_resend_request_is_taken_unsigned_when_told_and_a_fork_in_a_receipt_is_an_al
         quarantined: 0,
         quarantined_files: Vec::new(),
     };
-    let done = import(&file("forked", &forked.sign(&key).unwrap()), &[]);
+    let done = import(&file("forked", &forked.sign(&key).expect("nothing fails here")), &[]);
     assert!(done.code != Some(0) && done.stderr.contains("bundle 99"), "{done:?}");
     let alarms = high.status()["alarms"].to_string();
     assert!(alarms.contains("receipt-fork"), "{alarms}");
@@ -366,8 +379,8 @@ fn a_custody_log_that_can_not_be_written_holds_nothing_up() {
     for site in [high, low] {
         wait_until(PATIENCE, "nothing waits to be written", || verify(site)["found"] == 0);
         let (folder, elsewhere) = away(site);
-        shared::durable::rename(&folder, &elsewhere).unwrap();
-        std::fs::write(&folder, b"in the way").unwrap();
+        shared::durable::rename(&folder, &elsewhere).expect("nothing fails here");
+        std::fs::write(&folder, b"in the way").expect("nothing fails here");
     }
     crossing.send(11..21);
     assert!(crossing.wait_drained() >= 20);
@@ -376,8 +389,8 @@ fn a_custody_log_that_can_not_be_written_holds_nothing_up() {
             site.status()["alarms"].to_string().contains("custody-not-written")
         });
         let (folder, elsewhere) = away(site);
-        std::fs::remove_file(&folder).unwrap();
-        shared::durable::rename(&elsewhere, &folder).unwrap();
+        std::fs::remove_file(&folder).expect("nothing fails here");
+        shared::durable::rename(&elsewhere, &folder).expect("nothing fails here");
     }
     for agent in agents {
         assert!(agent.stop(PATIENCE).success());
