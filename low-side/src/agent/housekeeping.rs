@@ -158,7 +158,8 @@ impl<C: Clock> Keeper<C> {
         Ok(())
     }
 
-    /// Every trusted origin must be heard of: silence is never success.
+    /// Every trusted origin must be heard of, and of each of its lanes that was ever heard of there must
+    /// be a heartbeat at least: silence is never success, and one lane's link may be down alone.
     fn look_for_silence(&mut self, now: Nanos) -> Result<(), LedgerError> {
         let heard: BTreeMap<String, Nanos> = self.ledger.last_heard()?.into_iter().collect();
         let keys = self.keys.current();
@@ -166,18 +167,34 @@ impl<C: Clock> Keeper<C> {
         let origins: BTreeSet<String> = trusted.chain(heard.keys().cloned()).collect();
         for origin in origins {
             let last = heard.get(&origin).copied();
-            // An origin that was never heard of is given the time from our start on.
-            let silent = now.since(last.unwrap_or(self.started)) > self.admission.silence_alarm;
-            if !silent {
-                self.silent.remove(&origin);
-            } else if self.silent.insert(origin.clone()) {
-                let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
-                let message = format!(
-                    "no bundle of {origin} has come {since}; the limit is {}",
-                    Span(self.admission.silence_alarm)
-                );
-                self.ledger.raise("silence", &origin, &message, now)?;
-            }
+            self.judge_silence(&origin, last, now)?;
+        }
+        for (origin, lane, last) in self.ledger.last_heard_by_lane()? {
+            // One alarm for an origin that is silent altogether.
+            let told = self.silent.contains(&origin);
+            let last = if told { now } else { last };
+            self.judge_silence(&format!("{origin}/{lane}"), Some(last), now)?;
+        }
+        Ok(())
+    }
+
+    fn judge_silence(
+        &mut self,
+        subject: &str,
+        last: Option<Nanos>,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        // What was never heard of is given the time from our start on.
+        let silent = now.since(last.unwrap_or(self.started)) > self.admission.silence_alarm;
+        if !silent {
+            self.silent.remove(subject);
+        } else if self.silent.insert(subject.to_owned()) {
+            let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
+            let message = format!(
+                "no bundle of {subject} has come {since}, not even a heartbeat; the limit is {}",
+                Span(self.admission.silence_alarm)
+            );
+            self.ledger.raise("silence", subject, &message, now)?;
         }
         Ok(())
     }

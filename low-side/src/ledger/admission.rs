@@ -200,6 +200,8 @@ impl Ledger {
                 note_losses(&tx, chain, facts, now)?;
                 check_record_chain(&tx, chain, facts, now)?;
                 alarms::close(&tx, "silence", Some(facts.chain.origin.as_str()), now)?;
+                let lane = format!("{}/{}", facts.chain.origin, facts.chain.lane);
+                alarms::close(&tx, "silence", Some(&lane), now)?;
                 note_arrival(&tx, facts, now)?;
                 let detail = format!(
                     "{}; sealed {}, {} records, signed by {}",

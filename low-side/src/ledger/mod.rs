@@ -11,6 +11,8 @@
 mod admission;
 mod alarms;
 mod custody;
+#[cfg(test)]
+mod custody_tests;
 mod delivery;
 mod latency;
 mod periods;

@@ -192,6 +192,16 @@ impl Ledger {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// When each lane of each origin last had a bundle admitted, in whatever epoch.
+    pub fn last_heard_by_lane(&self) -> Result<Vec<(String, String, Nanos)>, LedgerError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT origin, lane, max(last_ns) FROM chain GROUP BY origin, lane")?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, Nanos(row.get(2)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Counts a refused file that now stands in the quarantine.
     pub fn note_quarantined(
         &mut self,

@@ -314,9 +314,9 @@ impl Walk<'_> {
             );
             self.verdict.add_at_end(FindingKind::CutOff, text);
         }
-        // Without keys nothing is signed, and where nothing was ever signed nothing is expected to be.
+        // Where nobody has a key nothing is signed, and an alarm of the agent says so.
         let policy = CheckpointPolicy::default();
-        if let (Some(oldest), true) = (self.oldest_unsigned, self.verdict.checkpoints > 0) {
+        if let (Some(oldest), false) = (self.oldest_unsigned, self.signers.is_empty()) {
             let unsigned = last.saturating_sub(self.verdict.signed_through);
             if known.is_some() && unsigned > UNSIGNED_FACTOR * policy.entries {
                 let text = format!(
