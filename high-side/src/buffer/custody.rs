@@ -5,7 +5,7 @@
 //! where a caller's clock is another one.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use shared::bundle::BundleDigest;
@@ -173,7 +173,13 @@ impl Store {
             return Ok(());
         }
         let settled = self.settle(now);
-        if let Err(err @ CustodyError::Io(_)) = &settled {
+        let Err(err @ CustodyError::Io(_)) = &settled else {
+            self.custody_failing = None;
+            return settled;
+        };
+        // What fails once and is written the next time is no news for anybody.
+        let since = *self.custody_failing.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FAILING_MAX {
             let message = format!(
                 "{err}; its entries wait in the buffer's database, and nothing else is held up"
             );
@@ -299,5 +305,7 @@ fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
 
 /// How long to wait while another process writes. Nobody does for more than some syncs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// For so long the custody log may fail to be written before it is an alarm.
+const FAILING_MAX: Duration = Duration::from_secs(5);
 /// So many lines are written with one sync.
 const LINES_AT_ONCE: i64 = 4_096;

@@ -38,7 +38,7 @@ impl Store {
         let path = dir.join(super::open::DATABASE);
         let conn: Connection = schema::connect(&path, false)?;
         let life = load_life(&conn)?;
-        Ok(Self { conn, life, custody: CustodyFolder::at(dir) })
+        Ok(Self { conn, life, custody: CustodyFolder::at(dir), custody_failing: None })
     }
 
     /// What no sealed bundle holds, lane by lane.

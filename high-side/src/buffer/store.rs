@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use shared::bundle::Loss;
@@ -53,6 +54,8 @@ pub struct Store {
     pub(super) conn: Connection,
     pub(super) life: Life,
     pub(super) custody: CustodyFolder,
+    /// Since when the custody log could not be written.
+    pub(super) custody_failing: Option<Instant>,
 }
 
 impl Store {
@@ -65,7 +68,7 @@ impl Store {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
         let life = open::load_life(&conn)?;
-        Ok(Self { conn, life, custody: CustodyFolder::at(dir) })
+        Ok(Self { conn, life, custody: CustodyFolder::at(dir), custody_failing: None })
     }
 
     /// The installation that the records come from.

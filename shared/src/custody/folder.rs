@@ -131,13 +131,14 @@ impl CustodyFolder {
         Ok(Tail { head: Some(Head::BEGIN), cut })
     }
 
-    /// Appends whole lines and syncs them.
+    /// Appends whole lines and syncs them, and what stands there already: whoever wrote that may have
+    /// been killed before it was synced.
     pub fn append(&self, _lock: &CustodyLock, lines: &[DueLine]) -> io::Result<()> {
-        let Some(first) = lines.first() else { return Ok(()) };
         let newest = self.segments()?.pop();
-        let mut segment = match newest {
-            Some((_, path)) => Segment::open(&path)?,
-            None => self.begin(first.number)?,
+        let mut segment = match (newest, lines.first()) {
+            (Some((_, path)), _) => Segment::open(&path)?,
+            (None, Some(first)) => self.begin(first.number)?,
+            (None, None) => return Ok(()),
         };
         for due in lines {
             if segment.bytes >= self.segment_bytes {
@@ -188,7 +189,7 @@ impl CustodyFolder {
         let path = self.dir.join(format!("{PREFIX}{first:012}{SUFFIX}"));
         let file = durable::create_new(&path, FILE_MODE)?;
         durable::sync_dir(&self.dir)?;
-        Ok(Segment { file, bytes: 0 })
+        Ok(Segment { file, begun: 0, bytes: 0 })
     }
 }
 
@@ -205,6 +206,8 @@ pub struct Place<'a> {
 
 struct Segment {
     file: File,
+    /// Its length before anything was appended.
+    begun: u64,
     bytes: u64,
 }
 
@@ -212,17 +215,28 @@ impl Segment {
     fn open(path: &Path) -> io::Result<Self> {
         let mut file = open(path, OpenOptions::new().append(true))?;
         let bytes = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, bytes })
+        Ok(Self { file, begun: bytes, bytes })
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        self.file.write_all(line)?;
+        let written = self.file.write_all(line);
         self.bytes += line.len() as u64;
-        Ok(())
+        self.or_undo(written)
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        let synced = self.file.sync_data();
+        self.or_undo(synced)
+    }
+
+    /// After a failed sync the kernel may claim what the disk does not hold, and a later sync of the
+    /// same pages says nothing: the lines are taken back, to be written anew.
+    fn or_undo(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            // Where even this fails, the next look at the end finds whole lines or cuts them.
+            let _ = self.file.set_len(self.begun);
+        }
+        result
     }
 }
 
