@@ -57,6 +57,10 @@ fn every_bundle_is_accounted_for_on_both_sides_after_kills() {
     let crossing = Crossing::new("custody-kills");
     crossing.configure(25);
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
+    let receipts = crossing.sandbox.dir("receipts");
+    let timed =
+        format!("[receipt]\nfolder = {:?}\ninterval = \"1s\"\n", receipts.display().to_string());
+    low.configure(&format!("{}{}{timed}", Crossing::quick_inbox(), crossing.file_sink()));
     let (mut high_agent, mut low_agent) = (high.start(), low.start());
     let mut sent = 0;
     for round in 0..6 {
@@ -74,6 +78,11 @@ fn every_bundle_is_accounted_for_on_both_sides_after_kills() {
     }
     let records = crossing.wait_drained();
     assert!(records >= sent, "{records}");
+    // The agent writes receipts by itself.
+    let receipt = receipts.join("low.receipt");
+    wait_until(PATIENCE, "a receipt of what came", || {
+        std::fs::read_to_string(&receipt).is_ok_and(|text| text.contains("\"digest\""))
+    });
     assert!(high_agent.stop(PATIENCE).success());
     assert!(low_agent.stop(PATIENCE).success());
 
@@ -102,6 +111,9 @@ fn every_bundle_is_accounted_for_on_both_sides_after_kills() {
     shown_and_checked_by_hand(&crossing, &bundles[0]);
     tampering_is_found(low);
     latency_is_told(low);
+    let taken = high.json(["receipt", "import", receipt.to_str().expect("a plain path"), "--json"]);
+    assert!(taken["confirmed"].as_u64() > Some(0), "{taken}");
+    assert_eq!(high.status()["receipts"][0]["name"], "low");
 }
 
 /// `custody show` by each of a bundle's names, and the walk of the handbook with stock tools.
@@ -370,6 +382,7 @@ fn a_custody_log_that_can_not_be_written_holds_nothing_up() {
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
     let agents = [high.start(), low.start()];
     crossing.send(1..11);
+    crossing.wait_committed(10);
     crossing.wait_drained();
     let away = |site: &Site| {
         let folder = site.state_dir().join("custody");
@@ -383,6 +396,7 @@ fn a_custody_log_that_can_not_be_written_holds_nothing_up() {
         std::fs::write(&folder, b"in the way").expect("nothing fails here");
     }
     crossing.send(11..21);
+    crossing.wait_committed(20);
     assert!(crossing.wait_drained() >= 20);
     for site in [high, low] {
         wait_until(PATIENCE, "an alarm", || {
