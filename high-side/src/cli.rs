@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use shared::clock::Nanos;
 use shared::config::ByteSize;
 use shared::record::Stream;
 
@@ -150,6 +151,18 @@ pub enum Verb {
         #[arg(long, conflicts_with = "json")]
         summary: bool,
     },
+    /// Receipts of the low side, carried back by hand.
+    Receipt {
+        /// What to do with them.
+        #[command(subcommand)]
+        verb: ReceiptVerb,
+    },
+    /// The log of who did what to which bundle.
+    Custody {
+        /// What to do.
+        #[command(subcommand)]
+        verb: CustodyVerb,
+    },
     /// Begin a new epoch after a restore, or take in what a buffer that was set aside still holds.
     ///
     /// A state folder that was restored from a backup continues with numbers that may have crossed
@@ -182,6 +195,72 @@ pub enum DiodeVerb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with receipts.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptVerb {
+    /// Take in a receipt: note what arrived, and send again what is missing.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Take in a resend request that nobody signed, as a receiver writes it.
+        #[arg(long)]
+        unsigned: bool,
+        /// Send again, too, what was handed over before the receipt was written and lies behind the last
+        /// bundle that arrived.
+        #[arg(long)]
+        behind: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the last receipt of each low side.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What to do with the custody log.
+#[derive(Debug, Subcommand)]
+pub enum CustodyVerb {
+    /// Verify every entry, link and signature, and name what was removed, changed or reordered.
+    Verify {
+        /// Verify a copy of a log in this folder; where it ends nobody knows then.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        /// Believe these keys instead of our own: a list of signers as OpenSSH keeps it.
+        #[arg(long, value_name = "FILE")]
+        signers: Option<PathBuf>,
+        /// A checkpoint that was kept elsewhere, with its signature in FILE.sig; the log must hold it.
+        #[arg(long, value_name = "FILE")]
+        against: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one bundle's life.
+    Show {
+        /// LANE/NUMBER, ORIGIN/EPOCH/LANE/NUMBER, a file's name, or the beginning of a digest.
+        bundle: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the entries of a period to a file, for the auditor.
+    Export {
+        /// From this time on, as 2026-11-23T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Nanos,
+        /// Before this time; now, where it is left out.
+        #[arg(long, value_name = "TIME")]
+        to: Option<Nanos>,
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 

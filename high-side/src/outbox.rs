@@ -335,19 +335,25 @@ impl Outbox {
 
     /// Deletes what a crash left of bundles that were being written in this epoch.
     pub fn remove_partials(&self, store: &Store) -> Result<(), SealerError> {
+        let ours = format!(".{}-", store.epoch());
+        let mut partials: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))? {
+            let path = entry.map_err(SealerError::io(&self.dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&ours) && name.ends_with(durable::PARTIAL_SUFFIX) {
+                partials.push(path);
+            }
+        }
+        // The files first, then the bundles: another lane is sealing meanwhile, and a file that was seen
+        // belongs to a bundle that had been planned by then. The other way round, one that was planned
+        // in between would be taken for a leftover.
         let mut needed: Vec<PathBuf> = Vec::new();
         for state in [BundleState::Planned, BundleState::Sealed, BundleState::Released] {
             let bundles = store.bundles(Some(state))?;
             needed.extend(bundles.iter().map(|b| self.partial(store.epoch(), b.lane, b.number)));
         }
-        let ours = format!(".{}-", store.epoch());
-        for entry in fs::read_dir(&self.dir).map_err(SealerError::io(&self.dir))? {
-            let path = entry.map_err(SealerError::io(&self.dir))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let partial = name.starts_with(&ours) && name.ends_with(durable::PARTIAL_SUFFIX);
-            if partial && !needed.contains(&path) {
-                durable::remove(&path).map_err(SealerError::io(&path))?;
-            }
+        for path in partials.iter().filter(|path| !needed.contains(path)) {
+            durable::remove(path).map_err(SealerError::io(path))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use low_side::admit::Candidate;
 use low_side::config::{AdmissionConfig, GapPolicy};
 use low_side::folders::Folders;
-use low_side::import::{Importer, KeyRing, Keys, Outcome, Sidecar};
+use low_side::import::{Importer, KeyRing, Keys, Outcome, Sidecar, Source};
 use low_side::ledger::{BundleFacts, ChainName, Ledger};
 use low_side::replay::{HealthBoard, Replayer};
 use low_side::sink::config::{BatchLimits, FileConfig, SinkConfig, SinkKind};
@@ -174,6 +174,7 @@ fn site(dir: &Path) -> Outcomes<(High, Importer<SystemClock>)> {
         limits: Limits::default(),
         admission: POLICY,
         clock: SystemClock,
+        source: Source::Command("a benchmark"),
     };
     Ok((high, importer))
 }
@@ -204,6 +205,7 @@ fn facts(number: u64, previous: BundleDigest) -> BundleFacts {
         sealed: Nanos(1),
         signer: "SHA256:x".to_owned(),
         file_bytes: 1,
+        arrival: None,
     }
 }
 

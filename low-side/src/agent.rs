@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::folders::Folders;
-use crate::import::{Importer, KeyRing, Keys};
-use crate::ledger::{Ledger, open_or_set_aside};
+use crate::import::{Arrivals, Importer, KeyRing, Keys, Source};
+use crate::ledger::{CustodyError, Ledger, open_or_set_aside};
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
-use crate::replay::{HealthBoard, Replayer};
+use crate::replay::{HealthBoard, Replayer, chain_text};
 use crate::sink;
 use shared::bell::Bell;
 
@@ -48,6 +48,7 @@ struct Boards {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     harden();
+    shared::custody::act_as_agent();
     let clock = SystemClock;
     let folders = Folders::of(&config.state_dir);
     folders.create().with_context(|| config.state_dir.display().to_string())?;
@@ -60,6 +61,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let keys = KeyRing::new(Keys::load(&config.keys_dir, &config.releases)?);
     let opened = open_or_set_aside(&config.state_dir, clock.now())?;
     let lost = opened.created;
+    let arrivals = Arrivals::default();
     let importer = Importer {
         folders: folders.clone(),
         ledger: opened.ledger,
@@ -67,8 +69,11 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         limits: config.limits,
         admission: config.admission,
         clock,
+        source: Source::Inbox(arrivals.clone()),
     };
-    let importer = recover::recover(importer, lost, opened.set_aside.as_deref())?;
+    let mut importer = recover::recover(importer, lost, opened.set_aside.as_deref())?;
+    // The end of the custody log is compared with what the ledger knows, also where nothing waits.
+    told(importer.ledger.settle_custody(true, clock.now()));
 
     let mut threads = Threads::new();
     let mut boards = Vec::new();
@@ -105,7 +110,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut receivers = Vec::new();
     for settings in &config.receivers {
         let bell = threads.bell();
-        let reception = Reception::new(&settings.name, &config.inbox.path, &config.state_dir, bell);
+        let reception = Reception::new(&settings.name, &config.inbox.path, &config.state_dir, bell)
+            .telling(arrivals.clone());
         receivers.push((settings.clone(), Arc::clone(reception.counters())));
         let receiver = receiver::make(settings, config.limits.file_bytes_max, &keys);
         threads.start(&format!("receive-{}", settings.name), move || {
@@ -154,8 +160,28 @@ async fn wait(config: &Config, keys: &KeyRing, mut threads: Threads) -> anyhow::
     if let Some(name) = early {
         bail!("the thread {name} ended early; see the log");
     }
+    close_custody(config);
     tracing::info!("the agent has stopped");
     Ok(())
+}
+
+/// Everything is noted by now: the custody log is written to its end, and signed.
+fn close_custody(config: &Config) {
+    let now = SystemClock.now();
+    let closed = Ledger::open_existing(&config.state_dir).map_err(CustodyError::from).and_then(
+        |mut ledger| {
+            housekeeping::sign(&mut ledger, &config.keys_dir, None, now)?;
+            ledger.settle_custody(false, now)
+        },
+    );
+    told(closed);
+}
+
+/// What could not be written waits in the ledger, and an alarm says so.
+fn told(result: Result<(), CustodyError>) {
+    if let Err(error) = result {
+        tracing::warn!(error = chain_text(&error), "the custody log could not be written now");
+    }
 }
 
 /// SIGHUP: signers, revocations and decryption keys are read again. The old ones stay where the new

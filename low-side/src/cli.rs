@@ -126,6 +126,27 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Write a signed receipt of what arrived and what is missing, for the high side.
+    Receipt {
+        /// The file to write; an older receipt there is replaced.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Show how long records took to arrive, against the budget.
+    Latency {
+        /// In the last so long, as 24h; at most 7days are kept.
+        #[arg(long, value_name = "SPAN", default_value = "24h")]
+        last: Span,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The log of who did what to which bundle.
+    Custody {
+        /// What to do.
+        #[command(subcommand)]
+        verb: CustodyVerb,
+    },
     /// Officers of the high side, whose releases let a bundle in.
     Officer {
         /// What to do.
@@ -164,6 +185,46 @@ pub enum DiodeVerb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with the custody log.
+#[derive(Debug, Subcommand)]
+pub enum CustodyVerb {
+    /// Verify every entry, link and signature, and name what was removed, changed or reordered.
+    Verify {
+        /// Verify a copy of a log in this folder; where it ends nobody knows then.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        /// Believe these keys instead of our own: a list of signers as OpenSSH keeps it.
+        #[arg(long, value_name = "FILE")]
+        signers: Option<PathBuf>,
+        /// A checkpoint that was kept elsewhere, with its signature in FILE.sig; the log must hold it.
+        #[arg(long, value_name = "FILE")]
+        against: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one bundle's life.
+    Show {
+        /// LANE/NUMBER, ORIGIN/EPOCH/LANE/NUMBER, a file's name, or the beginning of a digest.
+        bundle: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the entries of a period to a file, for the auditor.
+    Export {
+        /// From this time on, as 2026-11-23T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Nanos,
+        /// Before this time; now, where it is left out.
+        #[arg(long, value_name = "TIME")]
+        to: Option<Nanos>,
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
 }
 

@@ -14,6 +14,7 @@ use shared::keys::ReleasePolicy;
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::latency::Budgets;
 use crate::receiver::config::{self as receiver, RawReceiver, ReceiverConfig};
 use crate::release::{self, RawRelease};
 use crate::sink::config::{RawSink, SinkConfig};
@@ -43,6 +44,10 @@ pub struct Config {
     pub receivers: Vec<ReceiverConfig>,
     /// How many officers have to have released a bundle.
     pub releases: ReleasePolicy,
+    /// The longest that a record may take, by lane.
+    pub latency: Budgets,
+    /// Where a receipt is written now and then, if it is.
+    pub receipt: Option<ReceiptConfig>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
 }
@@ -62,6 +67,15 @@ pub struct InboxConfig {
     pub ignore_suffixes: Vec<String>,
     /// What becomes of a file after its bundle was admitted.
     pub after_import: AfterImport,
+}
+
+/// A receipt that is written again and again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceiptConfig {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How often.
+    pub interval: Duration,
 }
 
 /// What becomes of a file after its bundle was admitted, found a duplicate, or quarantined.
@@ -105,6 +119,8 @@ struct RawConfig {
     admission: RawAdmission,
     receiver: Vec<RawReceiver>,
     release: RawRelease,
+    latency: RawLatency,
+    receipt: RawReceipt,
     sink: Vec<RawSink>,
 }
 
@@ -119,6 +135,8 @@ impl Default for RawConfig {
             admission: RawAdmission::default(),
             receiver: Vec::new(),
             release: RawRelease::default(),
+            latency: RawLatency::default(),
+            receipt: RawReceipt::default(),
             sink: Vec::new(),
         }
     }
@@ -134,6 +152,34 @@ struct RawLog {
 impl Default for RawLog {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: "text".to_owned() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+struct RawLatency {
+    flash_budget: Span,
+    routine_budget: Span,
+}
+
+impl Default for RawLatency {
+    fn default() -> Self {
+        let Budgets { flash, routine } = Budgets::default();
+        Self { flash_budget: Span(flash), routine_budget: Span(routine) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+struct RawReceipt {
+    folder: Option<PathBuf>,
+    interval: Span,
+}
+
+impl Default for RawReceipt {
+    fn default() -> Self {
+        // Somebody comes by about once a day.
+        Self { folder: None, interval: Span::secs(3600) }
     }
 }
 
@@ -255,6 +301,9 @@ impl Config {
             ("inbox.rescan-interval", raw.inbox.rescan_interval),
             ("inbox.copy-deadline", raw.inbox.copy_deadline),
             ("admission.silence-alarm", raw.admission.silence_alarm),
+            ("latency.flash-budget", raw.latency.flash_budget),
+            ("latency.routine-budget", raw.latency.routine_budget),
+            ("receipt.interval", raw.receipt.interval),
         ] {
             problems.check(!span.0.is_zero(), key, "must be longer than nothing");
         }
@@ -276,6 +325,11 @@ impl Config {
             "is 1 or more",
         );
 
+        problems.check(
+            raw.receipt.folder.as_ref().is_none_or(|folder| folder.is_absolute()),
+            "receipt.folder",
+            "must be an absolute path",
+        );
         let receivers = receiver::check_all(raw.receiver, &raw.inbox.path, &mut problems);
         let releases = release::check(raw.release, &mut problems);
         let mut names = BTreeSet::new();
@@ -314,6 +368,14 @@ impl Config {
                 number_jump_max: raw.admission.number_jump_max,
             },
             receivers,
+            latency: Budgets {
+                flash: raw.latency.flash_budget.0,
+                routine: raw.latency.routine_budget.0,
+            },
+            receipt: raw
+                .receipt
+                .folder
+                .map(|folder| ReceiptConfig { folder, interval: raw.receipt.interval.0 }),
             releases,
             sinks,
         })

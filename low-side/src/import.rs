@@ -13,16 +13,18 @@
 //! The ledger's write lock is held while a file moves into the store, so that two importers take
 //! turns.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use shared::bundle::{BundleDigest, Limits, Refusal, VerifiedBundle, inspect, open};
 use shared::clock::Clock;
+use shared::custody::CustodyFile;
 use shared::keys::{Identities, KeyError, ReleasePolicy, Trust};
 
 use crate::config::AdmissionConfig;
 use crate::folders::{Folders, shown};
-use crate::ledger::{BundleFacts, Decision, Ledger, LedgerError};
+use crate::ledger::{Arrival, BundleFacts, Decision, Ledger, LedgerError};
 use crate::quarantine::{Quarantine, Reason};
 use crate::staging::{ReceivedBundle, StageError};
 
@@ -160,6 +162,44 @@ pub struct Importer<C> {
     pub admission: AdmissionConfig,
     /// The time.
     pub clock: C,
+    /// Where the files come from, for the custody log.
+    pub source: Source,
+}
+
+/// Where files come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A command of an operator.
+    Command(&'static str),
+    /// The inbox, into which receivers put files, too.
+    Inbox(Arrivals),
+    /// Our own store.
+    Store,
+}
+
+/// Which receiver brought which file: between its delivery into the inbox and its import. Lost when
+/// the agent ends; then a file came by the inbox.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals(Arc<Mutex<VecDeque<(BundleDigest, String)>>>);
+
+/// More files never wait in an inbox for long; the oldest is forgotten first.
+const ARRIVALS_MAX: usize = 10_000;
+
+impl Arrivals {
+    /// A receiver has delivered a file with this content.
+    pub fn note(&self, sha256: BundleDigest, receiver: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= ARRIVALS_MAX {
+            known.pop_front();
+        }
+        known.push_back((sha256, receiver.to_owned()));
+    }
+
+    fn take(&self, sha256: &BundleDigest) -> Option<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = known.iter().position(|(known, _)| known == sha256)?;
+        known.remove(at).map(|(_, receiver)| receiver)
+    }
 }
 
 impl<C: Clock> Importer<C> {
@@ -211,7 +251,10 @@ impl<C: Clock> Importer<C> {
         {
             return Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() });
         }
-        let outcome = self.take(&received, file, opened)?;
+        let source = std::mem::replace(&mut self.source, Source::Store);
+        let outcome = self.take(&received, file, opened);
+        self.source = source;
+        let outcome = outcome?;
         // Admitted under the name that the bundle itself gives; this one is left over where it differs.
         let kept = self.ledger.knows_file(file)?;
         if !kept {
@@ -257,7 +300,8 @@ impl<C: Clock> Importer<C> {
                 return self.quarantine(received, name, refusal.code(), &refusal.to_string());
             }
         };
-        let facts = BundleFacts::of(&bundle);
+        let mut facts = BundleFacts::of(&bundle);
+        facts.arrival = Some(self.arrival(received, name));
         let mut officers: Vec<&str> = bundle.officers().collect();
         officers.sort_unstable();
         officers.dedup();
@@ -297,6 +341,9 @@ impl<C: Clock> Importer<C> {
         message: &str,
     ) -> Result<Outcome, ImportError> {
         let claimed = inspect(received.file(), &self.limits).ok();
+        let claim = claimed.as_ref().map_or_else(String::new, |h| {
+            format!("; says that it is {}/{}/{} number {}", h.origin, h.epoch, h.lane, h.number)
+        });
         let now = self.clock.now();
         let sha256 = received.sha256().to_string();
         let reason = Reason {
@@ -314,8 +361,25 @@ impl<C: Clock> Importer<C> {
         Quarantine::at(&self.folders.quarantine)
             .keep(received, reason)
             .map_err(ImportError::Quarantine)?;
-        self.ledger.note_quarantined(&sha256, code, name, now)?;
+        let arrival = self.arrival(received, name);
+        self.ledger.note_quarantined(&arrival, code, &claim, now)?;
         Ok(Outcome::Quarantined { code, message: message.to_owned(), sha256 })
+    }
+
+    /// How a file came, for the custody log.
+    fn arrival(&self, received: &ReceivedBundle, name: &str) -> Arrival {
+        let sha256 = received.sha256();
+        let source = match &self.source {
+            Source::Inbox(arrivals) => match arrivals.take(sha256) {
+                Some(by) => format!("by receiver {by}"),
+                None => "by the inbox".to_owned(),
+            },
+            Source::Command(verb) => format!("by {verb}"),
+            Source::Store => "found in the store, where it had no row".to_owned(),
+        };
+        let sha256 = *sha256;
+        let file = CustodyFile { name: name.to_owned(), sha256, bytes: received.bytes() };
+        Arrival { file, source }
     }
 
     /// Tries a quarantined file again. Where it is refused again it stays, with the new reason.

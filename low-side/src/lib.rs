@@ -23,6 +23,7 @@ pub mod event;
 pub mod folders;
 pub mod import;
 pub mod inbox;
+pub mod latency;
 pub mod ledger;
 pub mod media;
 pub mod quarantine;
@@ -31,6 +32,7 @@ pub mod receiver;
 mod release;
 pub mod replay;
 pub mod sink;
+pub mod site;
 pub mod staging;
 pub mod status;
 

@@ -17,6 +17,7 @@ use shared::clock::Clock;
 use shared::record::Lane;
 
 use crate::import::KeyRing;
+use crate::latency;
 use crate::ledger::{AdmittedBundle, ChainId, ChainState, Delivery, Ledger, LedgerError, SinkId};
 use crate::ranges::RangeSet;
 use crate::sink::config::BatchLimits;
@@ -138,6 +139,7 @@ struct Batch {
     deliveries: Vec<Delivery>,
     records: u64,
     bytes: u64,
+    latency: latency::Pending,
 }
 
 enum Chosen {
@@ -225,7 +227,9 @@ impl<C: Clock> Replayer<C> {
             return Ok(None);
         }
         let position = self.sink.confirm()?;
-        self.ledger.deliver(self.id, &batch.deliveries, position)?;
+        let now = self.clock.now();
+        let took = batch.latency.delivered(now);
+        self.ledger.deliver(self.id, &batch.deliveries, position, &took, now)?;
         self.sink.committed(&mut self.ledger)?;
         Ok(Some(batch.records))
     }
@@ -298,6 +302,7 @@ impl<C: Clock> Replayer<C> {
                 Ok(Some(record)) => {
                     batch.bytes += self.sink.write(&chain.name, &record)?;
                     reading.next = record.sequence.0 + 1;
+                    batch.latency.add(lane, &record);
                     batch.records += 1;
                     records += 1;
                     if self.is_full(batch, started) {

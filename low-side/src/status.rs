@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::clock::Nanos;
 
 use crate::folders::Folders;
+use crate::latency::{Budgets, ClockSum, LatencySum};
 use crate::ledger::{Alarm, Ledger, LedgerError, OpenGap, Sums};
 
 /// The file with the last status, renewed about once a second.
 pub const STATUS_FILE: &str = "status.json";
 /// The same numbers for Prometheus' textfile collector.
 pub const METRICS_FILE: &str = "metrics.prom";
+
+/// The period that latencies are shown for.
+const LATENCY_LAST: Duration = Duration::from_hours(24);
 
 /// Everything there is to say.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +35,10 @@ pub struct Status {
     pub last_bundle_age_secs: Option<u64>,
     /// Refused files by reason code.
     pub quarantine_codes: BTreeMap<String, u64>,
+    /// How long records took in the last 24 hours.
+    pub latency: Vec<LatencySum>,
+    /// How far the clocks of the high sides may lie from ours.
+    pub clocks: Vec<ClockSum>,
     /// Missing bundles.
     pub gaps: Vec<OpenGap>,
     /// What an operator must be told.
@@ -63,6 +72,7 @@ impl Status {
     /// Asks the ledger.
     pub fn gather(
         ledger: &mut Ledger,
+        budgets: &Budgets,
         now: Nanos,
         agent: Option<Value>,
     ) -> Result<Self, LedgerError> {
@@ -78,6 +88,8 @@ impl Status {
             adds_up: bundles && records && suppressed,
             last_bundle_age_secs: last.map(|last| now.since(last).as_secs()),
             quarantine_codes: ledger.quarantine_codes()?.into_iter().collect(),
+            latency: ledger.latencies(LATENCY_LAST, budgets, now)?,
+            clocks: ledger.clocks(LATENCY_LAST, now)?,
             gaps: ledger.gaps()?,
             alarms: ledger.alarms()?,
             agent,
@@ -189,6 +201,31 @@ impl Status {
                 metric(name, "counter", help, &values);
             }
         }
+        let latency = self.latency.iter().flat_map(|sum| {
+            let LatencySum { sink, lane, stream, hop, .. } = sum;
+            let labels =
+                format!("sink=\"{sink}\",lane=\"{lane}\",stream=\"{stream}\",hop=\"{hop}\"");
+            [("0.5", sum.p50_ms), ("0.95", sum.p95_ms), ("0.99", sum.p99_ms), ("1", sum.max_ms)]
+                .map(|(quantile, millis)| (format!("{{{labels},quantile=\"{quantile}\"}}"), millis))
+        });
+        metric(
+            "latency_milliseconds",
+            "gauge",
+            "How long records took to a sink's confirmation, in the last 24 hours.",
+            &latency.collect::<Vec<_>>(),
+        );
+        let over = self.latency.iter().map(|sum| {
+            let LatencySum { sink, lane, stream, hop, over_budget, .. } = sum;
+            let labels =
+                format!("{{sink=\"{sink}\",lane=\"{lane}\",stream=\"{stream}\",hop=\"{hop}\"}}");
+            (labels, *over_budget)
+        });
+        metric(
+            "records_over_budget",
+            "gauge",
+            "Records that took longer than their lane's budget, in the last 24 hours.",
+            &over.collect::<Vec<_>>(),
+        );
         if let Some(age) = self.last_bundle_age_secs {
             metric(
                 "last_bundle_age_seconds",

@@ -89,6 +89,7 @@ impl Site {
                 number_jump_max: 100,
             },
             clock: self.clock.clone(),
+            source: crate::import::Source::Command("a test"),
         }
     }
 

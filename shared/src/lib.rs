@@ -12,6 +12,9 @@
 //! - [`parts`]: a file in pieces or erasure-coded parts, specified in `PARTS.md`
 //! - [`hook`]: a command of the operator's that is run for a file
 //! - [`transfer`], [`device`]: records of what was put on a medium, and what the medium is
+//! - [`receipt`]: what arrived on the low side, carried back by a person
+//! - [`event`]: the parsed view of a record
+//! - [`custody`]: the hash-linked log of who did what to which bundle
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
@@ -25,9 +28,10 @@ pub mod bell;
 pub mod bundle;
 pub mod clock;
 pub mod config;
+pub mod custody;
+pub mod device;
 pub mod diode;
 pub mod doctor;
-pub mod device;
 pub mod durable;
 pub mod event;
 pub mod exit;
@@ -36,6 +40,7 @@ pub mod json;
 pub mod keys;
 pub mod parts;
 pub mod process;
+pub mod receipt;
 pub mod record;
 pub mod stream;
 pub mod telemetry;

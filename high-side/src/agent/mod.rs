@@ -8,6 +8,7 @@
 //! Every part is joined. One that ends early ends the process, and the service manager starts it
 //! again: `kill -9` and a clean stop differ only in what was read and not committed yet.
 
+mod custody;
 mod files;
 mod overdue;
 mod report;
@@ -105,6 +106,7 @@ pub fn check(config: &Config) -> Vec<String> {
 /// Runs until told to stop.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init(config.log_level, config.log_format);
+    shared::custody::act_as_agent();
     let keys = SealKeys::load(&config.keys_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -125,6 +127,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         Buffer::open(buffer_settings(&config), &config.origin, Arc::clone(&clock))?;
     tell_opened(&recovery.opened, recovery.epoch.0);
     let (intake, writer) = buffer.start_writer()?;
+    let custody = custody::start(&config, &clock)?;
     let (carriers, sealing) = sealing::start(&config, &keys, &clock)?;
     let (stop_listeners, shutdown) = watch::channel(false);
     reconcile::begin(&config, &intake, clock.now()).await?;
@@ -141,8 +144,18 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
     });
     let files = files::start(&config, &buffer, &surroundings)?;
-    let mut parts =
-        Parts { config, clock, buffer, writer, sealing, carriers, listeners, reconciler, files };
+    let mut parts = Parts {
+        config,
+        clock,
+        buffer,
+        writer,
+        sealing,
+        carriers,
+        custody,
+        listeners,
+        reconciler,
+        files,
+    };
     parts.report(true);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -220,6 +233,7 @@ struct Parts {
     writer: Writer,
     sealing: sealing::Sealing,
     carriers: RunningCarriers,
+    custody: custody::Custody,
     listeners: Vec<RunningListener>,
     reconciler: Option<RunningReconciler>,
     files: Vec<RunningFiles>,
@@ -254,6 +268,9 @@ impl Parts {
         }
         if self.carriers.any_finished() {
             return Some("a carrier");
+        }
+        if self.custody.is_finished() {
+            return Some("the custody log");
         }
         if self.reconciler.as_ref().is_some_and(|reconciler| reconciler.task.is_finished()) {
             return Some("reconciliation");
@@ -331,7 +348,7 @@ impl Parts {
             }
         }
         drop(surroundings);
-        let Self { writer, sealing, carriers, buffer, .. } = self;
+        let Self { writer, sealing, carriers, custody, buffer, .. } = self;
         let waited = timeout_at(deadline, async {
             while !writer.is_finished() {
                 tokio::time::sleep(WATCH_INTERVAL / 10).await;
@@ -345,6 +362,7 @@ impl Parts {
             let stats = writer.join();
             let sealed = sealing.stop();
             carriers.stop(deadline.saturating_duration_since(Instant::now()).max(CARRIERS_GRACE));
+            custody.stop(deadline.saturating_duration_since(Instant::now()).max(CARRIERS_GRACE));
             drop(buffer);
             (stats, sealed)
         });

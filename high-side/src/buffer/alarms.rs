@@ -13,6 +13,12 @@ pub enum AlarmKind {
     BlockDamaged,
     /// A broken database was set aside.
     BufferSetAside,
+    /// The custody log is not what was written, or its database is another one.
+    CustodyChanged,
+    /// Checkpoints of the custody log can't be signed.
+    CustodyNotSigned,
+    /// The custody log's files can't be written.
+    CustodyNotWritten,
     /// A new epoch began although there had been one before.
     EpochBegan,
     /// Something in a file went away, or was damaged, before it was read.
@@ -23,6 +29,8 @@ pub enum AlarmKind {
     OutboxDamaged,
     /// A Portainer could not be asked for so long that what syslog lost may be gone.
     ReconcileOverdue,
+    /// A receipt names bundles that were never sealed here.
+    ReceiptFork,
     /// Records that never came by syslog were asked for and taken.
     RecordsRecovered,
     /// A bundle has waited for officers longer than its lane's budget.
@@ -39,11 +47,15 @@ impl AlarmKind {
         match self {
             AlarmKind::BlockDamaged => "block-damaged",
             AlarmKind::BufferSetAside => "buffer-set-aside",
+            AlarmKind::CustodyChanged => "custody-changed",
+            AlarmKind::CustodyNotSigned => "custody-not-signed",
+            AlarmKind::CustodyNotWritten => "custody-not-written",
             AlarmKind::EpochBegan => "epoch-began",
             AlarmKind::FileUnread => "file-unread",
             AlarmKind::HandOverOverdue => "hand-over-overdue",
             AlarmKind::OutboxDamaged => "outbox-damaged",
             AlarmKind::ReconcileOverdue => "reconcile-overdue",
+            AlarmKind::ReceiptFork => "receipt-fork",
             AlarmKind::RecordsRecovered => "records-recovered",
             AlarmKind::ReleaseOverdue => "release-overdue",
             AlarmKind::ReleaseRefused => "release-refused",

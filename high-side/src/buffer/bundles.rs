@@ -237,6 +237,11 @@ impl Bundle {
              AND NOT EXISTS (SELECT 1 FROM bundle b WHERE b.id = handover.bundle)",
             range,
         )?;
+        conn.execute(
+            "DELETE FROM confirmed WHERE bundle BETWEEN ?1 AND ?2
+             AND NOT EXISTS (SELECT 1 FROM bundle b WHERE b.id = confirmed.bundle)",
+            range,
+        )?;
         Ok(pruned)
     }
 

@@ -7,10 +7,12 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use shared::clock::Nanos;
+use shared::custody::Action;
 use shared::record::Lane;
 
 use super::bundles::{Bundle, BundleState, SELECT};
 use super::checked::{number, open_row, seal_row, text, time};
+use super::custody;
 use super::error::BufferError;
 use super::schema::{key, number_of_key};
 use super::store::{Store, begin, expect_state};
@@ -121,7 +123,10 @@ impl Store {
         };
         if Handover::load(&tx, id, carrier)?.is_none() {
             let carrier = carrier.to_owned();
+            let detail = format!("by carrier {carrier}");
             Handover { carrier, first: now, passes: 1, last: now }.store(&tx, id)?;
+            let event = custody::event(&self.life, bundle, Action::HandedOver).detail(detail);
+            custody::note(&tx, event)?;
         }
         if let Some(mut bundle) = found {
             let mut all = true;
@@ -149,6 +154,13 @@ impl Store {
         let tx = begin(&mut self.conn)?;
         let id = key(bundle.lane, bundle.number);
         if let Some(handover) = Handover::load(&tx, id, carrier)? {
+            // A carousel turns for as long as it is told to: of its passes the 2nd, 4th, 8th ... are
+            // noted, so that the log grows with bundles and hardly with time.
+            if passes > handover.passes && passes.is_power_of_two() {
+                let detail = format!("by carrier {carrier}, pass {passes}");
+                let event = custody::event(&self.life, bundle, Action::SentAgain).detail(detail);
+                custody::note(&tx, event)?;
+            }
             Handover { passes, last: now, ..handover }.store(&tx, id)?;
         }
         tx.commit()?;
@@ -212,6 +224,8 @@ impl Store {
                 bundle.handed_over = None;
                 bundle.store(&tx)?;
             }
+            let event = custody::event(&self.life, &bundle, Action::Requeued);
+            custody::note(&tx, event.detail("every carrier of its lane sends it again"))?;
         }
         tx.commit()?;
         Ok(requeued)

@@ -439,7 +439,8 @@ const BROKEN: &str = "broken";
 
 /// Tables whose pages are checked at each start. Those of blocks are not: they may be large, and
 /// what is damaged in them is found by their hashes and costs only the blocks that it hit.
-const SMALL_TABLES: [&str; 6] = ["life", "lane", "bundle", "handover", "loss", "alarm"];
+const SMALL_TABLES: [&str; 8] =
+    ["life", "lane", "bundle", "handover", "loss", "alarm", "custody_head", "custody_due"];
 
 const LIFE: &str = "life";
 const MAGIC: &[u8] = b"SQLite format 3\0";

@@ -7,11 +7,13 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use shared::bundle::{BundleDigest, ReleaseSignature, ReleaseStatement};
 use shared::clock::Nanos;
+use shared::custody::Action;
 use shared::record::Lane;
 
 use super::block::Hash;
 use super::bundles::{Bundle, BundleState, SealedFile};
 use super::checked::{hash, open_row, optional, seal_row, text, time};
+use super::custody;
 use super::error::BufferError;
 use super::plan::PlannedBundle;
 use super::schema::{key, lane_of_key, number_of_key};
@@ -171,7 +173,8 @@ impl Store {
 
     /// A sealed bundle's file stands where it waits for officers.
     pub fn mark_awaiting_release(&mut self, bundle: &Bundle) -> Result<Bundle, BufferError> {
-        self.advance(bundle, BundleState::Sealed, |bundle| {
+        let action = Action::AwaitingRelease;
+        self.advance(bundle, BundleState::Sealed, action, "", |bundle| {
             bundle.state = BundleState::AwaitingRelease;
         })
     }
@@ -208,6 +211,8 @@ impl Store {
         );
         tx.prepare_cached("INSERT INTO \"release\" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
             .execute(params_from_iter(values))?;
+        let detail = format!("by officer {officer}, key {}", signature.fingerprint());
+        custody::note(&tx, custody::event(&self.life, bundle, Action::Released).detail(detail))?;
         tx.commit()?;
         Ok(true)
     }
@@ -219,7 +224,11 @@ impl Store {
         file_bytes: u64,
         file_sha256: Hash,
     ) -> Result<Bundle, BufferError> {
-        self.advance(bundle, BundleState::AwaitingRelease, |bundle| {
+        let officers = self.releases(bundle.lane, bundle.number)?;
+        let officers: Vec<&str> = officers.iter().map(|release| release.officer.as_str()).collect();
+        let detail = format!("by {}; their signatures are in the file", officers.join(", "));
+        let action = Action::Released;
+        self.advance(bundle, BundleState::AwaitingRelease, action, &detail, |bundle| {
             bundle.state = BundleState::Released;
             if let Some(file) = &mut bundle.file {
                 (file.bytes, file.sha256) = (file_bytes, file_sha256);
@@ -238,10 +247,12 @@ impl Store {
         let review = Review::load(&tx, bundle.lane, bundle.number)?;
         let missing = || BufferError::Broken("a waiting bundle has no review".to_owned());
         let mut review = review.ok_or_else(missing)?;
+        let detail = format!("by officer {}: {}", refused.officer, refused.reason);
         review.refused = Some(refused);
         review.store(&tx, bundle.lane, bundle.number)?;
         bundle.state = BundleState::Refused;
         bundle.store(&tx)?;
+        custody::note(&tx, custody::event(&self.life, &bundle, Action::Refused).detail(detail))?;
         tx.commit()?;
         Ok(bundle)
     }

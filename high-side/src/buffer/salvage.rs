@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use shared::custody::CustodyFolder;
 use shared::record::{self, Entry, Lane, Sequence};
 
 use super::block::Unpacker;
@@ -37,7 +38,7 @@ impl Store {
         let path = dir.join(super::open::DATABASE);
         let conn: Connection = schema::connect(&path, false)?;
         let life = load_life(&conn)?;
-        Ok(Self { conn, life })
+        Ok(Self { conn, life, custody: CustodyFolder::at(dir), custody_failing: None })
     }
 
     /// What no sealed bundle holds, lane by lane.

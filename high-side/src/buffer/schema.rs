@@ -17,7 +17,7 @@ use super::{BufferSettings, checkpoint};
 pub(super) const APPLICATION_ID: i64 = 0x5053_5442;
 
 /// The migrations: the one at index `n` leads from `user_version` n to n + 1.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "
 CREATE TABLE life (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -102,6 +102,20 @@ CREATE TABLE handover (
     PRIMARY KEY (bundle, carrier)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX handover_passes ON handover (carrier, passes);
+",
+    "
+CREATE TABLE custody_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    number INTEGER NOT NULL, hash BLOB NOT NULL,
+    signed_through INTEGER NOT NULL, unsigned_ns INTEGER
+) STRICT;
+CREATE TABLE custody_due (number INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
+CREATE TABLE receipt (
+    name TEXT PRIMARY KEY, number INTEGER NOT NULL, time_ns INTEGER NOT NULL, taken_ns INTEGER NOT NULL
+) STRICT;
+CREATE TABLE confirmed (
+    bundle INTEGER PRIMARY KEY, receipt INTEGER NOT NULL, taken_ns INTEGER NOT NULL
+) STRICT;
 ",
 ];
 

@@ -2,15 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use shared::bundle::Loss;
 use shared::clock::Nanos;
+use shared::custody::{Action, CustodyFolder};
 use shared::record::{Epoch, Lane, OriginId, Sequence};
 
 use super::alarms::{self, Alarm, AlarmKind};
 use super::block::Life;
 use super::bundles::{Bundle, BundleState, SealedFile};
+use super::custody;
 use super::error::{BufferError, Fault};
 use super::lane::LaneState;
 use super::losses;
@@ -50,6 +53,9 @@ pub struct DamagedRange {
 pub struct Store {
     pub(super) conn: Connection,
     pub(super) life: Life,
+    pub(super) custody: CustodyFolder,
+    /// Since when the custody log could not be written.
+    pub(super) custody_failing: Option<Instant>,
 }
 
 impl Store {
@@ -62,7 +68,7 @@ impl Store {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
         let life = open::load_life(&conn)?;
-        Ok(Self { conn, life })
+        Ok(Self { conn, life, custody: CustodyFolder::at(dir), custody_failing: None })
     }
 
     /// The installation that the records come from.
@@ -131,6 +137,15 @@ impl Store {
         bundle.file = Some(file);
         bundle.store(&tx)?;
         more(&tx, &bundle)?;
+        let detail = format!(
+            "{} records, sequences {} to {}, planned {}{}",
+            bundle.records,
+            bundle.first_sequence,
+            bundle.last_sequence,
+            bundle.planned,
+            bundle.oldest.map_or(String::new(), |oldest| format!(", received from {oldest} on"))
+        );
+        custody::note(&tx, custody::event(&self.life, &bundle, Action::Sealed).detail(detail))?;
         tx.commit()?;
         Ok(bundle)
     }
@@ -140,7 +155,7 @@ impl Store {
     pub fn mark_ready(&mut self, bundle: &Bundle, now: Nanos) -> Result<Bundle, BufferError> {
         let reviewed = self.review(bundle.lane, bundle.number)?.is_some();
         let from = if reviewed { BundleState::Released } else { BundleState::Sealed };
-        self.advance(bundle, from, |bundle| {
+        self.advance(bundle, from, Action::Ready, "", |bundle| {
             bundle.state = BundleState::Ready;
             bundle.ready = Some(now);
         })
@@ -153,7 +168,8 @@ impl Store {
         by: &str,
         now: Nanos,
     ) -> Result<Bundle, BufferError> {
-        self.advance(bundle, BundleState::Ready, |bundle| {
+        let detail = format!("by {by}");
+        self.advance(bundle, BundleState::Ready, Action::HandedOver, &detail, |bundle| {
             bundle.state = BundleState::HandedOver;
             bundle.handed_over = Some((now, by.to_owned()));
         })
@@ -161,7 +177,8 @@ impl Store {
 
     /// The bundle's file was deleted from the outbox.
     pub fn mark_deleted(&mut self, bundle: &Bundle, now: Nanos) -> Result<Bundle, BufferError> {
-        self.advance(bundle, BundleState::HandedOver, |bundle| {
+        let detail = "from the outbox";
+        self.advance(bundle, BundleState::HandedOver, Action::Deleted, detail, |bundle| {
             bundle.state = BundleState::Deleted;
             bundle.deleted = Some(now);
         })
@@ -171,12 +188,15 @@ impl Store {
         &mut self,
         bundle: &Bundle,
         from: BundleState,
+        action: Action,
+        detail: &str,
         change: impl FnOnce(&mut Bundle),
     ) -> Result<Bundle, BufferError> {
         let tx = begin(&mut self.conn)?;
         let mut bundle = expect_state(&tx, bundle, from)?;
         change(&mut bundle);
         bundle.store(&tx)?;
+        custody::note(&tx, custody::event(&self.life, &bundle, action).detail(detail))?;
         tx.commit()?;
         Ok(bundle)
     }

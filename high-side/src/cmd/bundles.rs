@@ -15,6 +15,7 @@ pub(super) fn bundles(config: &Config, as_json: bool) -> Result<(), Failure> {
         for bundle in &bundles {
             let mut value = to_json(bundle);
             add_review(&mut value, &store, bundle)?;
+            value["confirmed-by-receipt"] = json!(store.confirmed_by(bundle.lane, bundle.number)?);
             list.push(value);
         }
         say!("{}", json!({ "bundles": list }));

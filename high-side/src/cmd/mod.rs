@@ -17,12 +17,14 @@ macro_rules! tell {
 }
 
 mod bundles;
+mod custody;
 mod diode;
 mod doctor;
 mod export;
 mod init;
 pub(crate) mod mint;
 mod officer;
+mod receipt;
 mod reconcile;
 mod recover;
 mod review;
@@ -66,6 +68,10 @@ impl Failure {
     /// A failure of the configuration or a key.
     pub(crate) fn config(message: impl Display) -> Self {
         Self { message: message.to_string(), code: exit::CONFIG }
+    }
+
+    fn refused(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: exit::REFUSED }
     }
 
     fn io(message: impl Display) -> Self {
@@ -226,6 +232,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             let shown = try_lines::Shown { json: *json, summary: *summary };
             try_lines::try_lines(&load()?, file, *stream, shown)
         }
+        Verb::Receipt { verb } => receipt::run(&load()?, verb),
+        Verb::Custody { verb } => custody::run(&load()?, verb),
         Verb::Recover { from, yes } => recover::recover(&load()?, from.as_deref(), *yes),
         Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
         Verb::Completions { shell } => {

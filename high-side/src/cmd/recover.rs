@@ -21,7 +21,7 @@ pub(super) fn recover(config: &Config, from: Option<&Path>, yes: bool) -> Result
 /// A state folder that was restored, or copied, continues numbers that may have crossed already with
 /// other content. A new epoch begins instead, with numbers of its own.
 fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
-    let store = Store::open(&config.state_dir)?;
+    let mut store = Store::open(&config.state_dir)?;
     let waiting = records(&store.unsealed()?);
     if !yes {
         tell!(
@@ -33,6 +33,8 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
             "nothing was changed\n  try: penstock-high recover --yes, if this state folder was restored from a backup, copied, or is to be given up",
         ));
     }
+    // What waits there would be set aside with the buffer.
+    super::custody::settle(&mut store);
     drop(store);
     // Held from here on: an agent can't be running, and none can start meanwhile.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

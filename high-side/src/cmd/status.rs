@@ -51,6 +51,18 @@ fn gather(
             })
         })
         .collect();
+    let receipts: Vec<Value> = store
+        .receipts()?
+        .iter()
+        .map(|receipt| {
+            json!({
+                "name": receipt.name,
+                "number": receipt.number,
+                "time": receipt.time.to_string(),
+                "taken": receipt.taken.to_string(),
+            })
+        })
+        .collect();
     let mut portainers = Vec::new();
     for api in &config.portainer_apis {
         let state = State::load(store, &api.name)?;
@@ -70,6 +82,8 @@ fn gather(
         "bundles": bundles,
         "outbox": config.outbox.path.display().to_string(),
         "portainer-apis": portainers,
+        "receipts": receipts,
+        "confirmed-by-receipts": store.confirmed_count()?,
         "alarms": alarms,
         "live": live.map(|live| &live.0),
     }))
@@ -244,6 +258,16 @@ fn print(status: &Value) {
         }
     }
     print_portainers(status);
+    for receipt in status["receipts"].as_array().into_iter().flatten() {
+        let text = |field: &str| receipt[field].as_str().unwrap_or_default();
+        say!(
+            "receipt {} of {} was taken in {}; {} bundle(s) of this epoch are known to have arrived",
+            receipt["number"],
+            text("name"),
+            text("taken"),
+            status["confirmed-by-receipts"]
+        );
+    }
     for alarm in status["alarms"].as_array().into_iter().flatten() {
         say!(
             "ALARM {} {} {}: {}",

@@ -1,23 +1,27 @@
 //! Once a second: gaps that have held long enough, silence, and the status files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
 use shared::clock::{Clock, Nanos};
 use shared::config::Span;
+use shared::custody::CheckpointPolicy;
 use shared::durable;
 
 use super::{Boards, InboxBoard};
-use crate::config::{AdmissionConfig, Config, GapPolicy};
+use crate::config::{AdmissionConfig, Config, GapPolicy, ReceiptConfig};
 use crate::import::KeyRing;
-use crate::ledger::{Ledger, LedgerError, PassGaps};
+use crate::latency::Budgets;
+use crate::ledger::{CustodyError, Ledger, LedgerError, PassGaps};
 use crate::replay::{HealthBoard, chain_text};
+use crate::site;
 use crate::status::{Live, METRICS_FILE, STATUS_FILE, Status};
 use shared::bell::Bell;
 
+const RECEIPT_NOT_WRITTEN: &str = "receipt-not-written";
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Everyone may read the numbers.
 const FILE_MODE: u32 = 0o644;
@@ -33,6 +37,11 @@ pub(super) struct Keeper<C> {
     clock: C,
     started: Nanos,
     silent: BTreeSet<String>,
+    keys_dir: PathBuf,
+    budgets: Budgets,
+    receipt: Option<ReceiptConfig>,
+    /// When the last receipt was written.
+    receipt_last: Option<Nanos>,
 }
 
 impl<C: Clock> Keeper<C> {
@@ -56,6 +65,10 @@ impl<C: Clock> Keeper<C> {
             started: clock.now(),
             clock,
             silent: BTreeSet::new(),
+            keys_dir: config.keys_dir.clone(),
+            budgets: config.latency,
+            receipt: config.receipt.clone(),
+            receipt_last: None,
         }
     }
 
@@ -76,7 +89,9 @@ impl<C: Clock> Keeper<C> {
         self.pass_gaps(now)?;
         self.look_for_silence(now)?;
         let live = self.live();
-        let status = Status::gather(&mut self.ledger, now, Some(live))?;
+        self.keep_custody(now)?;
+        self.write_receipt(now);
+        let status = Status::gather(&mut self.ledger, &self.budgets, now, Some(live))?;
         let write = |name: &str, bytes: &[u8]| {
             durable::write_volatile(&self.state_dir.join(name), bytes, FILE_MODE)
         };
@@ -87,6 +102,46 @@ impl<C: Clock> Keeper<C> {
             tracing::warn!(%error, "the status files can't be written");
         }
         Ok(())
+    }
+
+    /// The custody log: what waits is written, and signed where that is due. Where it can't be, that is
+    /// an alarm and no reason to stop.
+    fn keep_custody(&mut self, now: Nanos) -> Result<(), LedgerError> {
+        let policy = CheckpointPolicy::default();
+        let kept = sign(&mut self.ledger, &self.keys_dir, Some(&policy), now)
+            .and_then(|()| self.ledger.settle_custody(false, now));
+        match kept {
+            Ok(()) | Err(CustodyError::Busy) => {}
+            Err(CustodyError::Ledger(error)) => return Err(error),
+            // Told by an alarm.
+            Err(error) => tracing::debug!(error = chain_text(&error), "the custody log waits"),
+        }
+        self.ledger.prune_latencies(now)
+    }
+
+    fn write_receipt(&mut self, now: Nanos) {
+        let Some(ReceiptConfig { folder, interval }) = &self.receipt else { return };
+        if self.receipt_last.is_some_and(|last| now.since(last) < *interval) {
+            return;
+        }
+        self.receipt_last = Some(now);
+        let name = site::name(&self.keys_dir);
+        let path = folder.join(format!("{name}.receipt"));
+        let written =
+            site::signing_key(&self.keys_dir).map_err(|err| err.to_string()).and_then(|key| {
+                let receipt =
+                    self.ledger.make_receipt(&name, now).map_err(|err| chain_text(&err))?;
+                let text = receipt.sign(&key).map_err(|err| err.to_string())?;
+                durable::write(&path, text.as_bytes(), FILE_MODE)
+                    .map_err(|err| format!("{}: {err}", path.display()))
+            });
+        let told = match written {
+            Ok(()) => self.ledger.close_alarm(RECEIPT_NOT_WRITTEN, "receipt", now),
+            Err(problem) => self.ledger.raise_once(RECEIPT_NOT_WRITTEN, "receipt", &problem, now),
+        };
+        if let Err(error) = told {
+            tracing::error!(error = chain_text(&error), "an alarm about the receipt can't be kept");
+        }
     }
 
     fn pass_gaps(&mut self, now: Nanos) -> Result<(), LedgerError> {
@@ -103,7 +158,8 @@ impl<C: Clock> Keeper<C> {
         Ok(())
     }
 
-    /// Every trusted origin must be heard of: silence is never success.
+    /// Every trusted origin must be heard of, and of each of its lanes that was ever heard of there must
+    /// be a heartbeat at least: silence is never success, and one lane's link may be down alone.
     fn look_for_silence(&mut self, now: Nanos) -> Result<(), LedgerError> {
         let heard: BTreeMap<String, Nanos> = self.ledger.last_heard()?.into_iter().collect();
         let keys = self.keys.current();
@@ -111,18 +167,34 @@ impl<C: Clock> Keeper<C> {
         let origins: BTreeSet<String> = trusted.chain(heard.keys().cloned()).collect();
         for origin in origins {
             let last = heard.get(&origin).copied();
-            // An origin that was never heard of is given the time from our start on.
-            let silent = now.since(last.unwrap_or(self.started)) > self.admission.silence_alarm;
-            if !silent {
-                self.silent.remove(&origin);
-            } else if self.silent.insert(origin.clone()) {
-                let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
-                let message = format!(
-                    "no bundle of {origin} has come {since}; the limit is {}",
-                    Span(self.admission.silence_alarm)
-                );
-                self.ledger.raise("silence", &origin, &message, now)?;
-            }
+            self.judge_silence(&origin, last, now)?;
+        }
+        for (origin, lane, last) in self.ledger.last_heard_by_lane()? {
+            // One alarm for an origin that is silent altogether.
+            let told = self.silent.contains(&origin);
+            let last = if told { now } else { last };
+            self.judge_silence(&format!("{origin}/{lane}"), Some(last), now)?;
+        }
+        Ok(())
+    }
+
+    fn judge_silence(
+        &mut self,
+        subject: &str,
+        last: Option<Nanos>,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        // What was never heard of is given the time from our start on.
+        let silent = now.since(last.unwrap_or(self.started)) > self.admission.silence_alarm;
+        if !silent {
+            self.silent.remove(subject);
+        } else if self.silent.insert(subject.to_owned()) {
+            let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
+            let message = format!(
+                "no bundle of {subject} has come {since}, not even a heartbeat; the limit is {}",
+                Span(self.admission.silence_alarm)
+            );
+            self.ledger.raise("silence", subject, &message, now)?;
         }
         Ok(())
     }
@@ -156,4 +228,16 @@ impl<C: Clock> Keeper<C> {
         };
         serde_json::to_value(live).unwrap_or_default()
     }
+}
+
+/// Signs how far the custody log has come, where that is due; without a policy, where anything is
+/// unsigned.
+pub(super) fn sign(
+    ledger: &mut Ledger,
+    keys_dir: &Path,
+    policy: Option<&CheckpointPolicy>,
+    now: Nanos,
+) -> Result<(), CustodyError> {
+    let key = || Ok((site::identity(keys_dir), site::signing_key(keys_dir)?));
+    ledger.sign_custody(key, policy, now).map(|_| ())
 }

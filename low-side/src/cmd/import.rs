@@ -148,7 +148,7 @@ pub(super) struct Asked<'a> {
 }
 
 pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> {
-    let mut importer = importer(config)?;
+    let mut importer = importer(config, "import")?;
     let mut found = scan(asked.paths)
         .map_err(|(path, err)| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
     // Over all folders, an older epoch before a newer one, whose first bundle would end it; then by
@@ -177,6 +177,7 @@ pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
     bar.finish_and_clear();
     medium.take_parts(&mut importer, &found, &mut summary)?;
     medium.countersign(config, &importer)?;
+    super::custody::settle(&mut importer.ledger);
     let wiped = if asked.wipe { medium.wipe(asked.yes, asked.as_json) } else { Ok(()) };
     let gaps = importer.ledger.gaps()?.len();
     summary.medium = Some(medium.to_json()).filter(|_| !medium.is_plain());

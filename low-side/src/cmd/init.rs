@@ -11,9 +11,7 @@ use shared::keys::{
 
 use super::{Failure, put};
 use crate::config::{Config, SAMPLE};
-
-/// The name that `public` prints; the high side shows it, and nothing depends on it.
-const NAME_FILE: &str = "name";
+use crate::site::{self, NAME_FILE};
 
 /// Makes key and configuration, without replacing either, and prints the public half.
 pub(super) fn init(
@@ -102,14 +100,8 @@ pub(super) fn signing_key(keys_dir: &Path) -> Result<SigningKey, Failure> {
     Ok(key)
 }
 
-/// This installation's name.
-pub(super) fn site_name(keys_dir: &Path) -> String {
-    let name = std::fs::read_to_string(keys_dir.join(NAME_FILE)).unwrap_or_default();
-    if name.is_empty() { "low".to_owned() } else { name }
-}
-
 fn print_halves(keys_dir: &Path, quietly: bool) -> Result<(), Failure> {
-    let name = site_name(keys_dir);
+    let name = site::name(keys_dir);
     let identities = Identities::load_dir(keys_dir)?;
     let signer = if quietly { receipt_key(keys_dir)?.0 } else { signing_key(keys_dir)? };
     let halves = identities.public_halves(&name, Some(&signer));

@@ -287,7 +287,7 @@ impl Medium {
             return Ok(());
         }
         let key = signing_key(config);
-        let site = init::site_name(&config.keys_dir);
+        let site = crate::site::name(&config.keys_dir);
         let archive = config.state_dir.join(TRANSFERS_DIR);
         let failed =
             |err: std::io::Error| Failure::new(exit::IO, format!("{}: {err}", archive.display()));

@@ -10,6 +10,7 @@ macro_rules! tell {
 
 mod account;
 mod bundles;
+mod custody;
 mod diode;
 mod doctor;
 mod import;
@@ -17,6 +18,7 @@ mod init;
 mod medium;
 mod officer;
 mod quarantine;
+mod receipt;
 mod status;
 
 use std::fmt::Display;
@@ -35,7 +37,7 @@ use shared::{exit, telemetry};
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
 use crate::config::Config;
 use crate::folders::Folders;
-use crate::import::{ImportError, Importer, KeyRing, Keys};
+use crate::import::{ImportError, Importer, KeyRing, Keys, Source};
 use crate::ledger::{Ledger, LedgerError};
 use crate::replay::chain_text;
 use crate::{agent, receiver, release, sink};
@@ -140,6 +142,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
+        Verb::Receipt { out } => receipt::receipt(&load()?, out),
+        Verb::Latency { last, json } => receipt::latency(&load()?, *last, *json),
+        Verb::Custody { verb } => custody::run(&load()?, verb),
         Verb::Officer { verb } => match verb {
             OfficerVerb::Add { file } => officer::add(&load()?, file),
             OfficerVerb::List { json } => officer::list(&load()?, *json),
@@ -197,7 +202,7 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
 }
 
 /// Makes ready to import beside a running agent, or without one.
-fn importer(config: &Config) -> Result<Importer<SystemClock>, Failure> {
+fn importer(config: &Config, verb: &'static str) -> Result<Importer<SystemClock>, Failure> {
     let folders = Folders::of(&config.state_dir);
     // Files made by root in the agent's folders would be out of its reach.
     if let Ok(found) = std::fs::metadata(&folders.state) {
@@ -222,6 +227,7 @@ fn importer(config: &Config) -> Result<Importer<SystemClock>, Failure> {
         limits: config.limits,
         admission: config.admission,
         clock: SystemClock,
+        source: Source::Command(verb),
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) fn retry(
     accept_jump: bool,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let mut importer = importer(config)?;
+    let mut importer = importer(config, "quarantine retry")?;
     if accept_jump {
         importer.admission.number_jump_max = u64::MAX;
     }

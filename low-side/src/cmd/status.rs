@@ -14,7 +14,7 @@ use crate::status::{Status, live};
 pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let live = live(&Folders::of(&config.state_dir));
-    let status = Status::gather(&mut ledger, SystemClock.now(), live)?;
+    let status = Status::gather(&mut ledger, &config.latency, SystemClock.now(), live)?;
     if as_json { put_json(&status) } else { put(&text(&status, config)) }
 }
 
@@ -84,6 +84,27 @@ fn text(status: &Status, config: &Config) -> String {
             chain.chain, chain.bundles, chain.records, chain.last_sequence, chain.missing
         );
     }
+    for sum in &status.latency {
+        let over = match sum.over_budget {
+            0 => String::new(),
+            over => format!(", {over} OVER THE BUDGET"),
+        };
+        let span = |millis| shared::config::Span(std::time::Duration::from_millis(millis));
+        let _ = writeln!(
+            out,
+            "latency      {} {} {}, {}: p50 {} p99 {} max {}{over}",
+            sum.sink,
+            sum.lane,
+            sum.stream,
+            sum.hop,
+            span(sum.p50_ms),
+            span(sum.p99_ms),
+            span(sum.max_ms)
+        );
+    }
+    for clock in &status.clocks {
+        let _ = writeln!(out, "clocks       {}", clock.text());
+    }
     for gap in &status.gaps {
         let passed = if gap.passed.is_some() { "passed" } else { "holds" };
         let _ = writeln!(
@@ -114,6 +135,7 @@ pub(super) fn gaps(config: &Config, pass: Option<i64>, as_json: bool) -> Result<
         let text = format!("no gap {id} holds anything\n  try: penstock-low gaps");
         return Err(Failure::new(exit::FAILED, text));
     }
+    super::custody::settle(&mut ledger);
     let gaps = ledger.gaps()?;
     if as_json {
         return put_json(&gaps);

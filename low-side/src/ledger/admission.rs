@@ -6,9 +6,11 @@ use std::path::Path;
 use rusqlite::{OptionalExtension, Transaction, params};
 use shared::bundle::{BundleDigest, Loss, StreamCount, SuppressedCount, VerifiedBundle};
 use shared::clock::Nanos;
+use shared::custody::{Action, CustodyEvent};
 use shared::record::Epoch;
 
-use super::{ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, uint};
+use super::custody::{self, Arrival, bundle_of};
+use super::{ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency, uint};
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
 
@@ -41,6 +43,8 @@ pub struct BundleFacts {
     pub signer: String,
     /// The length of its file.
     pub file_bytes: u64,
+    /// How its file came; of a file of the store that had no row, nothing is known.
+    pub arrival: Option<Arrival>,
 }
 
 impl BundleFacts {
@@ -72,6 +76,7 @@ impl BundleFacts {
             sealed: manifest.sealed_at,
             signer: header.signer.clone(),
             file_bytes: bundle.file_bytes(),
+            arrival: None,
         }
     }
 
@@ -172,7 +177,10 @@ impl Ledger {
             Admission::Refused(disorder) => return Ok(Decision::Refused(disorder)),
             Admission::Duplicate => {
                 let chain = chain.ok_or(LedgerError::Row("a bundle without a chain"))?;
-                repair_stored(&tx, chain, facts, store, &mut place)?;
+                let mended = repair_stored(&tx, chain, facts, store, &mut place)?;
+                let detail = if mended { "mended the stored file" } else { "" };
+                note_arrival(&tx, facts, now)?;
+                note_bundle(&tx, facts, Action::Duplicate, detail, now)?;
                 count(&tx, "duplicate")?;
                 Decision::Duplicate
             }
@@ -192,6 +200,18 @@ impl Ledger {
                 note_losses(&tx, chain, facts, now)?;
                 check_record_chain(&tx, chain, facts, now)?;
                 alarms::close(&tx, "silence", Some(facts.chain.origin.as_str()), now)?;
+                let lane = format!("{}/{}", facts.chain.origin, facts.chain.lane);
+                alarms::close(&tx, "silence", Some(&lane), now)?;
+                note_arrival(&tx, facts, now)?;
+                let detail = format!(
+                    "{}; sealed {}, {} records, signed by {}",
+                    admission.code(),
+                    facts.sealed,
+                    facts.records,
+                    facts.signer
+                );
+                note_bundle(&tx, facts, Action::Admitted, &detail, now)?;
+                latency::note_skew(&tx, &facts.chain, facts.sealed, now)?;
                 place(&facts.store_name()).map_err(LedgerError::Place)?;
                 count(&tx, "admitted")?;
                 Decision::Admitted(admission)
@@ -291,6 +311,7 @@ impl Ledger {
                 "bundles {first} to {last} of {chain} have not come; the records behind them are delivered without them"
             );
             alarms::raise(&tx, "gap-passed", &chain.to_string(), &message, now)?;
+            custody::note(&tx, CustodyEvent::new(now, Action::GapPassed).detail(message))?;
         }
         tx.commit()?;
         Ok(due.len())
@@ -563,7 +584,7 @@ fn repair_stored(
     facts: &BundleFacts,
     store: &Path,
     place: &mut impl FnMut(&str) -> io::Result<()>,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let key = params![chain, int(facts.candidate.number)];
     let (file, bytes, damaged): (String, i64, bool) = tx
         .prepare_cached(
@@ -572,11 +593,34 @@ fn repair_stored(
         .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let whole = std::fs::symlink_metadata(store.join(&file))
         .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
-    if damaged || !whole {
+    let mend = damaged || !whole;
+    if mend {
         place(&file).map_err(LedgerError::Place)?;
         tx.execute("UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2", key)?;
     }
-    Ok(())
+    Ok(mend)
+}
+
+/// How a bundle's file came, where that is known.
+fn note_arrival(tx: &Transaction<'_>, facts: &BundleFacts, now: Nanos) -> Result<(), LedgerError> {
+    let Some(arrival) = &facts.arrival else { return Ok(()) };
+    let bundle = bundle_of(&facts.chain, facts.candidate.number, facts.candidate.digest);
+    let event = CustodyEvent::new(now, Action::Received)
+        .bundle(bundle)
+        .file(arrival.file.clone())
+        .detail(arrival.source.as_str());
+    custody::note(tx, event)
+}
+
+fn note_bundle(
+    tx: &Transaction<'_>,
+    facts: &BundleFacts,
+    action: Action,
+    detail: &str,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let bundle = bundle_of(&facts.chain, facts.candidate.number, facts.candidate.digest);
+    custody::note(tx, CustodyEvent::new(now, action).bundle(bundle).detail(detail))
 }
 
 /// Adds one to a counter.

@@ -41,6 +41,23 @@ impl Ledger {
         Ok(tx.commit()?)
     }
 
+    /// Raises an alarm, unless it stands there already: for what is met again every second.
+    pub fn raise_once(
+        &mut self,
+        code: &str,
+        subject: &str,
+        message: &str,
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let open = self
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM alarm WHERE code = ?1 AND subject = ?2 AND closed_ns IS NULL AND acknowledged_ns IS NULL",
+            )?
+            .exists(params![code, subject])?;
+        if open { Ok(()) } else { self.raise(code, subject, message, now) }
+    }
+
     /// Notes that the cause of an alarm has ended. Does not touch the disk where there is none.
     pub fn close_alarm(
         &mut self,

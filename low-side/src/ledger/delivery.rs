@@ -1,12 +1,17 @@
 //! What each sink has taken, and what it may take next.
 
+use std::collections::HashMap;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
+use shared::custody::{Action, CustodyBundle, CustodyEvent};
 
+use super::custody::{self, bundle_of};
 use super::{
-    AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, uint,
+    AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency, uint,
 };
+use crate::latency::{Histogram, Key};
 use crate::ranges::RangeSet;
 
 /// The identity of a sink inside one ledger.
@@ -136,10 +141,13 @@ impl Ledger {
         sink: SinkId,
         deliveries: &[Delivery],
         position: Option<FilePosition>,
+        took: &HashMap<Key, Histogram>,
+        now: Nanos,
     ) -> Result<(), LedgerError> {
         let tx = self.begin()?;
         for delivery in deliveries {
-            insert_range(&tx, sink, delivery)?;
+            let merged = insert_range(&tx, sink, delivery)?;
+            note_replayed(&tx, sink, delivery, merged, now)?;
             tx.prepare_cached(
                 "INSERT INTO delivered_records VALUES (?1, ?2, ?3)
                  ON CONFLICT (sink, chain) DO UPDATE SET records = records + ?3",
@@ -149,6 +157,7 @@ impl Ledger {
         if let Some(position) = position {
             save_position(&tx, sink, &position)?;
         }
+        latency::add(&tx, sink, took, now)?;
         Ok(tx.commit()?)
     }
 
@@ -245,15 +254,54 @@ impl Ledger {
     }
 }
 
-/// Merges a range into those that are there: what overlaps or touches it becomes one.
+/// Notes which bundles a sink has now taken to their last record: those that end in what it took just
+/// now, and whose other records it has taken, too. A bundle without records is never among them.
+fn note_replayed(
+    tx: &Transaction<'_>,
+    sink: SinkId,
+    delivery: &Delivery,
+    (first, last): (i64, i64),
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT c.origin, c.epoch, c.lane, b.number, b.digest, b.records
+         FROM bundle b JOIN chain c ON c.id = b.chain
+         WHERE b.chain = ?1 AND b.last_sequence BETWEEN ?2 AND ?3
+             AND b.last_sequence >= b.first_sequence AND b.first_sequence >= ?4
+             AND b.last_sequence <= ?5",
+    )?;
+    let ended = params![delivery.chain, int(delivery.first), int(delivery.last), first, last];
+    let bundles: Vec<(CustodyBundle, i64)> = statement
+        .query_map(ended, |row| {
+            let digest = BundleDigest::from_bytes(row.get(4)?);
+            let bundle = bundle_of(&chain_name(row, 0)?, uint(row.get(3)?), digest);
+            Ok((bundle, row.get(5)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    if bundles.is_empty() {
+        return Ok(());
+    }
+    let name: String = tx
+        .prepare_cached("SELECT name FROM sink WHERE id = ?1")?
+        .query_row([sink], |row| row.get(0))?;
+    for (bundle, records) in bundles {
+        let event = CustodyEvent::new(now, Action::Replayed)
+            .bundle(bundle)
+            .detail(format!("to sink {name}, {records} records"));
+        custody::note(tx, event)?;
+    }
+    Ok(())
+}
+
+/// Merges a range into those that are there: what overlaps or touches it becomes one, which it gives.
 fn insert_range(
     tx: &Transaction<'_>,
     sink: SinkId,
     delivery: &Delivery,
-) -> Result<(), LedgerError> {
+) -> Result<(i64, i64), LedgerError> {
     let (mut first, mut last) = (int(delivery.first), int(delivery.last));
     if first > last {
-        return Ok(());
+        return Ok((first, last));
     }
     // The only range that may begin before ours and reach it.
     let before: Option<(i64, i64)> = tx
@@ -283,7 +331,7 @@ fn insert_range(
         first,
         last
     ])?;
-    Ok(())
+    Ok((first, last))
 }
 
 fn save_position(

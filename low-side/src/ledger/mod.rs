@@ -10,9 +10,14 @@
 
 mod admission;
 mod alarms;
+mod custody;
+#[cfg(test)]
+mod custody_tests;
 mod delivery;
+mod latency;
 mod numbers;
 mod periods;
+mod receipt;
 mod recover;
 mod schema;
 mod sums;
@@ -24,10 +29,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use shared::custody::CustodyFolder;
 use shared::record::{Epoch, Lane, OriginId};
 
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
+pub use custody::{Arrival, CustodyError};
 pub use delivery::{ChainState, Delivery, FilePosition, SinkId};
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
@@ -112,6 +119,7 @@ impl std::fmt::Display for ChainName {
 #[derive(Debug)]
 pub struct Ledger {
     conn: Connection,
+    custody: CustodyFolder,
 }
 
 impl Ledger {
@@ -143,7 +151,9 @@ impl Ledger {
         conn.pragma_update(None, "foreign_keys", true)?;
         conn.set_prepared_statement_cache_capacity(64);
         schema::migrate(&mut conn)?;
-        Ok(Self { conn })
+        // The log stands beside the ledger.
+        let custody = CustodyFolder::at(path.parent().unwrap_or(Path::new(".")));
+        Ok(Self { conn, custody })
     }
 
     fn begin(&mut self) -> Result<rusqlite::Transaction<'_>, LedgerError> {

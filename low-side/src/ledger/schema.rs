@@ -135,6 +135,34 @@ CREATE TABLE tally (
     bytes   INTEGER NOT NULL,
     PRIMARY KEY (chain, number, stream, rule)
 ) STRICT, WITHOUT ROWID;
+", "
+-- The custody log's end, and its lines that wait to be written.
+CREATE TABLE custody_head (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    number         INTEGER NOT NULL,
+    hash           BLOB NOT NULL,
+    signed_through INTEGER NOT NULL,
+    unsigned_ns    INTEGER
+) STRICT;
+CREATE TABLE custody_due (number INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
+
+-- How long records took, in windows of time: counts by the size of the time.
+CREATE TABLE latency (
+    window_s INTEGER NOT NULL,
+    sink     INTEGER NOT NULL,
+    lane     TEXT NOT NULL,
+    stream   TEXT NOT NULL,
+    hop      TEXT NOT NULL,
+    counts   TEXT NOT NULL,
+    PRIMARY KEY (window_s, sink, lane, stream, hop)
+) STRICT, WITHOUT ROWID;
+-- The shortest way that a bundle took, by both clocks: it bounds how far these lie apart.
+CREATE TABLE clock_skew (
+    origin      TEXT NOT NULL,
+    window_s    INTEGER NOT NULL,
+    shortest_ns INTEGER NOT NULL,
+    PRIMARY KEY (origin, window_s)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the tables up to date.

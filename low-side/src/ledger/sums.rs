@@ -3,8 +3,9 @@
 use rusqlite::params;
 use serde::Serialize;
 use shared::clock::Nanos;
+use shared::custody::{Action, CustodyEvent};
 
-use super::{Ledger, LedgerError, admission, alarms, chain_name, uint};
+use super::{Arrival, Ledger, LedgerError, admission, alarms, chain_name, custody, uint};
 
 /// Everything that came in, and where it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -191,23 +192,42 @@ impl Ledger {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// When each lane of each origin last had a bundle admitted, in whatever epoch.
+    pub fn last_heard_by_lane(&self) -> Result<Vec<(String, String, Nanos)>, LedgerError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT origin, lane, max(last_ns) FROM chain GROUP BY origin, lane")?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, Nanos(row.get(2)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Counts a refused file that now stands in the quarantine.
     pub fn note_quarantined(
         &mut self,
-        sha256: &str,
+        arrival: &Arrival,
         code: &str,
-        name: &str,
+        claim: &str,
         now: Nanos,
     ) -> Result<(), LedgerError> {
         let tx = self.begin()?;
+        let (sha256, name) = (arrival.file.sha256.to_string(), &arrival.file.name);
         tx.prepare_cached(
             "INSERT INTO quarantine VALUES (?1, ?2, 1) ON CONFLICT (sha256) DO UPDATE SET times = times + 1, code = ?2",
         )?
-        .execute([sha256, code])?;
+        .execute([sha256.as_str(), code])?;
         admission::count(&tx, "quarantined")?;
         admission::count(&tx, "received")?;
         let message = format!("{name} was refused: {code}; see penstock-low quarantine list");
         alarms::raise(&tx, "quarantined", code, &message, now)?;
+        let received = CustodyEvent::new(now, Action::Received)
+            .file(arrival.file.clone())
+            .detail(arrival.source.as_str());
+        custody::note(&tx, received)?;
+        let refused = CustodyEvent::new(now, Action::Quarantined)
+            .file(arrival.file.clone())
+            .detail(format!("{code}{claim}"));
+        custody::note(&tx, refused)?;
         Ok(tx.commit()?)
     }
 

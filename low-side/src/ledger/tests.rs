@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 use shared::bundle::BundleDigest;
@@ -42,6 +42,7 @@ fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
         sealed: Nanos(0),
         signer: "SHA256:x".to_owned(),
         file_bytes: 1,
+        arrival: None,
     }
 }
 
@@ -144,7 +145,7 @@ proptest! {
                         let Some((bundle, from)) = found else { continue };
                         let last = bundle.last_sequence().min(from + at_most - 1);
                         let delivery = Delivery { chain: chain.id, first: from, last, records: last - from + 1 };
-                        ledger.deliver(sink, &[delivery], None).unwrap();
+                        ledger.deliver(sink, &[delivery], None, &HashMap::new(), Nanos(1)).unwrap();
                         for sequence in from..=last {
                             prop_assert!(model.insert(sequence), "delivered twice");
                         }

@@ -32,6 +32,7 @@ mod tcp;
 pub(crate) use diode::report;
 pub use diode::trial;
 
+use crate::import::Arrivals;
 use config::{ReceiverConfig, ReceiverKind};
 
 use crate::import::KeyRing;
@@ -135,6 +136,7 @@ pub(crate) struct Reception {
     state_dir: PathBuf,
     bell: Bell,
     counters: Arc<ReceiverCounters>,
+    arrivals: Arrivals,
 }
 
 impl Reception {
@@ -145,7 +147,13 @@ impl Reception {
             state_dir: state_dir.to_owned(),
             bell,
             counters: Arc::default(),
+            arrivals: Arrivals::default(),
         }
+    }
+
+    /// Has the importer know which receiver brought a file, for the custody log.
+    pub(crate) fn telling(self, arrivals: Arrivals) -> Self {
+        Self { arrivals, ..self }
     }
 
     /// Where a file is written that will be delivered under this name.
@@ -174,6 +182,7 @@ impl Reception {
         let sidecar = PathBuf::from(sidecar);
         durable::write(&sidecar, format!("{sha256}  {name}\n").as_bytes(), 0o644)
             .map_err(ReceiveError::io(&sidecar))?;
+        self.arrivals.note(*sha256, &self.name);
         durable::rename(&partial, &path).map_err(ReceiveError::io(&path))?;
         self.counters.bundles.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);

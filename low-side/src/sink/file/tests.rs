@@ -1,6 +1,7 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
-use shared::clock::FakeClock;
+use shared::clock::{FakeClock, Nanos};
 use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode, parse};
 
 use super::*;
@@ -58,7 +59,7 @@ impl Setup {
         if note {
             let last = first + messages.len() as u64 - 1;
             let delivery = Delivery { chain: 1, first, last, records: messages.len() as u64 };
-            self.ledger.deliver(self.id, &[delivery], position).unwrap();
+            self.ledger.deliver(self.id, &[delivery], position, &HashMap::new(), Nanos(1)).unwrap();
             sink.committed(&mut self.ledger).unwrap();
         }
     }
