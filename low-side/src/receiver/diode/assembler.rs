@@ -271,7 +271,7 @@ impl Assembler {
     /// One step of what remains to be done with what has come: urgent objects first.
     pub(super) fn work(&mut self, now: Instant) -> Work {
         for urgency in 0..2 {
-            if let Some((key, block)) = self.restorable[urgency].pop_front() {
+            if let Some((key, block)) = self.next_restorable(urgency) {
                 let Some(object) = self.objects.get_mut(&key) else { return Work::Busy };
                 let was_open = object.is_open();
                 let restored = object.restore(block, &mut self.bench);
@@ -293,6 +293,16 @@ impl Assembler {
             }
         }
         Work::Idle
+    }
+
+    /// Of the object that can be gone on with, the first block: what is restored in the order of the
+    /// file is hashed as it is restored, and need not be read once more.
+    fn next_restorable(&mut self, urgency: usize) -> Option<(ObjectKey, u32)> {
+        let queue = &mut self.restorable[urgency];
+        let (key, _) = *queue.front()?;
+        let of_object = queue.iter().enumerate().filter(|(_, (other, _))| *other == key);
+        let (at, _) = of_object.min_by_key(|(_, (_, block))| *block)?;
+        queue.swap_remove_front(at)
     }
 
     /// Whether something urgent can be done.
