@@ -53,7 +53,7 @@ pub fn examine(facts: &Facts) -> Examined {
         ));
     }
     findings.push(pace(facts));
-    findings.extend(trains(facts));
+    findings.push(trains(facts));
     findings.extend(send_buffer(facts));
     match &facts.source {
         Err(err) => findings.push(
@@ -69,11 +69,10 @@ pub fn examine(facts: &Facts) -> Examined {
 /// What the settings mean in time.
 fn pace(facts: &Facts) -> Finding {
     let bytes_per_sec = facts.bit_rate / 8;
-    // Headers, tag and recovery datagrams: what of the rate is left for bundles.
+    // Headers, tag and recovery datagrams take the rest of the rate.
     let payload = facts.mtu.saturating_sub(DATAGRAM_OVERHEAD_BYTES);
-    let share =
-        payload as f64 / facts.mtu.max(1) as f64 * 100.0 / (100 + facts.redundancy_percent) as f64;
-    let goodput = (bytes_per_sec as f64 * share) as u64;
+    let sent = facts.mtu.max(1) * (100 + facts.redundancy_percent);
+    let goodput = bytes_per_sec.saturating_mul(payload * 100) / sent;
     let mut what = format!(
         "{} bit/s carry about {} bytes of bundles a second in one pass; {} passes use the link as \
          often",
@@ -92,19 +91,15 @@ fn pace(facts: &Facts) -> Finding {
     Finding::new(Level::Fine, "pace", what)
 }
 
-fn trains(facts: &Facts) -> Option<Finding> {
+fn trains(facts: &Facts) -> Finding {
     if facts.trains {
-        return Some(Finding::new(
-            Level::Fine,
-            "gso",
-            "the kernel cuts trains of datagrams (UDP GSO)",
-        ));
+        return Finding::new(Level::Fine, "gso", "the kernel cuts trains of datagrams (UDP GSO)");
     }
     let what = "the kernel does not cut trains of datagrams (UDP GSO, Linux 4.18 and later): each one \
                 is a system call's work";
     // About what one core sends singly.
     let level = if facts.bit_rate > SINGLY_BIT_RATE { Level::Warning } else { Level::Note };
-    Some(Finding::new(level, "gso", what))
+    Finding::new(level, "gso", what)
 }
 
 fn send_buffer(facts: &Facts) -> Option<Finding> {

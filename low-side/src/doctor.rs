@@ -75,7 +75,7 @@ pub struct Traffic {
 /// Judges one receiver.
 pub fn examine(facts: &Facts) -> Examined {
     let mut findings = Vec::new();
-    findings.extend(socket(facts));
+    findings.push(socket(facts));
     findings.extend(interface(facts));
     findings.extend(backlog(facts));
     findings.extend(buffer(facts));
@@ -89,35 +89,24 @@ pub fn examine(facts: &Facts) -> Examined {
     Examined { link: format!("{} (udp-diode, {})", facts.name, facts.bind), findings }
 }
 
-fn socket(facts: &Facts) -> Option<Finding> {
-    match (&facts.socket, &facts.traffic) {
-        (None, _) => Some(
-            Finding::new(
-                Level::Fault,
-                "socket",
-                format!(
-                    "nothing listens at {}: datagrams are lost and answered by ICMP",
-                    facts.bind
-                ),
-            )
-            .remedy("systemctl start penstock-low"),
+fn socket(facts: &Facts) -> Finding {
+    let bind = facts.bind;
+    let (level, what) = match (&facts.socket, &facts.traffic) {
+        (None, _) => (
+            Level::Fault,
+            format!("nothing listens at {bind}: datagrams are lost, and answered by ICMP"),
         ),
-        (Some(_), None) => Some(
-            Finding::new(
-                Level::Warning,
-                "socket",
-                format!(
-                    "something listens at {}, and no agent of this configuration runs",
-                    facts.bind
-                ),
-            )
-            .remedy(format!("ss -ulpn sport = :{}", facts.bind.port())),
+        (Some(_), None) => (
+            Level::Warning,
+            format!("something listens at {bind}, and no agent of this configuration runs"),
         ),
-        (Some(_), Some(_)) => Some(Finding::new(
-            Level::Fine,
-            "socket",
-            format!("the agent listens at {}", facts.bind),
-        )),
+        (Some(_), Some(_)) => (Level::Fine, format!("the agent listens at {bind}")),
+    };
+    let finding = Finding::new(level, "socket", what);
+    match level {
+        Level::Fault => finding.remedy("systemctl start penstock-low"),
+        Level::Warning => finding.remedy(format!("ss -ulpn sport = :{}", bind.port())),
+        Level::Fine | Level::Note => finding,
     }
 }
 

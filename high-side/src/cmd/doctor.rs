@@ -16,11 +16,9 @@ use crate::doctor::{Facts, examine};
 pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
     let machine = Machine::here();
     let live = read_live(&config.state_dir, SystemClock.now()).map(|live| live.0);
-    let of = |carrier: &CarrierSettings| match &carrier.kind {
-        CarrierKind::UdpDiode(diode) => {
-            Some(examine(&facts(&machine, live.as_ref(), &carrier.name, diode)))
-        }
-        _ => None,
+    let of = |carrier: &CarrierSettings| {
+        let CarrierKind::UdpDiode(diode) = &carrier.kind else { return None };
+        Some(examine(&facts(&machine, live.as_ref(), &carrier.name, diode)))
     };
     let links: Vec<Examined> = config.carriers.iter().filter_map(of).collect();
     if links.is_empty() {

@@ -20,11 +20,9 @@ pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
     let links: Vec<Examined> = config
         .receivers
         .iter()
-        .filter_map(|receiver| match &receiver.kind {
-            ReceiverKind::UdpDiode(diode) => {
-                Some(examine(&facts(&machine, live.as_ref(), &receiver.name, diode)))
-            }
-            _ => None,
+        .filter_map(|receiver| {
+            let ReceiverKind::UdpDiode(diode) = &receiver.kind else { return None };
+            Some(examine(&facts(&machine, live.as_ref(), &receiver.name, diode)))
         })
         .collect();
     if links.is_empty() {

@@ -17,12 +17,15 @@ mod table;
 mod udp;
 mod webhook;
 
+use crate::campaign::Campaign;
+
 pub use options::{Options, Section};
 pub use table::{Row, Sample, Table};
 
 /// Runs the chosen sections and gives their table.
 pub fn run(options: &Options) -> Table {
     let mut table = Table::default();
+    // What takes long and has a verb of its own runs only when it is named.
     let all = options.sections.is_empty();
     let chosen = |section| all || options.sections.contains(&section);
     if chosen(Section::Ingest) || chosen(Section::Peers) {
@@ -42,13 +45,29 @@ pub fn run(options: &Options) -> Table {
             run(options, &mut table);
         }
     }
-    // These take long and have a verb of their own.
     let named = |section| options.sections.contains(&section);
     if named(Section::Diode) {
         diode::run(options, &mut table);
     }
     table
 }
+
+/// The seeded runs of the diode, where they were asked for.
+pub fn campaign(options: &Options) -> Option<Campaign> {
+    if !options.sections.contains(&Section::DiodeCampaign) {
+        return None;
+    }
+    let runs = options.diode_runs;
+    let told = |done: u64| {
+        if done.is_multiple_of(CAMPAIGN_TOLD) {
+            progress(&format!("{done} of {runs} runs over bad links"));
+        }
+    };
+    Some(Campaign::run(options.diode_seed, runs, told))
+}
+
+/// Runs after which it is told how far a campaign is.
+const CAMPAIGN_TOLD: u64 = 250;
 
 type Measurement = fn(&Options, &mut Table);
 

@@ -1,7 +1,7 @@
 //! A receiver that dies or comes late, and a link that was dead all the time.
 
 use tests::agents::bundles_in;
-use tests::crossing::{Crossing, assert_sound, assert_unaltered};
+use tests::crossing::{Crossing, assert_sound, assert_unaltered, buffered};
 use tests::diode::{Diode, count};
 use tests::impair::Impairment;
 use tests::oracle::Oracle;
@@ -67,26 +67,46 @@ fn a_receiver_that_comes_late_has_all_after_the_next_pass() {
     assert_all_arrived(crossing);
 }
 
-/// Nothing of any pass comes through. The catalogue names the bundle, the low side writes what it
-/// misses, a person carries that back, and the high side sends it again.
+/// Nothing of the only pass comes through. The catalogue names the bundles, the low side writes what
+/// it misses, a person carries the bundles over, and nothing is missed any more.
 #[test]
-fn what_every_pass_lost_is_asked_for_and_sent_again() {
+fn what_every_pass_lost_is_named_and_asked_for() {
     let diode = Diode::new("diode-resend");
     let relay = diode.relay(Impairment::dead(), 45);
     let crossing = &diode.crossing;
-    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 1\ncatalogue-interval = \"1s\"\n");
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 1\ncatalogue-interval = \"500ms\"\n");
     let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
     crossing.send(1..RECORDS + 1);
     crossing.wait_committed(RECORDS);
-    wait_until(PATIENCE, "only pass", || count(&diode.sent(), "bundles") > 0);
-    relay.change(Impairment::default());
-    let request = crossing.sandbox.join("resend.txt");
-    let request_text = request.display().to_string();
-    wait_until(PATIENCE, "missing bundle in the request", || {
-        let done = crossing.pair.low.run(["diode", "missing", "--write", &request_text]);
-        done.code == Some(0) && std::fs::read_to_string(&request).is_ok_and(|text| !text.is_empty())
+    wait_until(PATIENCE, "only pass of every bundle", || {
+        let high = crossing.pair.high.status();
+        let waiting = ["planned", "sealed", "ready"].map(|state| &high["bundles"][state]["count"]);
+        buffered(&high) == 0 && waiting.iter().all(|count| **count == 0)
     });
+    let sent = bundles_in(&crossing.pair.high.outbox()).len() as u64;
+    assert!(sent > 0 && relay.counts().harm.delivered == 0);
+    relay.change(Impairment::default());
+
+    let request = crossing.sandbox.join("resend.json");
+    let request_text = request.display().to_string();
+    let asked = || {
+        let done = crossing.pair.low.run(["diode", "--resend", &request_text]);
+        let text = std::fs::read_to_string(&request).unwrap_or_default();
+        let asked: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        (done.code, asked["missing"].as_array().cloned().unwrap_or_default())
+    };
+    wait_until(PATIENCE, "catalogue that names what is missing", || {
+        let (code, missing) = asked();
+        code == Some(0) && missing.iter().any(|range| range["last"] == sent)
+    });
+    let (_, missing) = asked();
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert_eq!((&missing[0]["first"], &missing[0]["lane"]), (&1.into(), &"flash".into()));
     assert!(crossing.events().is_empty(), "nothing can have come");
-    crossing.pair.high.run(["diode", "resend", &request_text]).success();
+
+    let medium = crossing.sandbox.dir("medium").display().to_string();
+    crossing.pair.high.run(["export", &medium, "--all"]).success();
+    crossing.pair.low.run(["import", &medium]).success();
     assert_all_arrived(crossing);
+    assert_eq!(asked().1, [0; 0], "what came on a medium is still asked for");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use shared::bundle::BundleDigest;
 use shared::diode::ObjectId;
 use shared::durable;
-use shared::record::Lane;
+use shared::record::{Lane, OriginId};
 
 use super::completed::{Completed, Series};
 use super::journal::{ObjectInfo, ObjectKey};
@@ -37,6 +37,8 @@ pub(super) struct Assembler {
     counters: AssemblyCounters,
     trouble: Option<(Instant, String)>,
     wrong: Vec<String>,
+    /// Whose bundles each link carries, as its catalogue says.
+    origins: HashMap<u64, OriginId>,
 }
 
 /// What may be kept.
@@ -128,6 +130,7 @@ impl Assembler {
             counters: AssemblyCounters::default(),
             trouble: None,
             wrong: Vec::new(),
+            origins: HashMap::new(),
         };
         assembler.resume_all(now)?;
         Ok(assembler)
@@ -271,7 +274,7 @@ impl Assembler {
     /// One step of what remains to be done with what has come: urgent objects first.
     pub(super) fn work(&mut self, now: Instant) -> Work {
         for urgency in 0..2 {
-            if let Some((key, block)) = self.restorable[urgency].pop_front() {
+            if let Some((key, block)) = self.next_restorable(urgency) {
                 let Some(object) = self.objects.get_mut(&key) else { return Work::Busy };
                 let was_open = object.is_open();
                 let restored = object.restore(block, &mut self.bench);
@@ -293,6 +296,16 @@ impl Assembler {
             }
         }
         Work::Idle
+    }
+
+    /// Of the object that can be gone on with, the first block: what is restored in the order of the
+    /// file is hashed as it is restored, and need not be read once more.
+    fn next_restorable(&mut self, urgency: usize) -> Option<(ObjectKey, u32)> {
+        let queue = &mut self.restorable[urgency];
+        let (key, _) = *queue.front()?;
+        let of_object = queue.iter().enumerate().filter(|(_, (other, _))| *other == key);
+        let (at, _) = of_object.min_by_key(|(_, (_, block))| *block)?;
+        queue.swap_remove_front(at)
     }
 
     /// Whether something urgent can be done.
@@ -384,6 +397,23 @@ impl Assembler {
     /// The numbers of what came whole.
     pub(super) fn numbers(&self) -> &std::collections::BTreeMap<Series, RangeSet> {
         self.completed.numbers()
+    }
+
+    /// Notes whose bundles a link carries.
+    pub(super) fn note_origin(&mut self, link: u64, origin: &OriginId) {
+        if self.origins.get(&link) != Some(origin) {
+            self.origins.insert(link, origin.clone());
+        }
+    }
+
+    /// The link and the others that carry bundles of the same origin: what came over one of them
+    /// came.
+    pub(super) fn links_of_same_origin(&self, link: u64) -> Vec<u64> {
+        let origin = self.origins.get(&link);
+        let same = |(other, of): (&u64, &OriginId)| {
+            (*other != link && Some(of) == origin).then_some(*other)
+        };
+        self.origins.iter().filter_map(same).chain([link]).collect()
     }
 
     pub(super) fn counters(&self) -> AssemblyCounters {

@@ -277,14 +277,17 @@ impl Keeper<'_> {
     fn take_page(&mut self, page: &[u8], now: Instant) {
         let keys = self.keys.current();
         match Catalogue::verify(page, &keys.trust, SystemClock.now()) {
-            Ok(page) => self.known.take(page, now),
+            Ok(page) => {
+                lock(self.assembler).note_origin(self.link, &page.origin);
+                self.known.take(page, now);
+            }
             Err(err) => self.known.refuse(err.to_string()),
         }
     }
 
     /// Writes the status, and says what is wrong.
     fn tell(&mut self, now: Instant) {
-        let (whole, partials, counts, bytes, disk, wrong) = {
+        let (whole, partials, counts, bytes, disk, wrong, links) = {
             let mut assembler = lock(self.assembler);
             (
                 assembler.numbers().clone(),
@@ -293,6 +296,7 @@ impl Keeper<'_> {
                 assembler.bytes(),
                 assembler.trouble().map(ToOwned::to_owned),
                 assembler.take_wrong(),
+                assembler.links_of_same_origin(self.link),
             )
         };
         for message in wrong {
@@ -344,7 +348,7 @@ impl Keeper<'_> {
             },
             counters,
             trouble: trouble.clone(),
-            lanes: report::lanes(self.link, known, &whole, &partials),
+            lanes: report::lanes(&links, known, &whole, &partials),
         };
         self.reception.counters().set_details(json!({
             "bind": self.bind,

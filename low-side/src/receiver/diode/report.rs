@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shared::diode::CatalogueRange;
+use shared::record::Lane;
 
 use super::assembler::Partial;
 use super::completed::Series;
@@ -116,28 +117,61 @@ pub(crate) struct PartialReport {
 /// Ranges listed of each kind; the counts say how many there are in all.
 const LISTED_MAX: usize = 1000;
 
-/// The lanes of a link, from what its sender has, what came whole, and what is under way.
+/// The lanes of a link, from what its sender has, what came whole, and what is under way. `links` are
+/// those that carry the same bundles.
 pub(super) fn lanes(
-    link: u64,
+    links: &[u64],
     known: &Known,
     whole: &BTreeMap<Series, RangeSet>,
     partials: &[Partial],
 ) -> Vec<LaneReport> {
-    let empty = RangeSet::default();
+    let mut ranges: BTreeMap<(Lane, u64), CatalogueRange> = known.ranges.clone();
+    for partial in partials.iter().filter(|partial| links.contains(&partial.info.link)) {
+        let info = &partial.info;
+        // What no catalogue told of yet is told of by itself.
+        let range = ranges.entry((info.lane, info.epoch)).or_insert(CatalogueRange {
+            lane: info.lane,
+            epoch: info.epoch,
+            first: info.number,
+            last: info.number,
+            oldest_sending: info.number,
+        });
+        if !known.ranges.contains_key(&(info.lane, info.epoch)) {
+            range.first = range.first.min(info.number);
+            range.last = range.last.max(info.number);
+            // Nothing is said of the numbers between.
+            range.oldest_sending = range.last + 1;
+        }
+    }
     let report = |range: &CatalogueRange| {
-        let series = Series { link, lane: range.lane, epoch: range.epoch };
-        let complete = whole.get(&series).unwrap_or(&empty);
+        let mut complete = RangeSet::default();
+        for (series, numbers) in whole {
+            if links.contains(&series.link)
+                && (series.lane, series.epoch) == (range.lane, range.epoch)
+            {
+                numbers.iter().for_each(|(first, last)| complete.insert(first, last));
+            }
+        }
         let mut under_way: BTreeMap<u64, PartialReport> = BTreeMap::new();
         for partial in partials {
             let info = &partial.info;
-            let of = Series { link: info.link, lane: info.lane, epoch: info.epoch };
-            if of == series && complete.next_outside(info.number) == info.number {
+            let here = links.contains(&info.link)
+                && (info.lane, info.epoch) == (range.lane, range.epoch)
+                && complete.next_outside(info.number) == info.number;
+            if here {
                 under_way.insert(info.number, told(partial, range));
             }
         }
-        lane(range, complete, &under_way)
+        let mut told = lane(range, &complete, &under_way);
+        if !known.ranges.contains_key(&(range.lane, range.epoch)) {
+            told.expired.clear();
+            told.counts.expired = 0;
+            told.partial.iter_mut().for_each(|partial| partial.expired = false);
+            told.counts.partial = told.partial.len() as u64;
+        }
+        told
     };
-    known.ranges.values().map(report).collect()
+    ranges.values().map(report).collect()
 }
 
 fn told(partial: &Partial, range: &CatalogueRange) -> PartialReport {
@@ -199,8 +233,6 @@ fn sum(ranges: &[(u64, u64)]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use shared::record::Lane;
-
     use super::*;
 
     #[test]

@@ -563,6 +563,49 @@ fn over_a_socket_files_arrive_whole_among_forgeries_and_the_rest_is_told() {
 }
 
 #[test]
+fn the_shards_of_two_links_count_for_one_bundle() {
+    let running = Running::start(tempfile::tempdir().unwrap());
+    let path = running.dir.path();
+    let second_key = path.join("second.key");
+    shared::durable::write(&second_key, "06".repeat(32).as_bytes(), 0o600).unwrap();
+    let to = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = DiodeConfig {
+        bind: to,
+        link_key_file: second_key,
+        receive_buffer: 4 << 20,
+        state_bytes_max: 64 << 20,
+    };
+    let keys = Keys::load(&path.join("keys"), &shared::keys::ReleasePolicy::default()).unwrap();
+    let bell = Bell::default();
+    let (inbox, state) = (path.join("inbox"), path.join("state"));
+    let reception = Reception::new("second", &inbox, &state, bell.clone());
+    let receiver = Box::new(DiodeReceiver::new(&config, 8 << 20, KeyRing::new(keys)));
+    let thread = thread::spawn(move || run(receiver, &reception));
+    wait("the second receiver is bound", || {
+        state.join("receivers/second").join(STATUS_FILE).exists()
+    });
+
+    // Neither link brings enough.
+    let mut sent = Sent::new(noise(100_000, 7), Lane::Routine, 1, 1000);
+    let over_one = datagrams(sent.pass(&key(), 0));
+    let over_other = datagrams(sent.pass(&LinkKey::new(&[6; 32]), 0));
+    let half = over_one.len() / 2;
+    let named = |name: &String| name.ends_with(".sha256");
+    wait("the bundle", || {
+        // Again, where a busy machine lost some.
+        running.send(&over_one[..half]);
+        for datagram in &over_other[half..] {
+            running.socket.send_to(datagram, to).unwrap();
+        }
+        running.inbox().iter().any(named)
+    });
+    wait("the state to be gone", || names(&path.join("state/diode")) == ["completed"]);
+    assert_eq!(running.inbox().len(), 2);
+    bell.stop();
+    thread.join().unwrap();
+}
+
+#[test]
 fn what_a_crash_left_on_its_way_into_the_inbox_is_delivered_by_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state/diode");
