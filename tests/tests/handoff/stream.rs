@@ -207,8 +207,8 @@ fn a_proxy_that_is_away_or_takes_nothing_is_told_and_waited_for() {
     let stalled = std::net::TcpListener::bind(front).expect("the port is free");
     let held = stalled.accept().expect("the carrier connects");
     told("takes no bytes");
-    drop((stalled, held));
-    let _proxy = Proxy::start(front, back, Faults::default());
+    drop(held);
+    let _proxy = Proxy::over(stalled, back, Faults::default());
     cross(&crossing, &mut oracle, 1);
     finish(&crossing, agents, &[]);
 }
