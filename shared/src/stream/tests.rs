@@ -160,7 +160,9 @@ fn syslog_carries_frames_through_whatever_framing_a_relay_chooses() {
     let mut wanted = vec![(0, b"one".to_vec()), (3, vec![0xff; 500])];
     for separation in [Separation::OctetCount, Separation::LineFeed] {
         let mut stream = Vec::new();
-        frames.iter().for_each(|frame| wrap(frame, separation, &mut stream));
+        for frame in &frames {
+            wrap(frame, separation, &mut stream);
+        }
         for step in [1, 64, 4096] {
             let (pieces, refused) = read(Decoder::syslog(key()), &stream, step);
             assert_eq!((pieces, refused.len()), (wanted.clone(), 0), "{separation:?} {step}");

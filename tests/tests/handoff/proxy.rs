@@ -31,7 +31,11 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn start(at: SocketAddr, to: SocketAddr, faults: Faults) -> Self {
-        let listener = TcpListener::bind(at).expect("the proxy's port is free");
+        Self::over(TcpListener::bind(at).expect("the proxy's port is free"), to, faults)
+    }
+
+    /// Takes over a listener that has the port already.
+    pub(crate) fn over(listener: TcpListener, to: SocketAddr, faults: Faults) -> Self {
         listener.set_nonblocking(true).expect("a listener can be polled");
         let proxy = Self { stop: Arc::default(), given: Arc::default(), kept: Arc::default() };
         let running = proxy.clone();

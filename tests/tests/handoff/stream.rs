@@ -93,7 +93,9 @@ fn what_a_proxy_leaves_out_alters_and_breaks_comes_with_the_next_pass() {
 fn killed_in_the_middle_on_both_sides_it_goes_on_from_what_is_there() {
     let crossing = Crossing::new("stream-killed");
     let at = free_address();
-    let carrier = carrier(&crossing, at, "repeat-interval = \"100ms\"\nrate = \"200KiB\"");
+    // Short connections, of which the bundle needs several.
+    let more = "repeat-interval = \"100ms\"\nrate = \"200KiB\"\nconnection-bytes-max = \"256KiB\"";
+    let carrier = carrier(&crossing, at, more);
     configure(&crossing, 20_000, &carrier, &receiver(&crossing, at, ""));
     let [high, low] = start(&crossing);
     let mut oracle = Oracle::new();
@@ -205,8 +207,8 @@ fn a_proxy_that_is_away_or_takes_nothing_is_told_and_waited_for() {
     let stalled = std::net::TcpListener::bind(front).expect("the port is free");
     let held = stalled.accept().expect("the carrier connects");
     told("takes no bytes");
-    drop((stalled, held));
-    let _proxy = Proxy::start(front, back, Faults::default());
+    drop(held);
+    let _proxy = Proxy::over(stalled, back, Faults::default());
     cross(&crossing, &mut oracle, 1);
     finish(&crossing, agents, &[]);
 }

@@ -143,6 +143,12 @@ impl Sending<'_> {
                 if first && !self.is_sound(carriage, &bundle)? {
                     return Ok(());
                 }
+                let long = |wire: &Wire| {
+                    self.settings.connection_bytes_max.is_some_and(|max| wire.written >= max)
+                };
+                if self.wire.as_ref().is_some_and(long) {
+                    return self.close(carriage, now);
+                }
                 if self.open_wire(carriage, now) {
                     self.send(carriage, &bundle, offset)?;
                 }
@@ -388,7 +394,11 @@ impl Sending<'_> {
         let closed = wire.close();
         let place = if closed { Some(written) } else { handed_on };
         let done = place.map_or(Ok(()), |place| self.done(carriage, place, now));
-        self.schedule.broken();
+        if closed {
+            self.schedule.reopened();
+        } else {
+            self.schedule.broken();
+        }
         done
     }
 

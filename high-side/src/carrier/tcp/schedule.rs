@@ -43,6 +43,8 @@ struct Entry {
     state: State,
     /// Ends of pieces: in the connection and in the bundle.
     marks: VecDeque<(u64, u64)>,
+    /// Where this connection began with it.
+    base: u64,
     /// Up to here the kernel has handed on what was written in this pass.
     safe: u64,
 }
@@ -91,7 +93,7 @@ impl Schedule {
         }
         let state = State::Sending { offset: 0 };
         let marks = VecDeque::new();
-        self.entries.push(Entry { bundle, lane, total, passes: 0, state, marks, safe: 0 });
+        self.entries.push(Entry { bundle, lane, total, passes: 0, state, marks, base: 0, safe: 0 });
         true
     }
 
@@ -162,7 +164,7 @@ impl Schedule {
                 && end <= place
             {
                 entry.passes += 1;
-                entry.safe = 0;
+                (entry.base, entry.safe) = (0, 0);
                 entry.marks.clear();
                 entry.state = if entry.passes >= self.rules.repeats {
                     done.push(entry.bundle);
@@ -180,11 +182,21 @@ impl Schedule {
         for entry in &mut self.entries {
             entry.marks.clear();
             if matches!(entry.state, State::Sending { .. } | State::Written { .. }) {
-                // What the kernel handed on may be lost in the memory of whoever took it.
-                let offset = entry.safe.saturating_sub(self.rules.rewind);
-                entry.safe = offset;
+                // What the kernel handed on may be lost in the memory of whoever took it. Half of what
+                // a connection gained is kept, so that there is progress however short they are.
+                let gained = entry.safe.saturating_sub(entry.base);
+                let offset = entry.safe - self.rules.rewind.min(gained / 2);
+                (entry.base, entry.safe) = (offset, offset);
                 entry.state = State::Sending { offset };
             }
+        }
+    }
+
+    /// The connection was closed in order, everything was confirmed, and another one begins.
+    pub(super) fn reopened(&mut self) {
+        for entry in &mut self.entries {
+            entry.marks.clear();
+            entry.base = entry.safe;
         }
     }
 
@@ -277,7 +289,21 @@ mod tests {
         // Broken twice without anything new: it is not thrown back ever further for one loss.
         schedule.broken();
         let mut place = 0;
-        assert_eq!(run(&mut schedule, now, &mut place, 1)[0].1, 11_000);
+        assert_eq!(run(&mut schedule, now, &mut place, 1)[0].1, 12_000);
+        // Connections that gain less than that go on, too.
+        schedule.confirmed(PIECE, now);
+        schedule.broken();
+        assert_eq!(run(&mut schedule, now, &mut 0, 1)[0].1, 12_250);
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_in_order_costs_nothing() {
+        let (mut schedule, now, mut place) = (Schedule::new(RULES), Instant::now(), 0);
+        schedule.offer(digest(1), Lane::Routine, 10 * PIECE);
+        run(&mut schedule, now, &mut place, 4);
+        schedule.confirmed(place, now);
+        schedule.reopened();
+        assert_eq!(run(&mut schedule, now, &mut 0, 1)[0].1, 4 * PIECE);
     }
 
     #[test]

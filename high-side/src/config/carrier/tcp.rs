@@ -27,6 +27,8 @@ pub struct TcpSettings {
     pub repeat_interval: Duration,
     /// How far a broken connection throws a bundle back.
     pub rewind_bytes: u64,
+    /// After so many bytes a connection is closed and another one begun.
+    pub connection_bytes_max: Option<u64>,
     /// With nothing to send for so long, the connection is closed.
     pub idle_close: Duration,
     /// A peer that takes nothing for so long is given up.
@@ -69,6 +71,7 @@ pub(in crate::config) struct RawTcp {
     repeat_interval: Span,
     #[serde(default = "rewind_bytes")]
     rewind_bytes: ByteSize,
+    connection_bytes_max: Option<ByteSize>,
     #[serde(default = "idle_close")]
     idle_close: Span,
     #[serde(default = "stall_timeout")]
@@ -181,6 +184,12 @@ impl RawTcp {
             &at("stall-timeout"),
             "must be more than nothing",
         );
+        let connection_bytes_max = self.connection_bytes_max.map(|bytes| bytes.0);
+        problems.check(
+            connection_bytes_max.is_none_or(|bytes| bytes >= CONNECTION_BYTES_MIN),
+            &at("connection-bytes-max"),
+            format!("is at least {}", ByteSize(CONNECTION_BYTES_MIN)),
+        );
         let separation = match (udp, self.syslog_separation) {
             (true, _) => Separation::Datagram,
             (false, RawSeparation::OctetCount) => Separation::OctetCount,
@@ -199,11 +208,14 @@ impl RawTcp {
             repeats: self.repeats,
             repeat_interval: self.repeat_interval.0,
             rewind_bytes: self.rewind_bytes.0,
+            connection_bytes_max,
             idle_close: self.idle_close.0,
             stall_timeout: self.stall_timeout.0,
         }
     }
 }
 
+/// Some pieces; with less, connecting would be most of the work.
+const CONNECTION_BYTES_MIN: u64 = 256 * 1024;
 /// Slower than this, a piece takes more than a minute.
 const RATE_MIN: u64 = 1024;
