@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1024)]
     pub diode_mib: u64,
     /// The set rate of the one bundle of `diode`.
-    #[arg(long, default_value = "3Gbit")]
+    #[arg(long, default_value = "2800Mbit")]
     pub diode_bit_rate: String,
     /// MiB of the backlog that flash records overtake in `diode`.
     #[arg(long, default_value_t = 10_240)]

@@ -173,12 +173,21 @@ impl Prepared {
         let low_agent = low.start_as(&mut oneway.on_low(&low.command(["run"])));
         let cost_before = low_agent.cost();
         let log_before = low_agent.log().len();
+        let high_log_before = fs::read(high.log_path()).map_or(0, |log| log.len());
         let high_agent = high.start_as(&mut oneway.on_high(&high.command(["run"])));
         let begun = wait_begun(&oneway);
+        let mut sent = None;
         let (seconds, cost) = wait_for(DEADLINE, "bundle in the inbox", || {
-            let arrived = low_agent.log()[log_before..].contains("a bundle has come");
-            arrived.then(|| (begun.elapsed().as_secs_f64(), low_agent.cost()))
-        });
+            if low_agent.log()[log_before..].contains("a bundle has come") {
+                return Some(Ok((begun.elapsed().as_secs_f64(), low_agent.cost())));
+            }
+            // There is one pass: what is not whole a while after its end never will be.
+            if high_agent.log()[high_log_before..].contains("bundle handed over") {
+                let sent = sent.get_or_insert_with(Instant::now);
+                return (sent.elapsed() > SETTLE).then(|| Err(lost(&low)));
+            }
+            None
+        })?;
         let transfer = Transfer::of(
             fs::metadata(&self.bundle).map_or(0, |found| found.len()),
             seconds,
@@ -207,6 +216,19 @@ fn wait_begun(oneway: &OneWay) -> Instant {
     Instant::now()
 }
 
+/// Why a receiver has no whole bundle, by what it counted.
+fn lost(low: &Site) -> String {
+    let status = low.status();
+    let receiver = &status["agent"]["receivers"][0]["counters"]["details"]["counters"];
+    let count = |name: &str| receiver[name].as_u64().unwrap_or(0);
+    format!(
+        "one pass was not enough: {} of {} datagrams lost, {} of them by the socket",
+        count("datagrams-lost"),
+        count("datagrams") + count("datagrams-lost"),
+        count("socket-drops")
+    )
+}
+
 fn stop(agents: [Process; 2]) {
     for agent in agents {
         agent.kill();
@@ -217,5 +239,7 @@ const PORT: u16 = 6000;
 /// What is cut when it is asked for, and as large as it has become.
 const ONE_BUNDLE: &str = "[seal]\nbundle-bytes-max = \"3GiB\"\nbundle-records-max = 1000000000\nheartbeat = \"1d\"\nlatency-budget = \"1d\"\nflash-budget = \"1d\"\n";
 const DEADLINE: Duration = Duration::from_mins(5);
+/// How long a receiver may work at what came in the end.
+const SETTLE: Duration = Duration::from_secs(10);
 /// More than catalogues alone.
 const BEGUN_BYTES: u64 = 100_000;
