@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest, Sha256};
 use shared::bundle::{BundleDigest, FILE_EXTENSION};
 use shared::clock::Nanos;
+use shared::custody::Action;
 use shared::durable;
 use shared::record::{Epoch, Lane, OriginId};
 
@@ -254,7 +255,8 @@ impl Outbox {
             Some(bundle) if bundle.state == BundleState::Ready => {
                 mark_handed_over(store, bundle, by, now)?;
             }
-            Some(_) => {}
+            // Its state stays; that it was sent once more is custody all the same.
+            Some(bundle) => store.note_custody_of(bundle, Action::SentAgain, by)?,
             None => self.move_aside(waiting)?,
         }
         Ok(())

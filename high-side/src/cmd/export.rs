@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
+use shared::custody::{Action, CustodyEvent};
 use shared::keys::{SIGNING_KEY_FILE, SigningKey};
 use shared::transfer::{TransferRecord, TransferredBundle};
 
@@ -94,7 +95,9 @@ pub(super) fn export(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
         tell!("can't be sent: {}", bundle.to_text());
     }
     let unsendable = chosen.unsendable.clone();
-    let (summary, set) = copy_all(config, &mut publisher, asked, sticks, chosen)?;
+    let copied = copy_all(config, &mut publisher, asked, sticks, chosen);
+    super::custody::settle(publisher.outbox().1);
+    let (summary, set) = copied?;
     if asked.as_json {
         say!("{}", to_json(config, &summary, set.as_ref(), &unsendable));
     }
@@ -227,6 +230,13 @@ fn copy_all(
                     tell!("warning: the transfer record is not on the medium: {failure}");
                 }
             }
+            let detail = format!(
+                "transfer record {}: {} bundle(s) to {}",
+                record.record,
+                record.bundles.len(),
+                stick.device.describe()
+            );
+            store.note_custody(CustodyEvent::new(now, Action::Transfer).detail(detail))?;
             for bundle in &record.bundles {
                 if !summary.bundles.iter().any(|known| known.name == bundle.name) {
                     summary.bundles.push(bundle.clone());

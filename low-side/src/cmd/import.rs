@@ -176,9 +176,10 @@ pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
     }
     bar.finish_and_clear();
     medium.take_parts(&mut importer, &found, &mut summary)?;
-    medium.countersign(config, &importer)?;
+    medium.countersign(config, &mut importer)?;
+    let wiped =
+        if asked.wipe { medium.wipe(&mut importer, asked.yes, asked.as_json) } else { Ok(()) };
     super::custody::settle(&mut importer.ledger);
-    let wiped = if asked.wipe { medium.wipe(asked.yes, asked.as_json) } else { Ok(()) };
     let gaps = importer.ledger.gaps()?.len();
     summary.medium = Some(medium.to_json()).filter(|_| !medium.is_plain());
     summary.finish(gaps, asked.as_json)?;

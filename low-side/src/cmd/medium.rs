@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use shared::bundle::BundleDigest;
 use shared::clock::{Clock, SystemClock};
+use shared::custody::{Action, CustodyEvent};
 use shared::device::Device;
 use shared::keys::SigningKey;
 use shared::parts::{Added, PartSet};
@@ -281,7 +282,7 @@ impl Medium {
     pub(super) fn countersign(
         &mut self,
         config: &Config,
-        importer: &Importer<SystemClock>,
+        importer: &mut Importer<SystemClock>,
     ) -> Result<(), Failure> {
         if self.records.is_empty() {
             return Ok(());
@@ -317,6 +318,13 @@ impl Medium {
                     archive.join(&name).display()
                 );
             }
+            let detail = format!(
+                "transfer record {}: countersigned, {}",
+                checked.record.record,
+                if received.is_complete() { "complete" } else { "not complete" }
+            );
+            let event = CustodyEvent::new(now, Action::Transfer).detail(detail);
+            importer.ledger.note_custody(event)?;
             tell!("countersigned: {name}.txt");
             self.signed.push(name);
         }
@@ -364,7 +372,12 @@ impl Medium {
     }
 
     /// Wipes what was taken in; nothing where something was not.
-    pub(super) fn wipe(&mut self, yes: bool, as_json: bool) -> Result<(), Failure> {
+    pub(super) fn wipe(
+        &mut self,
+        importer: &mut Importer<SystemClock>,
+        yes: bool,
+        as_json: bool,
+    ) -> Result<(), Failure> {
         let refused = |text: String| {
             let rest = "nothing was wiped\n  try: import again, once what is named above is mended";
             Err(Failure::new(exit::FAILED, format!("{text}: {rest}")))
@@ -403,6 +416,12 @@ impl Medium {
                     let _ = writeln!(text, "{did}: {}", shown(path));
                 }
                 put(&text)?;
+            }
+            if yes {
+                let files = wiped.files.len();
+                let detail = format!("{}: {files} file(s) wiped", checked.record.record);
+                let event = CustodyEvent::new(importer.clock.now(), Action::Transfer);
+                importer.ledger.note_custody(event.detail(detail))?;
             }
             self.wiped.push(wiped);
         }
