@@ -54,13 +54,15 @@ fn trouble(status: &Value, kind: &str) -> String {
     trouble.as_str().unwrap_or_default().to_owned()
 }
 
-/// Ends both agents in order; neither has complained of anything but what is listed.
+/// Ends both agents in order; neither has complained of anything but what is listed, and of a bundle
+/// that came before an earlier one: ways across a gap do not promise an order.
 fn finish(crossing: &Crossing, agents: [Process; 2], listed: &[&str]) {
     for agent in agents {
         assert!(agent.stop(PATIENCE).success());
     }
     assert_eq!(crossing.pair.low.status()["adds-up"], true);
     for site in [&crossing.pair.high, &crossing.pair.low] {
-        assert_no_unlisted_errors(&site.log_path(), listed);
+        let listed = [listed, &["code=\"gap\""]].concat();
+        assert_no_unlisted_errors(&site.log_path(), &listed);
     }
 }
