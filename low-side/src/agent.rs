@@ -7,6 +7,7 @@
 mod housekeeping;
 mod inbox_loop;
 mod recover;
+mod watch_receivers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -404,7 +404,7 @@ mod tests {
             .map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n")
             .collect();
         assert_eq!(parse(&open).unwrap().sinks.len(), 2, "{open}");
-        assert_eq!(parse(&open).unwrap().receivers.len(), 2, "{open}");
+        assert_eq!(parse(&open).unwrap().receivers.len(), 3, "{open}");
     }
 
     #[test]

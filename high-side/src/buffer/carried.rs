@@ -52,14 +52,17 @@ impl Store {
                  (SELECT 1 FROM handover h WHERE h.bundle = bundle.id AND h.carrier = ?3)",
             )?
             .query_row(params![from, to, carrier], |row| row.get(0))?;
-        let again: Option<i64> = self
-            .conn
-            .prepare_cached(
-                "SELECT min(h.bundle) FROM handover h JOIN bundle b ON b.id = h.bundle
-                 WHERE h.carrier = ?3 AND h.passes < ?4 AND h.bundle BETWEEN ?1 AND ?2
-                 AND b.state IN ('ready', 'handed-over')",
-            )?
-            .query_row(params![from, to, carrier, passes.cast_signed()], |row| row.get(0))?;
+        let mut again: Option<i64> = None;
+        for done in 1..passes {
+            let lowest: Option<i64> = self
+                .conn
+                .prepare_cached(
+                    "SELECT min(bundle) FROM handover WHERE carrier = ?3 AND passes = ?4
+                     AND bundle BETWEEN ?1 AND ?2",
+                )?
+                .query_row(params![from, to, carrier, done.cast_signed()], |row| row.get(0))?;
+            again = again.into_iter().chain(lowest).min();
+        }
         let sending = waiting.into_iter().chain(again).min().map(number_of_key);
         Ok(Some(CarriedRange {
             // Where no file is kept any more, only the newest number is told.

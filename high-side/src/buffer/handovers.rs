@@ -4,6 +4,8 @@
 //! A bundle is ready until every carrier of its lane has a row for it; then it is handed over. A
 //! carrier's queue is what is ready and has no row of its own, so nothing has to be kept in step.
 
+use std::time::Duration;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use shared::clock::Nanos;
@@ -14,8 +16,8 @@ use super::bundles::{Bundle, BundleState, SELECT};
 use super::checked::{number, open_row, seal_row, text, time};
 use super::custody;
 use super::error::BufferError;
-use super::schema::{key, number_of_key};
-use super::store::{Store, begin, expect_state};
+use super::schema::{key, lane_of_key, number_of_key};
+use super::store::{Store, begin};
 
 /// One carrier's account of one bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,19 +118,18 @@ impl Store {
     ) -> Result<(), BufferError> {
         let tx = begin(&mut self.conn)?;
         let id = key(bundle.lane, bundle.number);
-        let found = match expect_state(&tx, bundle, BundleState::Ready) {
-            // Somebody else handed it over meanwhile: both copies are good.
-            Err(BufferError::NotInState { .. }) => None,
-            found => Some(found?),
-        };
-        if Handover::load(&tx, id, carrier)?.is_none() {
+        let found = Bundle::load(&tx, bundle.lane, bundle.number)?;
+        // Something else handed it over meanwhile, and retention may have deleted its file.
+        let state = found.as_ref().map(|found| found.state);
+        let is_kept = matches!(state, Some(BundleState::Ready | BundleState::HandedOver));
+        if is_kept && Handover::load(&tx, id, carrier)?.is_none() {
             let carrier = carrier.to_owned();
             let detail = format!("by carrier {carrier}");
             Handover { carrier, first: now, passes: 1, last: now }.store(&tx, id)?;
             let event = custody::event(&self.life, bundle, Action::HandedOver).detail(detail);
             custody::note(&tx, event)?;
         }
-        if let Some(mut bundle) = found {
+        if let Some(mut bundle) = found.filter(|found| found.state == BundleState::Ready) {
             let mut all = true;
             for name in carriers {
                 all &= Handover::load(&tx, id, name)?.is_some();
@@ -167,27 +168,31 @@ impl Store {
         Ok(())
     }
 
-    /// What a carrier has handed over and sent fewer than `passes` times, and whose file may still be
-    /// here: urgent lanes first, each lane in order.
+    /// What is due to be sent once more, and how it was sent: `waits` says, from the second pass on,
+    /// how long after one pass the next is due. What was due first comes first, of each pass so many.
     pub fn on_carousel(
         &self,
         carrier: &str,
-        passes: u64,
+        waits: &[Duration],
+        now: Nanos,
         count: u32,
     ) -> Result<Vec<(Bundle, Handover)>, BufferError> {
         let sql = format!(
-            "{SELECT} WHERE state IN ('ready', 'handed-over') AND id IN
-             (SELECT h.bundle FROM handover h WHERE h.carrier = ?1 AND h.passes < ?2)
-             ORDER BY id LIMIT ?3"
+            "{SELECT_HANDOVER} WHERE carrier = ?1 AND passes = ?2 AND last_ns <= ?3
+             ORDER BY last_ns LIMIT ?4"
         );
         let mut statement = self.conn.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![carrier, passes.cast_signed(), count])?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let bundle = Bundle::from_row(row)?;
-            let id = key(bundle.lane, bundle.number);
-            if let Some(handover) = Handover::load(&self.conn, id, carrier)? {
-                found.push((bundle, handover));
+        for (passes, wait) in (1_i64..).zip(waits) {
+            let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+            let due = now.0.saturating_sub(wait);
+            let mut rows = statement.query(params![carrier, passes, due, count])?;
+            while let Some(row) = rows.next()? {
+                let id: i64 = row.get(0)?;
+                let handover = Handover::from_row(row)?;
+                let Some(lane) = lane_of_key(id) else { continue };
+                let bundle = Bundle::load(&self.conn, lane, number_of_key(id))?;
+                found.extend(bundle.map(|bundle| (bundle, handover)));
             }
         }
         Ok(found)
@@ -244,6 +249,12 @@ impl Store {
             .optional()?;
         Ok(found.map(|(id, since): (i64, i64)| (number_of_key(id), Nanos(since))))
     }
+}
+
+/// A bundle whose file is gone is on no carousel any more.
+pub(super) fn forget(conn: &Connection, lane: Lane, number: u64) -> Result<(), BufferError> {
+    conn.prepare_cached("DELETE FROM handover WHERE bundle = ?1")?.execute([key(lane, number)])?;
+    Ok(())
 }
 
 const TABLE: &str = "handover";

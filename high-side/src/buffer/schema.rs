@@ -101,7 +101,8 @@ CREATE TABLE handover (
     \"check\" BLOB NOT NULL,
     PRIMARY KEY (bundle, carrier)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX handover_passes ON handover (carrier, passes);
+CREATE INDEX handover_due ON handover (carrier, passes, last_ns);
+CREATE INDEX handover_sending ON handover (carrier, passes, bundle);
 ",
     "
 CREATE TABLE custody_head (

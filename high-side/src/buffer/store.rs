@@ -15,6 +15,7 @@ use super::block::Life;
 use super::bundles::{Bundle, BundleState, SealedFile};
 use super::custody;
 use super::error::{BufferError, Fault};
+use super::handovers;
 use super::lane::LaneState;
 use super::losses;
 use super::open;
@@ -196,6 +197,9 @@ impl Store {
         let mut bundle = expect_state(&tx, bundle, from)?;
         change(&mut bundle);
         bundle.store(&tx)?;
+        if bundle.state == BundleState::Deleted {
+            handovers::forget(&tx, bundle.lane, bundle.number)?;
+        }
         custody::note(&tx, custody::event(&self.life, &bundle, action).detail(detail))?;
         tx.commit()?;
         Ok(bundle)

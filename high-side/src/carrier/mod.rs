@@ -193,13 +193,15 @@ impl Carriage {
         Ok(())
     }
 
-    /// What it has handed over and sent fewer than `passes` times, whose file is still here.
+    /// What is due to be sent once more and whose file is still here; `waits` says, from the second
+    /// pass on, how long after one pass the next is due.
     pub(crate) fn on_carousel(
         &mut self,
-        passes: u64,
+        waits: &[Duration],
         count: u32,
     ) -> Result<Vec<(Waiting, Handover)>, SealerError> {
-        let found = self.store.on_carousel(&self.name, passes, count)?;
+        let now = self.clock.now();
+        let found = self.store.on_carousel(&self.name, waits, now, count)?;
         let mut here = Vec::new();
         for (bundle, handover) in found {
             if let Some(waiting) = self.outbox.waiting(self.store.epoch(), &bundle)? {

@@ -53,7 +53,7 @@ fn facts(machine: &Machine, live: Option<&Value>, name: &str, diode: &DiodeSetti
         bit_rate: diode.bit_rate.0,
         mtu: u64::from(diode.mtu),
         redundancy_percent: u64::from(diode.redundancy),
-        passes: diode.passes,
+        passes: diode.passes_in_all(),
         source,
         interface,
         neighbour: machine.neighbour(diode.to.ip()),

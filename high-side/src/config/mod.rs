@@ -211,7 +211,7 @@ impl Default for RawSeal {
     fn default() -> Self {
         Self {
             latency_budget: Span::secs(24 * 3600),
-            flash_budget: Span::secs(2),
+            flash_budget: Span::secs(1),
             transfer_share: 50,
             bundle_bytes_max: ByteSize::mib(256),
             bundle_records_max: 1_000_000,

@@ -63,7 +63,11 @@ impl Wake {
         let mut kept: BTreeSet<PathBuf> = self.folders.intersection(&folders).cloned().collect();
         for new in folders.difference(&self.folders) {
             match watcher.watch(new, RecursiveMode::NonRecursive) {
-                Ok(()) => _ = kept.insert(new.clone()),
+                Ok(()) => {
+                    // What came between the listing and now was told to nobody: it is listed once more.
+                    self.folder_changed.store(true, Ordering::Release);
+                    kept.insert(new.clone());
+                }
                 Err(error) if new.is_dir() && !std::mem::replace(&mut self.told, true) => {
                     tracing::warn!(folder = %new.display(), %error, "a folder can't be watched: it is looked at now and then");
                 }

@@ -11,6 +11,7 @@ use shared::config::Span;
 use shared::custody::CheckpointPolicy;
 use shared::durable;
 
+use super::watch_receivers::ReceiverWatch;
 use super::{Boards, InboxBoard};
 use crate::config::{AdmissionConfig, Config, GapPolicy, ReceiptConfig};
 use crate::import::KeyRing;
@@ -42,6 +43,7 @@ pub(super) struct Keeper<C> {
     receipt: Option<ReceiptConfig>,
     /// When the last receipt was written.
     receipt_last: Option<Nanos>,
+    receivers: ReceiverWatch,
 }
 
 impl<C: Clock> Keeper<C> {
@@ -69,6 +71,7 @@ impl<C: Clock> Keeper<C> {
             budgets: config.latency,
             receipt: config.receipt.clone(),
             receipt_last: None,
+            receivers: ReceiverWatch::default(),
         }
     }
 
@@ -88,6 +91,7 @@ impl<C: Clock> Keeper<C> {
         let now = self.clock.now();
         self.pass_gaps(now)?;
         self.look_for_silence(now)?;
+        self.receivers.look(&self.boards.receivers, &mut self.ledger, now)?;
         let live = self.live();
         self.keep_custody(now)?;
         self.write_receipt(now);

@@ -67,6 +67,22 @@ fn a_receiver_that_comes_late_has_all_after_the_next_pass() {
     assert_all_arrived(crossing);
 }
 
+/// The link is dead for all but the last pass, which is sent long after the others: nobody has to ask.
+#[test]
+fn a_late_pass_brings_what_an_outage_took() {
+    let diode = Diode::new("diode-late");
+    let relay = diode.relay(Impairment::dead(), 46);
+    let crossing = &diode.crossing;
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 1\nlate-passes = [\"5s\"]\n");
+    let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
+    crossing.send(1..RECORDS + 1);
+    crossing.wait_committed(RECORDS);
+    wait_until(PATIENCE, "first pass", || count(&diode.sent(), "bundles") > 0);
+    relay.change(Impairment::default());
+    assert_all_arrived(crossing);
+    assert!(relay.counts().harm.offered > 0);
+}
+
 /// Nothing of the only pass comes through. The catalogue names the bundles, the low side writes what
 /// it misses, a person carries the bundles over, and nothing is missed any more.
 #[test]

@@ -63,12 +63,22 @@ fn passes_are_counted_and_a_bundle_that_is_asked_for_begins_anew() {
     let bundle = ready(&mut buffer, Lane::Routine, 1);
     let mut store = buffer.store().unwrap();
     let one = ["a".to_owned()];
-    assert!(store.on_carousel("a", 3, 9).unwrap().is_empty());
+    // Three passes: the second is due at once, the third an hour after it.
+    let waits = [Duration::ZERO, Duration::from_hours(1)];
+    let due = |store: &Store, now| store.on_carousel("a", &waits, now, 9).unwrap();
+    assert!(due(&store, START).is_empty());
     store.hand_over(&bundle, "a", &one, START).unwrap();
-    let (on, handover) = store.on_carousel("a", 3, 9).unwrap().remove(0);
+    let (on, handover) = due(&store, START).remove(0);
     assert_eq!((on.number, handover.passes), (1, 1));
+    let sending =
+        |store: &Store| store.carried_range(Lane::Routine, "a", 3).unwrap().unwrap().oldest_sending;
+    store.note_passes(&on, "a", 2, START).unwrap();
+    assert!(due(&store, START).is_empty());
+    assert_eq!(due(&store, START.plus(Duration::from_hours(1))).len(), 1);
+    assert_eq!(sending(&store), 1);
     store.note_passes(&on, "a", 3, START).unwrap();
-    assert!(store.on_carousel("a", 3, 9).unwrap().is_empty());
+    assert!(due(&store, START.plus(Duration::from_hours(9))).is_empty());
+    assert_eq!(sending(&store), 2);
     assert_eq!(store.handovers(Lane::Routine, 1).unwrap()[0].passes, 3);
 
     assert_eq!(store.requeue(Lane::Routine, 1).unwrap(), Requeued::Again);
@@ -79,6 +89,8 @@ fn passes_are_counted_and_a_bundle_that_is_asked_for_begins_anew() {
     store.hand_over(&again, "a", &one, START).unwrap();
     let handed_over = store.bundle(Lane::Routine, 1).unwrap().unwrap();
     store.mark_deleted(&handed_over, START).unwrap();
+    assert_eq!(sending(&store), 2, "what was deleted is on no carousel");
+    assert!(due(&store, START.plus(Duration::from_hours(9))).is_empty());
     assert_eq!(store.requeue(Lane::Routine, 1).unwrap(), Requeued::Gone);
     assert_eq!(store.requeue(Lane::Routine, 7).unwrap(), Requeued::Gone);
 }

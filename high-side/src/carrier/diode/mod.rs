@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use shared::clock::{Clock, Nanos, SystemClock};
+use shared::clock::{Clock, SystemClock};
 use shared::diode::{BlockEncoder, LinkKey, OVERHEAD_BYTES, Redundancy};
 use shared::keys::{SIGNING_KEY_FILE, SigningKey};
 use shared::record::Lane;
@@ -57,8 +57,9 @@ const PAGES_MAX: usize = 32;
 trait Supply {
     /// The first bundles that were not sent yet, urgent ones first.
     fn fresh(&mut self, count: u32) -> Result<Vec<Waiting>, SealerError>;
-    /// Bundles that were sent so many times, fewer than they are to be, and when they were last.
-    fn again(&mut self, passes: u64) -> Result<Vec<(Waiting, u64, Nanos)>, SealerError>;
+    /// Bundles that are due to be sent once more, and how often they were sent; `waits` says, from the
+    /// second pass on, how long after one pass the next is due.
+    fn again(&mut self, waits: &[Duration]) -> Result<Vec<(Waiting, u64)>, SealerError>;
     /// Where a bundle's file is.
     fn path(&self, waiting: &Waiting) -> PathBuf;
     /// A pass, counted from 0, is on the wire.
@@ -79,8 +80,8 @@ trait Supply {
 #[derive(Clone, Debug)]
 struct Plan {
     shape: Shape,
-    passes: u64,
-    pass_interval: Duration,
+    /// From the second pass on, how long after one pass the next is due.
+    waits: Vec<Duration>,
     catalogue_interval: Duration,
 }
 
@@ -112,7 +113,8 @@ impl Carrier for DiodeCarrier {
             u32::try_from(settings.catalogue_interval.as_millis()).unwrap_or(u32::MAX);
         let (name, lanes) = (carriage.name().to_owned(), carriage.lanes().to_vec());
         let payload = usize::from(plan.shape.payload_bytes);
-        let pages = Pages::new(&name, &lanes, settings.passes, interval_ms, payload);
+        let passes = settings.passes_in_all();
+        let pages = Pages::new(&name, &lanes, passes, interval_ms, payload);
         let supply = Outgoing { carriage, pages, signing };
         Sender::new(plan, link, supply).run()
     }
@@ -130,8 +132,7 @@ fn plan(settings: &DiodeSettings) -> Plan {
             bits_per_sec: settings.bit_rate.0,
             packet_overhead: overhead,
         },
-        passes: settings.passes,
-        pass_interval: settings.pass_interval,
+        waits: settings.waits(),
         catalogue_interval: settings.catalogue_interval,
     }
 }
@@ -143,17 +144,17 @@ struct Outgoing<'a> {
     signing: SigningKey,
 }
 
-/// Bundles of the carousel looked at at once.
-const AGAIN_MAX: u32 = 512;
+/// Bundles of the carousel looked at at once, of each pass.
+const AGAIN_MAX: u32 = 2 * STREAMS_MAX as u32;
 
 impl Supply for Outgoing<'_> {
     fn fresh(&mut self, count: u32) -> Result<Vec<Waiting>, SealerError> {
         self.carriage.next(count)
     }
 
-    fn again(&mut self, passes: u64) -> Result<Vec<(Waiting, u64, Nanos)>, SealerError> {
-        let found = self.carriage.on_carousel(passes, AGAIN_MAX)?;
-        Ok(found.into_iter().map(|(waiting, done)| (waiting, done.passes, done.last)).collect())
+    fn again(&mut self, waits: &[Duration]) -> Result<Vec<(Waiting, u64)>, SealerError> {
+        let found = self.carriage.on_carousel(waits, AGAIN_MAX)?;
+        Ok(found.into_iter().map(|(waiting, done)| (waiting, done.passes)).collect())
     }
 
     fn path(&self, waiting: &Waiting) -> PathBuf {
@@ -308,13 +309,9 @@ impl<S: Supply> Sender<S> {
                 self.queue.push((0, waiting));
             }
         }
-        if self.plan.passes > 1 {
-            let now = SystemClock.now();
-            for (waiting, passes, last) in self.supply.again(self.plan.passes)? {
-                let due = now >= last.plus(self.plan.pass_interval);
-                if due && !active(&self.streams, &waiting) {
-                    self.queue.push((u32::try_from(passes).unwrap_or(u32::MAX), waiting));
-                }
+        for (waiting, passes) in self.supply.again(&self.plan.waits)? {
+            if !active(&self.streams, &waiting) {
+                self.queue.push((u32::try_from(passes).unwrap_or(u32::MAX), waiting));
             }
         }
         Ok(())

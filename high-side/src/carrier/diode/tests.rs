@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use shared::bundle::BundleDigest;
+use shared::clock::Nanos;
 use shared::record::Epoch;
 
 use super::*;
@@ -37,10 +38,13 @@ impl Supply for Handle {
         Ok(fresh)
     }
 
-    fn again(&mut self, passes: u64) -> Result<Vec<(Waiting, u64, Nanos)>, SealerError> {
-        let mut again = self.desk.lock().unwrap().again.clone();
-        again.retain(|(_, done, _)| *done < passes);
-        Ok(again)
+    fn again(&mut self, waits: &[Duration]) -> Result<Vec<(Waiting, u64)>, SealerError> {
+        let again = self.desk.lock().unwrap().again.clone();
+        let now = SystemClock.now();
+        let due = |(_, done, last): &(Waiting, u64, Nanos)| {
+            waits.get(*done as usize - 1).is_some_and(|wait| now >= last.plus(*wait))
+        };
+        Ok(again.into_iter().filter(due).map(|(waiting, done, _)| (waiting, done)).collect())
     }
 
     fn path(&self, waiting: &Waiting) -> PathBuf {
@@ -105,6 +109,7 @@ impl Bench {
             outage: Duration::from_millis(50),
             passes: 3,
             pass_interval: Duration::from_millis(1),
+            late_passes: Vec::new(),
             catalogue_interval: Duration::from_secs(2),
         };
         let handle =

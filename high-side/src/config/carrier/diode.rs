@@ -32,8 +32,25 @@ pub struct DiodeSettings {
     pub passes: u64,
     /// How long after one pass the next begins.
     pub pass_interval: Duration,
+    /// Further passes: how long after the one before each of them begins.
+    pub late_passes: Vec<Duration>,
     /// How often the catalogue is sent.
     pub catalogue_interval: Duration,
+}
+
+impl DiodeSettings {
+    /// From the second pass on, how long after one pass the next is due.
+    pub fn waits(&self) -> Vec<Duration> {
+        let mut waits = Vec::new();
+        waits.extend((1..self.passes).map(|_| self.pass_interval));
+        waits.extend(&self.late_passes);
+        waits
+    }
+
+    /// How many times each bundle is sent, late passes among them.
+    pub fn passes_in_all(&self) -> u64 {
+        self.passes + self.late_passes.len() as u64
+    }
 }
 
 /// Bits a second, written `800Mbit`.
@@ -98,6 +115,8 @@ pub(in crate::config) struct RawDiode {
     passes: u64,
     #[serde(default = "pass_interval")]
     pass_interval: Span,
+    #[serde(default = "late_passes")]
+    late_passes: Vec<Span>,
     #[serde(default = "catalogue_interval")]
     catalogue_interval: Span,
 }
@@ -130,6 +149,11 @@ fn passes() -> u64 {
 /// A receiver that is started anew is there again.
 fn pass_interval() -> Span {
     Span::secs(30)
+}
+
+/// A receiver, or a link, that was away for up to a day gets what it missed without being asked for it.
+fn late_passes() -> Vec<Span> {
+    vec![Span::secs(3600), Span::secs(86_400)]
 }
 
 /// Within 10 s the low side knows what it misses, also where pages are lost.
@@ -177,8 +201,14 @@ impl RawDiode {
             "outage",
             "is at most 10s; longer ones take more passes",
         );
-        check((1..=10_000).contains(&self.passes), "passes", "is from 1 to 10000");
-        check(self.pass_interval <= Span::secs(7 * 86_400), "pass-interval", "is at most 7d");
+        check((1..=100).contains(&self.passes), "passes", "is from 1 to 100");
+        let week = Span::secs(7 * 86_400);
+        check(self.pass_interval <= week, "pass-interval", "is at most 7d");
+        check(
+            self.late_passes.len() <= 20 && self.late_passes.iter().all(|wait| *wait <= week),
+            "late-passes",
+            "has at most 20 entries of at most 7d each",
+        );
         let interval = Span::millis(100)..=Span::secs(3600);
         check(
             interval.contains(&self.catalogue_interval),
@@ -195,6 +225,7 @@ impl RawDiode {
             outage: self.outage.0,
             passes: self.passes,
             pass_interval: self.pass_interval.0,
+            late_passes: self.late_passes.iter().map(|wait| wait.0).collect(),
             catalogue_interval: self.catalogue_interval.0,
         }
     }
