@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 use sha2::{Digest, Sha256};
 use shared::bundle::{BundleDigest, FILE_EXTENSION};
 use shared::clock::Nanos;
-use shared::custody::Action;
+use shared::custody::{Action, CustodyEvent};
 use shared::durable;
 use shared::record::{Epoch, Lane, OriginId};
 
@@ -176,6 +176,12 @@ impl Outbox {
         now: Nanos,
     ) -> Result<Vec<Waiting>, SealerError> {
         let bundles = store.carrier_queue(carrier, lanes, count)?;
+        for bundle in bundles.iter().filter(|bundle| bundle.state == BundleState::HandedOver) {
+            // It was exported, and its file is gone since: nothing is left for this carrier.
+            if self.waiting(store.epoch(), bundle)?.is_none() {
+                store.end_carousel(bundle, carrier, now)?;
+            }
+        }
         self.present(store, bundles, now)
     }
 
@@ -257,7 +263,7 @@ impl Outbox {
             }
             // Its state stays; that it was sent once more is custody all the same.
             Some(bundle) => store.note_custody_of(bundle, Action::SentAgain, by)?,
-            None => self.move_aside(waiting)?,
+            None => self.stray_handed_over(store, waiting, by, now)?,
         }
         Ok(())
     }
@@ -271,13 +277,25 @@ impl Outbox {
         carriers: &[String],
         now: Nanos,
     ) -> Result<(), SealerError> {
-        match &waiting.bundle {
-            Some(bundle) => Ok(store.hand_over(bundle, carrier, carriers, now)?),
-            None => self.move_aside(waiting),
+        if let Some(bundle) = &waiting.bundle {
+            return Ok(store.hand_over(bundle, carrier, carriers, now)?);
         }
+        self.stray_handed_over(store, waiting, &format!("carrier {carrier}"), now)
     }
 
     /// A file that the database does not know is moved aside instead of marked.
+    fn stray_handed_over(
+        &self,
+        store: &mut Store,
+        waiting: &Waiting,
+        by: &str,
+        now: Nanos,
+    ) -> Result<(), SealerError> {
+        let detail = format!("{} of epoch {}, by {by}", waiting.name, waiting.epoch);
+        store.note_custody(CustodyEvent::new(now, Action::HandedOver).detail(detail))?;
+        self.move_aside(waiting)
+    }
+
     fn move_aside(&self, waiting: &Waiting) -> Result<(), SealerError> {
         let aside = self.dir.join(EARLIER_DIR);
         durable::create_dir(&aside).map_err(SealerError::io(&aside))?;
@@ -302,37 +320,41 @@ impl Outbox {
         Ok(store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?)
     }
 
-    /// Deletes what was handed over long ago, or what is the oldest of too much; and, while the
-    /// disk has less free space than `floor`, the oldest of what is kept.
+    /// Deletes what was handed over long ago; and, where together it is too much or the disk has less
+    /// free space than `floor`, the oldest of what is kept, what is urgent last: it is small, and its
+    /// late passes are worth most.
     pub fn retain(&self, store: &mut Store, floor: u64, now: Nanos) -> Result<u64, SealerError> {
         let mut deleted = 0;
         let (_, mut bytes) = store.bundles_sum(BundleState::HandedOver)?;
-        loop {
-            let mut kept = store.first_bundles(BundleState::HandedOver, RETAIN_BATCH)?;
-            kept.sort_by_key(|bundle| bundle.handed_over.as_ref().map(|(time, _)| *time));
-            let before = deleted;
-            for bundle in &kept {
-                let handed_over = bundle.handed_over.as_ref().map_or(now, |(time, _)| *time);
-                let old = now.since(handed_over) >= self.retain;
-                let free = durable::free_bytes(&self.dir).map_err(SealerError::io(&self.dir))?;
-                if !old && bytes <= self.retain_bytes && free >= floor {
+        for lane in Lane::ALL.into_iter().rev() {
+            loop {
+                let kept = store.oldest_handed_over(lane, RETAIN_BATCH)?;
+                let before = deleted;
+                for bundle in &kept {
+                    let handed_over = bundle.handed_over.as_ref().map_or(now, |(time, _)| *time);
+                    let old = now.since(handed_over) >= self.retain;
+                    let free =
+                        durable::free_bytes(&self.dir).map_err(SealerError::io(&self.dir))?;
+                    if !old && bytes <= self.retain_bytes && free >= floor {
+                        break;
+                    }
+                    if let Some(file) = &bundle.file {
+                        let path = self.dir.join(&file.name);
+                        durable::remove(&path).map_err(SealerError::io(&path))?;
+                        let sidecar = sidecar_path(&path);
+                        durable::remove(&sidecar).map_err(SealerError::io(&sidecar))?;
+                        bytes = bytes.saturating_sub(file.bytes);
+                    }
+                    store.mark_deleted(bundle, now)?;
+                    deleted += 1;
+                }
+                if deleted == before {
                     break;
                 }
-                if let Some(file) = &bundle.file {
-                    let path = self.dir.join(&file.name);
-                    durable::remove(&path).map_err(SealerError::io(&path))?;
-                    let sidecar = sidecar_path(&path);
-                    durable::remove(&sidecar).map_err(SealerError::io(&sidecar))?;
-                    bytes = bytes.saturating_sub(file.bytes);
-                }
-                store.mark_deleted(bundle, now)?;
-                deleted += 1;
-            }
-            if deleted == before {
-                store.prune_deleted()?;
-                return Ok(deleted);
             }
         }
+        store.prune_deleted()?;
+        Ok(deleted)
     }
 
     /// Deletes what a crash left of bundles that were being written in this epoch.

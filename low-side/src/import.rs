@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use shared::bundle::{BundleDigest, Limits, Refusal, VerifiedBundle, inspect, open};
 use shared::clock::Clock;
@@ -178,9 +178,18 @@ pub enum Source {
 }
 
 /// Which receiver brought which file: between its delivery into the inbox and its import. Lost when
-/// the agent ends; then a file came by the inbox.
+/// the agent ends; then a file came by the inbox. And which files were refused: a receiver that
+/// remembers what it delivered must take such a one again, since the cause may be mended by then.
 #[derive(Clone, Debug, Default)]
-pub struct Arrivals(Arc<Mutex<VecDeque<(BundleDigest, String)>>>);
+pub struct Arrivals(Arc<Mutex<Arrived>>);
+
+#[derive(Debug, Default)]
+struct Arrived {
+    known: VecDeque<(BundleDigest, String)>,
+    refused: VecDeque<BundleDigest>,
+    /// How many refused files were forgotten here.
+    forgotten: u64,
+}
 
 /// More files never wait in an inbox for long; the oldest is forgotten first.
 const ARRIVALS_MAX: usize = 10_000;
@@ -188,7 +197,7 @@ const ARRIVALS_MAX: usize = 10_000;
 impl Arrivals {
     /// A receiver has delivered a file with this content.
     pub fn note(&self, sha256: BundleDigest, receiver: &str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut self.lock().known;
         if known.len() >= ARRIVALS_MAX {
             known.pop_front();
         }
@@ -196,9 +205,30 @@ impl Arrivals {
     }
 
     fn take(&self, sha256: &BundleDigest) -> Option<String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut self.lock().known;
         let at = known.iter().position(|(known, _)| known == sha256)?;
         known.remove(at).map(|(_, receiver)| receiver)
+    }
+
+    fn refuse(&self, sha256: BundleDigest) {
+        let mut arrived = self.lock();
+        if arrived.refused.len() >= ARRIVALS_MAX {
+            arrived.refused.pop_front();
+            arrived.forgotten += 1;
+        }
+        arrived.refused.push_back(sha256);
+    }
+
+    /// The files that were refused since `seen` of them were; counts on.
+    pub fn refused_since(&self, seen: &mut u64) -> Vec<BundleDigest> {
+        let arrived = self.lock();
+        let skip = usize::try_from(seen.saturating_sub(arrived.forgotten)).unwrap_or(usize::MAX);
+        *seen = arrived.forgotten + arrived.refused.len() as u64;
+        arrived.refused.iter().skip(skip).copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -362,6 +392,9 @@ impl<C: Clock> Importer<C> {
             .keep(received, reason)
             .map_err(ImportError::Quarantine)?;
         let arrival = self.arrival(received, name);
+        if let Source::Inbox(arrivals) = &self.source {
+            arrivals.refuse(*received.sha256());
+        }
         self.ledger.note_quarantined(&arrival, code, &claim, now)?;
         Ok(Outcome::Quarantined { code, message: message.to_owned(), sha256 })
     }

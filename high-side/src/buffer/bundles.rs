@@ -202,6 +202,26 @@ impl Bundle {
         Ok(bundles)
     }
 
+    /// The bundles of a lane that were handed over first and whose files are kept.
+    pub(super) fn oldest_handed_over(
+        conn: &Connection,
+        lane: Lane,
+        count: u32,
+    ) -> Result<Vec<Self>, BufferError> {
+        let sql = format!(
+            "{SELECT} WHERE state = 'handed-over' AND id BETWEEN ?1 AND ?2
+             ORDER BY handed_over_ns, id LIMIT ?3"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        let range = rusqlite::params![key(lane, 0), key(lane, u64::MAX), count];
+        let mut rows = statement.query(range)?;
+        let mut bundles = Vec::new();
+        while let Some(row) = rows.next()? {
+            bundles.push(Self::from_row(row)?);
+        }
+        Ok(bundles)
+    }
+
     /// How many bundles are in a state, and the length of their files together.
     pub(super) fn sum(conn: &Connection, state: BundleState) -> Result<(u64, u64), BufferError> {
         let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM bundle WHERE state = ?1";

@@ -162,6 +162,15 @@ impl Store {
         Ok(Known { made, written })
     }
 
+    /// The log goes on from here: in the database of a new epoch, which knows nothing of it yet.
+    pub fn adopt_custody(&mut self, head: Head) -> Result<(), BufferError> {
+        let tx = begin(&mut self.conn)?;
+        if load_head(&tx)? == Head::BEGIN {
+            store_head(&tx, head)?;
+        }
+        Ok(tx.commit()?)
+    }
+
     /// Writes what waits to the custody log's files. Where nothing waits the files are not touched,
     /// unless `look` asks for their end to be compared.
     ///

@@ -16,7 +16,7 @@ use super::bundles::{Bundle, BundleState, SELECT};
 use super::checked::{number, open_row, seal_row, text, time};
 use super::custody;
 use super::error::BufferError;
-use super::schema::{key, lane_of_key, number_of_key};
+use super::schema::{key, number_of_key};
 use super::store::{Store, begin};
 
 /// One carrier's account of one bundle.
@@ -89,8 +89,11 @@ impl Store {
         lanes: &[Lane],
         count: u32,
     ) -> Result<Vec<Bundle>, BufferError> {
+        // What was exported is safe on some medium, perhaps; the carrier's own promise is another one.
         let sql = format!(
-            "{SELECT} WHERE state = 'ready' AND id BETWEEN ?1 AND ?2 AND NOT EXISTS
+            "{SELECT} WHERE id BETWEEN ?1 AND ?2
+             AND (state = 'ready' OR state = 'handed-over' AND handed_over_by LIKE '{EXPORTED}%')
+             AND NOT EXISTS
              (SELECT 1 FROM handover h WHERE h.bundle = bundle.id AND h.carrier = ?3)
              ORDER BY id LIMIT ?4"
         );
@@ -169,7 +172,8 @@ impl Store {
     }
 
     /// What is due to be sent once more, and how it was sent: `waits` says, from the second pass on,
-    /// how long after one pass the next is due. What was due first comes first, of each pass so many.
+    /// how long after one pass the next is due. Urgent lanes come first; then, of each pass so many, what
+    /// was due first.
     pub fn on_carousel(
         &self,
         carrier: &str,
@@ -179,23 +183,42 @@ impl Store {
     ) -> Result<Vec<(Bundle, Handover)>, BufferError> {
         let sql = format!(
             "{SELECT_HANDOVER} WHERE carrier = ?1 AND passes = ?2 AND last_ns <= ?3
-             ORDER BY last_ns LIMIT ?4"
+             AND bundle BETWEEN ?5 AND ?6 ORDER BY last_ns LIMIT ?4"
         );
         let mut statement = self.conn.prepare_cached(&sql)?;
         let mut found = Vec::new();
-        for (passes, wait) in (1_i64..).zip(waits) {
-            let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
-            let due = now.0.saturating_sub(wait);
-            let mut rows = statement.query(params![carrier, passes, due, count])?;
-            while let Some(row) = rows.next()? {
-                let id: i64 = row.get(0)?;
-                let handover = Handover::from_row(row)?;
-                let Some(lane) = lane_of_key(id) else { continue };
-                let bundle = Bundle::load(&self.conn, lane, number_of_key(id))?;
-                found.extend(bundle.map(|bundle| (bundle, handover)));
+        for lane in Lane::ALL {
+            for (passes, wait) in (1_i64..).zip(waits) {
+                let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+                let due = now.0.saturating_sub(wait);
+                let (from, to) = (key(lane, 0), key(lane, u64::MAX));
+                let mut rows = statement.query(params![carrier, passes, due, count, from, to])?;
+                while let Some(row) = rows.next()? {
+                    let number = number_of_key(row.get(0)?);
+                    let handover = Handover::from_row(row)?;
+                    let bundle = Bundle::load(&self.conn, lane, number)?;
+                    found.extend(bundle.map(|bundle| (bundle, handover)));
+                }
             }
         }
         Ok(found)
+    }
+
+    /// A bundle's file is gone: the carrier has no more to do with it, and what it has done stays as it is.
+    pub fn end_carousel(
+        &mut self,
+        bundle: &Bundle,
+        carrier: &str,
+        now: Nanos,
+    ) -> Result<(), BufferError> {
+        let tx = begin(&mut self.conn)?;
+        let id = key(bundle.lane, bundle.number);
+        let done = Handover::load(&tx, id, carrier)?;
+        let carrier = carrier.to_owned();
+        let done = done.unwrap_or(Handover { carrier, first: now, passes: 0, last: now });
+        Handover { passes: ENDED, ..done }.store(&tx, id)?;
+        tx.commit()?;
+        Ok(())
     }
 
     /// What each carrier has done with a bundle.
@@ -256,6 +279,12 @@ pub(super) fn forget(conn: &Connection, lane: Lane, number: u64) -> Result<(), B
     conn.prepare_cached("DELETE FROM handover WHERE bundle = ?1")?.execute([key(lane, number)])?;
     Ok(())
 }
+
+/// More passes than any carrier makes: there is nothing more to be done.
+const ENDED: u64 = u32::MAX as u64;
+
+/// What the words begin with by which an export says that it handed a bundle over.
+pub const EXPORTED: &str = "export ";
 
 const TABLE: &str = "handover";
 

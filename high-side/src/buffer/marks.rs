@@ -26,6 +26,11 @@ pub(super) fn store(conn: &Connection, mark: &Mark) -> Result<(), BufferError> {
 }
 
 impl Store {
+    /// Keeps a mark that belongs to no record.
+    pub fn keep_mark(&self, name: &str, value: &str) -> Result<(), BufferError> {
+        store(&self.conn, &Mark { name: name.to_owned(), value: Some(value.to_owned()) })
+    }
+
     /// The marks whose names begin like this, in the order of their names. One that was damaged on the
     /// disk is told and left out.
     pub fn marks(&self, prefix: &str) -> Result<Vec<(String, String)>, BufferError> {

@@ -95,7 +95,7 @@ impl Store {
         Ok(count.cast_unsigned())
     }
 
-    /// Takes in a verified receipt that is newer than any of this low side, all in one transaction:
+    /// Takes in a verified receipt that is not older than any of this low side, all in one transaction:
     /// notes which bundles arrived, and raises an alarm for what can't be. An older one is `None` and
     /// changes nothing.
     pub fn take_receipt(
@@ -110,7 +110,8 @@ impl Store {
                 row.get(0)
             })
             .optional()?;
-        if known.is_some_and(|known| receipt.number <= known.cast_unsigned()) {
+        // The same one again is taken: a first try may have ended before everything was queued.
+        if known.is_some_and(|known| receipt.number < known.cast_unsigned()) {
             return Ok(None);
         }
         let number = receipt.number.cast_signed();

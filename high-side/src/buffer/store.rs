@@ -225,6 +225,11 @@ impl Store {
         Bundle::first(&self.conn, state, count)
     }
 
+    /// The bundles of a lane that were handed over first and whose files are kept.
+    pub fn oldest_handed_over(&self, lane: Lane, count: u32) -> Result<Vec<Bundle>, BufferError> {
+        Bundle::oldest_handed_over(&self.conn, lane, count)
+    }
+
     /// How many bundles are in a state, and the length of their files together.
     pub fn bundles_sum(&self, state: BundleState) -> Result<(u64, u64), BufferError> {
         Bundle::sum(&self.conn, state)

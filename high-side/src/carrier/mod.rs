@@ -19,7 +19,7 @@ mod pace;
 mod running;
 mod tcp;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ use shared::bell::Bell;
 use shared::clock::Clock;
 use shared::record::Lane;
 
-use crate::buffer::{Handover, Store};
+use crate::buffer::{AlarmKind, Handover, Store};
 use crate::config::{CarrierKind, CarrierSettings, Config};
 use crate::outbox::{Outbox, Waiting};
 use crate::sealer::SealerError;
@@ -110,8 +110,8 @@ pub(crate) struct Carriage {
     lanes: Vec<Lane>,
     /// For each lane, all carriers that have to hand its bundles over.
     peers: Vec<(Lane, Vec<String>)>,
-    /// Whether it takes what earlier epochs left in the outbox: one of all carriers does.
-    takes_strays: bool,
+    /// The lanes of which it takes what earlier epochs left in the outbox: one carrier of each does.
+    stray_lanes: Vec<Lane>,
     state_dir: PathBuf,
     keys_dir: PathBuf,
     store: Store,
@@ -121,6 +121,8 @@ pub(crate) struct Carriage {
     counters: Arc<CarrierCounters>,
     /// Files that were changed on the disk, as was told: they keep their place and are passed over.
     damaged: HashSet<String>,
+    /// Files that could not be read, as was told, and since when: they are passed over for a while.
+    unreadable: HashMap<String, Instant>,
     strays_looked_for: Option<Instant>,
 }
 
@@ -135,7 +137,10 @@ impl Carriage {
             name: settings.name.clone(),
             lanes: settings.lanes.clone(),
             peers: Lane::ALL.map(|lane| (lane, config.carriers_of(lane))).to_vec(),
-            takes_strays: config.carriers.first().map(|first| &first.name) == Some(&settings.name),
+            stray_lanes: Lane::ALL
+                .into_iter()
+                .filter(|lane| config.carriers_of(*lane).first() == Some(&settings.name))
+                .collect(),
             state_dir: config.state_dir.clone(),
             keys_dir: config.keys_dir.clone(),
             store: Store::open(&config.state_dir)?,
@@ -144,6 +149,7 @@ impl Carriage {
             bell,
             counters: Arc::default(),
             damaged: HashSet::new(),
+            unreadable: HashMap::new(),
             strays_looked_for: None,
         })
     }
@@ -154,17 +160,18 @@ impl Carriage {
         let now = self.clock.now();
         let mut found = Vec::new();
         let due = self.strays_looked_for.is_none_or(|last| last.elapsed() >= STRAYS_INTERVAL);
-        if self.takes_strays && due {
+        if !self.stray_lanes.is_empty() && due {
             self.strays_looked_for = Some(Instant::now());
             found = self.outbox.strays(&self.store)?;
-            // A stray goes with the first carrier, if that one carries its lane.
-            found.retain(|stray| self.lanes.contains(&stray.lane));
+            found.retain(|stray| self.stray_lanes.contains(&stray.lane));
         }
-        // Damaged ones keep their place; look past as many as there are.
-        let past = u32::try_from(self.damaged.len()).unwrap_or(u32::MAX);
+        self.unreadable.retain(|_, since| since.elapsed() < UNREADABLE_AGAIN);
+        // What can't be carried keeps its place; look past as many as there are.
+        let past = self.damaged.len() + self.unreadable.len();
+        let past = u32::try_from(past).unwrap_or(u32::MAX);
         let queue = (&*self.name, &*self.lanes);
         found.extend(self.outbox.queue(&mut self.store, queue, count.saturating_add(past), now)?);
-        found.retain(|waiting| !self.damaged.contains(&waiting.name));
+        found.retain(|waiting| self.is_fit(&waiting.name));
         found.truncate(count as usize);
         self.counters.waiting.store(found.len() as u64, Ordering::Relaxed);
         Ok(found)
@@ -204,12 +211,30 @@ impl Carriage {
         let found = self.store.on_carousel(&self.name, waits, now, count)?;
         let mut here = Vec::new();
         for (bundle, handover) in found {
-            if let Some(waiting) = self.outbox.waiting(self.store.epoch(), &bundle)? {
-                here.push((waiting, handover));
+            match self.outbox.waiting(self.store.epoch(), &bundle)? {
+                Some(waiting) => here.push((waiting, handover)),
+                // Its file is gone: it must not stand in the way of those that are here.
+                None => self.store.end_carousel(&bundle, &self.name, now)?,
             }
         }
-        here.retain(|(waiting, _)| !self.damaged.contains(&waiting.name));
+        here.retain(|(waiting, _)| self.is_fit(&waiting.name));
         Ok(here)
+    }
+
+    fn is_fit(&self, name: &str) -> bool {
+        !self.damaged.contains(name) && !self.unreadable.contains_key(name)
+    }
+
+    /// One bundle's file can't be read: an alarm is raised, and it is passed over for a while. The others
+    /// go on.
+    fn unreadable(&mut self, name: &str, err: &SealerError) -> Result<(), SealerError> {
+        if self.unreadable.insert(name.to_owned(), Instant::now()).is_none() {
+            let message = format!("{err}; the records in it can't cross before it can be read");
+            tracing::error!(bundle = %name, %err, "a sealed bundle's file can't be read");
+            let now = self.clock.now();
+            self.store.raise_alarm(AlarmKind::OutboxDamaged, &message, now)?;
+        }
+        Ok(())
     }
 
     /// The bundle's file was changed on the disk: an alarm is raised, and it is passed over from now on.
@@ -319,6 +344,9 @@ pub(crate) fn writable_folder(path: &Path) -> Option<String> {
     Some(format!("{} {problem}", path.display()))
 }
 
+/// A file that could not be read is tried again after so long: each try begins anew what else is under
+/// way.
+const UNREADABLE_AGAIN: Duration = Duration::from_hours(1);
 /// How often a queue is looked at, whoever rings.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the outbox is looked through for what an earlier epoch left: that reads the folder.

@@ -108,6 +108,15 @@ fn run(mut carrier: Box<dyn Carrier>, mut carriage: Carriage) {
     while !carriage.is_stopping() {
         if let Err(err) = carrier.run(&mut carriage) {
             carriage.failed(&err);
+            if let SealerError::Io { path, .. } | SealerError::Seal { path, .. } = &err
+                && path.parent() == Some(carriage.outbox.dir())
+                && let Some(name) = path.file_name()
+            {
+                let name = name.to_string_lossy().into_owned();
+                if let Err(err) = carriage.unreadable(&name, &err) {
+                    carriage.failed(&err);
+                }
+            }
             carriage.bell.rest(RETRY_INTERVAL);
             carriage.reopen();
         }

@@ -12,6 +12,7 @@ use shared::keys::{SIGNING_KEY_FILE, SigningKey};
 use shared::transfer::{TransferRecord, TransferredBundle};
 
 use super::Failure;
+use crate::buffer::EXPORTED;
 use crate::config::Config;
 use crate::media::{
     Exporter, Lot, MediumError, OpenSet, Options, Request, RequestError, SetError, Shares, Stick,
@@ -258,7 +259,7 @@ fn copy_all(
                 }
             );
         }
-        let by = format!("export to {shown}");
+        let by = format!("{EXPORTED}to {shown}");
         match (&mut set, stick.share) {
             (Some(set), Some(index)) if done.failure.is_none() => {
                 set.note(index, now.to_string(), stick.device.clone());
@@ -286,7 +287,7 @@ fn copy_all(
         let outstanding = open.outstanding();
         if outstanding.is_empty() {
             let now = SystemClock.now();
-            let by = format!("export in {} parts", open.shares);
+            let by = format!("{EXPORTED}in {} parts", open.shares);
             for bundle in waiting.iter().filter(|bundle| open.bundles.contains(&bundle.name)) {
                 outbox.handed_over(store, bundle, &by, now)?;
             }

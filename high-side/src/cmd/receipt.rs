@@ -11,7 +11,7 @@ use shared::receipt::{Brought, MissingRange, RECEIPT_BYTES_MAX, ReceiptError};
 use shared::record::Lane;
 
 use super::{Failure, custody};
-use crate::buffer::{Requeued, Store, Taken};
+use crate::buffer::{BundleState, Requeued, Store, Taken};
 use crate::cli::ReceiptVerb;
 use crate::config::Config;
 
@@ -65,7 +65,7 @@ fn import(config: &Config, file: &Path, asked: &Asked) -> Result<(), Failure> {
         Brought::Receipt(receipt, _) => {
             let Some(taken) = store.take_receipt(receipt, now)? else {
                 return Err(Failure::new(format!(
-                    "receipt {} of {} is not newer than the one that was taken in; nothing was changed\n  try: penstock-high receipt list",
+                    "receipt {} of {} is older than the one that was taken in; nothing was changed\n  try: penstock-high receipt list",
                     receipt.number, receipt.name
                 )));
             };
@@ -79,7 +79,7 @@ fn import(config: &Config, file: &Path, asked: &Asked) -> Result<(), Failure> {
         && asked.behind
     {
         for (lane, number) in &taken.behind {
-            send_again(&mut store, *lane, *number, &mut queued)?;
+            send_again(&mut store, config, *lane, *number, &mut queued)?;
         }
     }
     custody::settle(&mut store);
@@ -134,7 +134,7 @@ fn queue(
         if number > next {
             queued.gone.push(format!("{lane} {next} to {}: not known any more", number - 1));
         }
-        send_again(store, *lane, number, queued)?;
+        send_again(store, config, *lane, number, queued)?;
         next = number + 1;
     }
     if next <= *last {
@@ -145,10 +145,22 @@ fn queue(
 
 fn send_again(
     store: &mut Store,
+    config: &Config,
     lane: Lane,
     number: u64,
     queued: &mut Queued,
 ) -> Result<(), Failure> {
+    let bundle = store.bundle(lane, number)?;
+    let file = bundle.and_then(|bundle| match bundle.state {
+        BundleState::Ready | BundleState::HandedOver => bundle.file,
+        _ => None,
+    });
+    if let Some(file) = file
+        && !config.outbox.path.join(&file.name).exists()
+    {
+        queued.gone.push(format!("{lane} {number}: {} is gone from the outbox", file.name));
+        return Ok(());
+    }
     match store.requeue(lane, number)? {
         Requeued::Again => queued.again.push((lane, number)),
         Requeued::Waiting => queued.waiting.push((lane, number)),

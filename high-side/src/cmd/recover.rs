@@ -35,6 +35,7 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
     }
     // What waits there would be set aside with the buffer.
     super::custody::settle(&mut store);
+    let custody = store.custody_known()?.made;
     drop(store);
     // Held from here on: an agent can't be running, and none can start meanwhile.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -46,6 +47,7 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
     let Opened::SetAside { to, .. } = recovery.opened else {
         return Err(Failure::new("the buffer was not set aside; see the log"));
     };
+    Store::open(&config.state_dir)?.adopt_custody(custody)?;
     say!("epoch {} has begun", recovery.epoch);
     say!("the buffer of the one before is in {}", to.display());
     if waiting > 0 {

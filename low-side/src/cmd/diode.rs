@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::json;
+use shared::bundle::FILE_EXTENSION;
 use shared::durable;
 use shared::exit;
 
@@ -42,12 +43,19 @@ pub(super) fn diode(config: &Config, as_json: bool, resend: Option<&Path>) -> Re
 /// What was admitted is not missing, whatever it came by: another link, or a medium.
 fn admitted_otherwise(config: &Config, links: &mut [LinkReport]) -> Result<(), Failure> {
     let Ok(ledger) = Ledger::open_existing(&config.state_dir) else { return Ok(()) };
+    let is_inbox_empty = std::fs::read_dir(&config.inbox.path).is_ok_and(|entries| {
+        let is_bundle = |path: &Path| path.extension().is_some_and(|ext| ext == FILE_EXTENSION);
+        !entries.flatten().any(|entry| is_bundle(&entry.path()))
+    });
     for link in links {
         let Some(origin) = link.origin.clone() else { continue };
         for lane in &mut link.lanes {
-            let Some(missing) = ledger.missing_numbers(&origin, lane.epoch, &lane.lane)? else {
-                continue;
-            };
+            let missing = ledger.missing_numbers(&origin, lane.epoch, &lane.lane)?;
+            let missing = missing.unwrap_or_else(|| {
+                let mut all = RangeSet::default();
+                all.insert(1, u64::MAX);
+                all
+            });
             let keep = |ranges: &mut Vec<(u64, u64)>, count: &mut u64| {
                 let before: u64 = sum(ranges);
                 *ranges = missing.common(ranges);
@@ -58,6 +66,24 @@ fn admitted_otherwise(config: &Config, links: &mut [LinkReport]) -> Result<(), F
             let mut gone = keep(&mut lane.never_seen, &mut lane.counts.never_seen);
             gone += keep(&mut lane.expired, &mut lane.counts.expired);
             lane.counts.complete += gone;
+            // What came whole, waits nowhere and was not admitted was refused: it has to come again.
+            if is_inbox_empty {
+                let refused = missing.common(&lane.complete);
+                lane.complete = missing.outside(&lane.complete);
+                lane.counts.complete -= sum(&refused).min(lane.counts.complete);
+                for (first, last) in refused {
+                    let still = lane.oldest_sending.max(first);
+                    if first < still {
+                        let end = last.min(still - 1);
+                        lane.expired.push((first, end));
+                        lane.counts.expired += end - first + 1;
+                    }
+                    if still <= last {
+                        lane.never_seen.push((still, last));
+                        lane.counts.never_seen += last - still + 1;
+                    }
+                }
+            }
         }
     }
     Ok(())

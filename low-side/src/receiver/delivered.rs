@@ -31,6 +31,20 @@ impl Delivered {
         self.young.contains(bundle) || self.old.contains(bundle)
     }
 
+    /// Takes a bundle off the list: it was refused, and may come again.
+    pub(crate) fn forget(&mut self, bundle: &BundleDigest) -> io::Result<()> {
+        let lists = [(OLD, &mut self.old), (YOUNG, &mut self.young)];
+        for (name, list) in lists {
+            if list.remove(bundle) {
+                let lines: Vec<String> = list.iter().map(ToString::to_string).collect();
+                let text = lines.join("\n") + "\n";
+                durable::write(&self.dir.join(name), text.as_bytes(), 0o600)?;
+            }
+        }
+        self.file = append(&self.dir.join(YOUNG))?;
+        Ok(())
+    }
+
     pub(crate) fn add(&mut self, bundle: BundleDigest) -> io::Result<()> {
         if self.young.len() >= self.max {
             self.file.sync_all()?;
@@ -77,6 +91,14 @@ mod tests {
         let again = Delivered::open(dir.path(), 4)?;
         let known: Vec<bool> = digests.iter().map(|digest| again.knows(digest)).collect();
         assert_eq!(known, [vec![false; 4], vec![true; 6]].concat());
+        for at in [4, 9] {
+            delivered.forget(&digests[at])?;
+        }
+        delivered.add(digests[0])?;
+        let again = Delivered::open(dir.path(), 4)?;
+        let known: Vec<bool> = digests.iter().map(|digest| again.knows(digest)).collect();
+        let expected = [1, 0, 0, 0, 0, 1, 1, 1, 1, 0].map(|known| known == 1);
+        assert_eq!(known, expected);
         Ok(())
     }
 }

@@ -10,18 +10,21 @@
 //! - Invariant: nothing half-done has a name that the inbox takes.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use shared::bell::Bell;
-use shared::bundle::BundleDigest;
+use shared::bundle::{BundleDigest, FILE_EXTENSION};
 use shared::clock::{Clock, SystemClock};
 use shared::durable;
 use shared::stream::StreamKeyError;
+
+use crate::folders::open_untrusted;
 
 pub mod config;
 mod delivered;
@@ -162,8 +165,9 @@ impl Reception {
     }
 
     /// Puts a file into the inbox that was written at [`Self::partial`] and was verified to have this
-    /// digest: syncs it, writes its sidecar, and gives it its name. One that stands there with the
-    /// same name stays: the inbox has yet to take it, and a receiver never overwrites.
+    /// digest: syncs it, writes its sidecar, and gives it its name. A receiver never overwrites: where
+    /// the same file stands there already, the inbox has yet to take it; where anything else has the
+    /// name, the file is called by its digest.
     pub(crate) fn deliver(
         &self,
         name: &str,
@@ -173,10 +177,26 @@ impl Reception {
         let (partial, path) = (self.partial(name), self.inbox.join(name));
         let bytes = file.metadata().map_err(ReceiveError::io(&partial))?.len();
         file.sync_all().map_err(ReceiveError::io(&partial))?;
-        if path.exists() {
-            durable::remove(&partial).map_err(ReceiveError::io(&partial))?;
-            return Ok(());
-        }
+        let free = match standing(&path, sha256).map_err(ReceiveError::io(&path))? {
+            Standing::Nothing => Some((path, name.to_owned())),
+            Standing::Same => None,
+            Standing::Other => {
+                tracing::warn!(receiver = %self.name, bundle = %name, "something else has the name of a bundle in the inbox; the bundle is called by its digest");
+                let name = format!("{sha256}.{FILE_EXTENSION}");
+                let path = self.inbox.join(&name);
+                match standing(&path, sha256).map_err(ReceiveError::io(&path))? {
+                    Standing::Nothing => Some((path, name)),
+                    Standing::Same => None,
+                    Standing::Other => {
+                        let taken = io::ErrorKind::AlreadyExists.into();
+                        return Err(ReceiveError::io(&path)(taken));
+                    }
+                }
+            }
+        };
+        let Some((path, name)) = free else {
+            return durable::remove(&partial).map_err(ReceiveError::io(&partial));
+        };
         let mut sidecar = path.clone().into_os_string();
         sidecar.push(".sha256");
         let sidecar = PathBuf::from(sidecar);
@@ -190,6 +210,11 @@ impl Reception {
         self.fine();
         tracing::info!(receiver = %self.name, bundle = %name, "a bundle has come");
         Ok(())
+    }
+
+    /// What was refused after it stood in the inbox, since `seen` such files were; counts on.
+    pub(crate) fn refused_since(&self, seen: &mut u64) -> Vec<BundleDigest> {
+        self.arrivals.refused_since(seen)
     }
 
     /// Its name.
@@ -217,8 +242,14 @@ impl Reception {
             }
             moved => moved.map_err(ReceiveError::io(&partial))?,
         }
-        let file = File::open(&partial).map_err(ReceiveError::io(&partial))?;
-        self.deliver(name, &file, sha256)?;
+        let delivered = File::open(&partial)
+            .map_err(ReceiveError::io(&partial))
+            .and_then(|file| self.deliver(name, &file, sha256));
+        if delivered.is_err() && !path.exists() {
+            // It goes back to where its receiver will look for it.
+            let _ = durable::rename(&partial, path);
+        }
+        delivered?;
         // Gone already where it was moved.
         durable::remove(path).map_err(ReceiveError::io(path))
     }
@@ -264,6 +295,33 @@ impl Reception {
     }
 }
 
+/// What has the name of a bundle in the inbox.
+enum Standing {
+    Nothing,
+    /// The bundle itself.
+    Same,
+    Other,
+}
+
+fn standing(path: &Path, sha256: &BundleDigest) -> io::Result<Standing> {
+    let mut file = match open_untrusted(path) {
+        Ok(Some(file)) => file,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
+        // No regular file, a link, or something that may not be read.
+        Ok(None) | Err(_) => return Ok(Standing::Other),
+    };
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    let is_same = BundleDigest::from_bytes(hash.finalize().into()) == *sha256;
+    Ok(if is_same { Standing::Same } else { Standing::Other })
+}
+
 /// The body of a receiver's thread.
 pub(crate) fn run(mut receiver: Box<dyn Receiver>, reception: &Reception) {
     while !reception.is_stopping() {
@@ -286,3 +344,62 @@ pub fn check(settings: &ReceiverConfig) -> Vec<String> {
 
 /// After a failure, how long until the next try.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reception(dir: &Path) -> Reception {
+        std::fs::create_dir(dir.join("inbox")).unwrap();
+        Reception::new("test", &dir.join("inbox"), &dir.join("state"), Bell::default())
+    }
+
+    fn deliver(reception: &Reception, name: &str, bytes: &[u8]) -> Result<(), ReceiveError> {
+        std::fs::write(reception.partial(name), bytes).unwrap();
+        let file = File::open(reception.partial(name)).unwrap();
+        reception.deliver(name, &file, &BundleDigest::of(bytes))
+    }
+
+    #[test]
+    fn a_bundle_whose_name_is_taken_is_called_by_its_digest() {
+        for junk in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let reception = reception(dir.path());
+            let inbox = dir.path().join("inbox");
+            let name = "plant-7-routine-0000000001-aa.pstk";
+            if junk {
+                std::fs::write(inbox.join(name), "junk").unwrap();
+            } else {
+                std::fs::create_dir(inbox.join(name)).unwrap();
+            }
+            // Twice: what stands there already is not delivered again.
+            for _ in 0..2 {
+                deliver(&reception, name, b"bundle").unwrap();
+                assert!(!reception.partial(name).exists());
+            }
+            let digest = BundleDigest::of(b"bundle");
+            let called = inbox.join(format!("{digest}.pstk"));
+            assert_eq!(std::fs::read(&called).unwrap(), b"bundle");
+            assert!(inbox.join(format!("{digest}.pstk.sha256")).exists());
+            assert_eq!(reception.counters.bundles.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_can_not_be_delivered_goes_back_to_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let reception = reception(dir.path());
+        let name = "plant-7-routine-0000000001-aa.pstk";
+        let from = dir.path().join("whole");
+        std::fs::write(&from, b"bundle").unwrap();
+        // No sidecar can be written where a folder stands.
+        let sidecar = dir.path().join("inbox").join(format!("{name}.sha256"));
+        std::fs::create_dir_all(sidecar.join("x")).unwrap();
+        let digest = BundleDigest::of(b"bundle");
+        assert!(reception.deliver_from(&from, name, &digest).is_err());
+        assert_eq!(std::fs::read(&from).unwrap(), b"bundle");
+        std::fs::remove_dir_all(&sidecar).unwrap();
+        reception.deliver_from(&from, name, &digest).unwrap();
+        assert!(!from.exists());
+    }
+}

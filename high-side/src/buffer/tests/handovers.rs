@@ -94,3 +94,45 @@ fn passes_are_counted_and_a_bundle_that_is_asked_for_begins_anew() {
     assert_eq!(store.requeue(Lane::Routine, 1).unwrap(), Requeued::Gone);
     assert_eq!(store.requeue(Lane::Routine, 7).unwrap(), Requeued::Gone);
 }
+
+#[test]
+fn what_was_exported_is_carried_all_the_same_and_ends_where_its_file_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut buffer, _) = open(dir.path());
+    let bundle = ready(&mut buffer, Lane::Routine, 1);
+    let mut store = buffer.store().unwrap();
+    store.mark_handed_over(&bundle, "export to /media/usb", START).unwrap();
+    let queue = |store: &Store| numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap());
+    assert_eq!(queue(&store), [(Lane::Routine, 1)]);
+    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), None, "it is no overdue one");
+    store.end_carousel(&bundle, "a", START).unwrap();
+    assert!(queue(&store).is_empty());
+    let waits = [Duration::ZERO, Duration::ZERO];
+    assert!(
+        store.on_carousel("a", &waits, START.plus(Duration::from_hours(1)), 9).unwrap().is_empty()
+    );
+    let taken = ready(&mut buffer, Lane::Routine, 2);
+    store.mark_handed_over(&taken, "taken from the outbox", START).unwrap();
+    assert!(queue(&store).is_empty(), "an appliance took it: that is its way across");
+}
+
+#[test]
+fn urgent_passes_come_first_however_many_others_are_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut buffer, _) = open(dir.path());
+    let mut store = buffer.store().unwrap();
+    let one = ["a".to_owned()];
+    for number in 1..=5 {
+        let bundle = ready(&mut buffer, Lane::Routine, number);
+        store.hand_over(&bundle, "a", &one, START).unwrap();
+    }
+    let flash = ready(&mut buffer, Lane::Flash, 1);
+    let later = START.plus(Duration::from_mins(1));
+    store.hand_over(&flash, "a", &one, later).unwrap();
+    let due = store.on_carousel("a", &[Duration::ZERO], later, 3).unwrap();
+    let due: Vec<Bundle> = due.into_iter().map(|(bundle, _)| bundle).collect();
+    let routine = (1..=3).map(|number| (Lane::Routine, number));
+    assert_eq!(numbers(&due), [(Lane::Flash, 1)].into_iter().chain(routine).collect::<Vec<_>>());
+    let oldest = store.oldest_handed_over(Lane::Routine, 2).unwrap();
+    assert_eq!(numbers(&oldest), [(Lane::Routine, 1), (Lane::Routine, 2)]);
+}

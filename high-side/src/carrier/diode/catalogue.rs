@@ -16,6 +16,9 @@ pub(super) struct Pages {
     interval_ms: u32,
     payload_bytes: usize,
     number: u64,
+    /// Numbers up to here are this run's: they are noted before they are used, so that a clock that goes
+    /// back does not make old pages of new ones.
+    reserved: u64,
     /// In each lane, the number below which older bundles are listed next.
     turns: Vec<(Lane, u64)>,
 }
@@ -36,6 +39,7 @@ impl Pages {
             interval_ms,
             payload_bytes,
             number: 0,
+            reserved: 0,
             turns,
         }
     }
@@ -49,6 +53,7 @@ impl Pages {
         count: usize,
         now: Nanos,
     ) -> Result<Vec<Vec<u8>>, BufferError> {
+        self.reserve(store, count as u64, now)?;
         let epoch = store.epoch().0;
         let mut ranges = Vec::new();
         for lane in &self.lanes {
@@ -85,7 +90,7 @@ impl Pages {
             entries.truncate(room);
             // Rises over restarts, too, as the clock does.
             let by_time = u64::try_from(now.0 / 1000).unwrap_or(0);
-            self.number = by_time.max(self.number + 1);
+            self.number = by_time.clamp(self.number + 1, self.reserved.max(self.number + 1));
             let page = Catalogue {
                 origin: origin.clone(),
                 number: self.number,
@@ -100,6 +105,22 @@ impl Pages {
             }
         }
         Ok(pages)
+    }
+
+    /// Sees to it that so many numbers, and those of the next minutes, are noted as used.
+    fn reserve(&mut self, store: &Store, count: u64, now: Nanos) -> Result<(), BufferError> {
+        let name = format!("catalogue/{}", self.carrier);
+        if self.reserved == 0 {
+            let kept = store.marks(&name)?.into_iter().find(|(mark, _)| *mark == name);
+            self.number = kept.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        }
+        let by_time = u64::try_from(now.0 / 1000).unwrap_or(0);
+        let next = self.number.max(by_time).saturating_add(count);
+        if next >= self.reserved {
+            self.reserved = next + RESERVED_AHEAD;
+            store.keep_mark(&name, &self.reserved.to_string())?;
+        }
+        Ok(())
     }
 
     fn entry(
@@ -123,3 +144,6 @@ impl Pages {
         })
     }
 }
+
+/// Ten minutes of numbers, which count microseconds: they are noted so often.
+const RESERVED_AHEAD: u64 = 600_000_000;

@@ -158,6 +158,10 @@ impl Link {
                 Err(Errno::EINTR) => {}
                 Err(err) => {
                     self.counters.failures += 1;
+                    if self.trouble.is_none() {
+                        // The status can't say so before something is sent again.
+                        tracing::warn!(%err, "datagrams can't be sent; it is tried again until they can");
+                    }
                     self.trouble = Some(format!("udp: {}", std::io::Error::from(err)));
                     if stopping() {
                         self.counters.given_up += 1;

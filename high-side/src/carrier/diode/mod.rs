@@ -42,6 +42,8 @@ pub(super) struct DiodeCarrier {
 
 /// How often the queue is looked at while there is something to send: an urgent bundle waits no longer.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often it is looked what is due on the carousel.
+const AGAIN_INTERVAL: Duration = Duration::from_millis(250);
 /// How long there is nothing to do at most.
 const IDLE: Duration = Duration::from_millis(100);
 /// Bundles of one lane under way at once: small ones are spread in time, side by side.
@@ -202,6 +204,9 @@ struct Sender<S> {
     /// What could be begun, as last seen: pass and bundle.
     queue: Vec<(u32, Waiting)>,
     looked: Option<Instant>,
+    /// What is due on the carousel, as last seen: passes made and bundle.
+    again: Vec<(u32, Waiting)>,
+    looked_again: Option<Instant>,
     catalogue_due: Instant,
     /// What the link had carried at the last catalogue.
     catalogued_bytes: u64,
@@ -218,6 +223,8 @@ impl<S: Supply> Sender<S> {
             streams: Vec::new(),
             queue: Vec::new(),
             looked: None,
+            again: Vec::new(),
+            looked_again: None,
             catalogue_due: Instant::now(),
             catalogued_bytes: 0,
             told: None,
@@ -309,9 +316,15 @@ impl<S: Supply> Sender<S> {
                 self.queue.push((0, waiting));
             }
         }
-        for (waiting, passes) in self.supply.again(&self.plan.waits)? {
-            if !active(&self.streams, &waiting) {
-                self.queue.push((u32::try_from(passes).unwrap_or(u32::MAX), waiting));
+        if self.looked_again.is_none_or(|last| last.elapsed() >= AGAIN_INTERVAL) {
+            self.looked_again = Some(Instant::now());
+            let again = self.supply.again(&self.plan.waits)?.into_iter();
+            let counted = |(waiting, passes)| (u32::try_from(passes).unwrap_or(u32::MAX), waiting);
+            self.again = again.map(counted).collect();
+        }
+        for (passes, waiting) in &self.again {
+            if !active(&self.streams, waiting) {
+                self.queue.push((*passes, waiting.clone()));
             }
         }
         Ok(())
@@ -343,6 +356,7 @@ impl<S: Supply> Sender<S> {
 
     fn begin(&mut self, at: usize) -> Result<(), SealerError> {
         let (pass, waiting) = self.queue.remove(at);
+        self.again.retain(|(_, other)| other.name != waiting.name);
         let path = self.supply.path(&waiting);
         // A file that was changed must not be sent three times.
         match Stream::open(&path, waiting, pass, &self.plan.shape, pass > 0) {

@@ -372,6 +372,11 @@ impl Assembler {
         added
     }
 
+    /// A bundle was refused after it stood in the inbox.
+    pub(super) fn refused(&mut self, sha256: &BundleDigest) -> io::Result<()> {
+        self.completed.forget(ObjectId::of(sha256))
+    }
+
     /// Gives up what was not heard of for a week.
     pub(super) fn tidy(&mut self, now: Instant) -> io::Result<()> {
         let old = |object: &&Object| now.duration_since(object.last_fed) >= FORGET_AFTER;

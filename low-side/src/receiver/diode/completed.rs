@@ -85,7 +85,23 @@ impl Completed {
         let record = record(series, info.key.id, info.number, info.number);
         self.take(&record);
         self.records += 1;
-        if self.records > 2 * IDS_MAX { self.rewrite() } else { self.file.write_all(&record) }
+        if self.records > 2 * IDS_MAX {
+            return self.rewrite();
+        }
+        self.file.write_all(&record).inspect_err(|_| {
+            // Half a record would put everything behind it out of step.
+            self.records -= 1;
+            let _ = self.file.set_len((self.records * RECORD_BYTES) as u64);
+        })
+    }
+
+    /// A bundle was refused after it stood in the inbox: when it is sent again, it is taken again.
+    pub(super) fn forget(&mut self, id: ObjectId) -> io::Result<()> {
+        if self.ids.remove(&id).is_none() {
+            return Ok(());
+        }
+        self.order.retain(|other| *other != id);
+        self.rewrite()
     }
 
     fn take(&mut self, record: &[u8; RECORD_BYTES]) -> bool {

@@ -52,6 +52,15 @@ impl Known {
         }
     }
 
+    /// The same, after a life in which pages of an origin came up to a number: older ones are replayed.
+    pub(super) fn after(last: Option<(OriginId, u64)>, now: Instant) -> Self {
+        let mut known = Self::new(now);
+        if let Some((origin, number)) = last {
+            (known.origin, known.number) = (Some(origin), number);
+        }
+        known
+    }
+
     /// Takes a page that was found authentic.
     pub(super) fn take(&mut self, page: Catalogue, now: Instant) {
         let same = self.origin.as_ref().is_none_or(|origin| *origin == page.origin);

@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{
-    Receiver as Queue, RecvTimeoutError, SyncSender, TryRecvError, sync_channel,
+    Receiver as Queue, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -39,7 +39,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::config::Span;
 use shared::diode::{Catalogue, LinkKey};
 use shared::durable;
-use shared::record::Lane;
+use shared::record::{Lane, OriginId};
 
 use self::assembler::{Assembler, AssemblyLimits, Whole, Work};
 use self::config::DiodeConfig;
@@ -72,7 +72,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const TIDY_INTERVAL: Duration = Duration::from_mins(10);
 /// After a failure to deliver, how long until the next try.
 const DELIVER_AGAIN: Duration = Duration::from_secs(1);
-/// More whole bundles than this never wait for the inbox: more objects are never under way.
+/// More whole bundles than this never wait for the inbox.
 const DELIVERIES: usize = 4096;
 /// Everyone may read the numbers.
 const STATUS_MODE: u32 = 0o644;
@@ -149,13 +149,15 @@ impl Receiver for DiodeReceiver {
                 reception,
                 link: key.id(),
                 keys: &self.keys,
-                known: Known::new(Instant::now()),
+                known: Known::after(last_report(reception.name(), &status_dir), Instant::now()),
                 counters: &counters,
                 assembler: &assembler,
                 deliveries: &deliveries,
                 status_dir,
                 bind: bound.to_string(),
                 senders,
+                stuck: None,
+                refused_seen: 0,
             };
             keeper.run(&full_queue, &free, &waiting);
             // The thread that receives ends when nobody takes what it has, and the others when
@@ -206,6 +208,11 @@ struct Keeper<'a> {
     status_dir: PathBuf,
     bind: String,
     senders: Vec<SyncSender<Box<Whole>>>,
+    /// A whole bundle for which the way into the inbox had no room: until it has, nothing more is put
+    /// together.
+    stuck: Option<Box<Whole>>,
+    /// How many refused bundles were looked at.
+    refused_seen: u64,
 }
 
 impl Keeper<'_> {
@@ -261,15 +268,27 @@ impl Keeper<'_> {
 
     /// One step; false where there is nothing to do.
     fn work(&mut self, now: Instant) -> bool {
+        if let Some(whole) = self.stuck.take()
+            && !self.send(whole)
+        {
+            return false;
+        }
         let work = lock(self.assembler).work(now);
         match work {
             Work::Idle => false,
             Work::Busy => true,
-            Work::Whole(whole) => {
-                let urgency = usize::from(whole.info.lane == Lane::Routine);
-                // There is room: more objects are never under way.
-                let _ = self.senders[urgency].try_send(whole);
-                true
+            Work::Whole(whole) => self.send(whole),
+        }
+    }
+
+    /// Sends a whole bundle on its way into the inbox; false where there is no room.
+    fn send(&mut self, whole: Box<Whole>) -> bool {
+        let urgency = usize::from(whole.info.lane == Lane::Routine);
+        match self.senders[urgency].try_send(whole) {
+            Ok(()) => true,
+            Err(TrySendError::Full(whole) | TrySendError::Disconnected(whole)) => {
+                self.stuck = Some(whole);
+                false
             }
         }
     }
@@ -287,6 +306,11 @@ impl Keeper<'_> {
 
     /// Writes the status, and says what is wrong.
     fn tell(&mut self, now: Instant) {
+        for bundle in self.reception.refused_since(&mut self.refused_seen) {
+            if let Err(error) = lock(self.assembler).refused(&bundle) {
+                tracing::warn!(%error, "that a bundle was refused can't be noted; its next pass is not taken");
+            }
+        }
         let (whole, partials, counts, bytes, disk, wrong, links) = {
             let mut assembler = lock(self.assembler);
             (
@@ -388,6 +412,14 @@ impl Keeper<'_> {
 /// Everything that is wrong with what a link needs, for `check-config`.
 pub(super) fn check(config: &DiodeConfig) -> Vec<String> {
     LinkKey::load(&config.link_key_file).err().map(|err| err.to_string()).into_iter().collect()
+}
+
+/// What the receiver's last life knew of the catalogue, if anything.
+fn last_report(name: &str, status_dir: &Path) -> Option<(OriginId, u64)> {
+    let bytes = std::fs::read(status_dir.join(STATUS_FILE)).ok()?;
+    let report: LinkReport = serde_json::from_slice(&bytes).ok()?;
+    let origin = report.origin.as_deref()?.parse().ok()?;
+    (report.receiver == name).then_some((origin, report.catalogue.number))
 }
 
 /// The status files of all links, newest state as their receivers wrote it.

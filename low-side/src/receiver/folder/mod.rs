@@ -72,6 +72,7 @@ impl Receiver for FolderReceiver {
             watch: Watch::new(rules),
             parts: Parts::open(&state.join("parts"), limits, SystemClock.now()).map_err(failed())?,
             delivered: Delivered::open(&state, DELIVERED_MAX).map_err(failed())?,
+            refused_seen: 0,
             listed: Listed::default(),
             counts: Counts::default(),
             hook_wait: None,
@@ -108,6 +109,8 @@ struct Taking<'a> {
     parts: Parts,
     /// What was taken from a folder in which files stay.
     delivered: Delivered,
+    /// How many refused bundles were looked at.
+    refused_seen: u64,
     listed: Listed,
     counts: Counts,
     /// After a command that failed: when it is run again, and the pause before that.
@@ -128,6 +131,10 @@ struct Counts {
 impl Taking<'_> {
     fn round(&mut self) -> Result<(), ReceiveError> {
         self.trouble = None;
+        for bundle in self.reception.refused_since(&mut self.refused_seen) {
+            let state = self.reception.state_folder()?;
+            self.delivered.forget(&bundle).map_err(ReceiveError::io(&state))?;
+        }
         if self.config.command_when == CommandWhen::BeforePoll {
             self.run_command(&[]);
         }

@@ -192,6 +192,11 @@ impl Assembly {
         Ok(Taken::Kept)
     }
 
+    /// The bundle was refused after it was delivered: it may come again.
+    pub(super) fn refused(&mut self, bundle: &BundleDigest) -> io::Result<()> {
+        self.delivered.forget(bundle)
+    }
+
     /// The bundle was delivered; its data was moved away.
     pub(super) fn delivered(&mut self, bundle: &BundleDigest) -> io::Result<()> {
         self.delivered.add(*bundle)?;

@@ -54,6 +54,7 @@ impl Receiver for TcpReceiver {
                 counts: Counts::default(),
                 refused: BTreeMap::new(),
                 told: None,
+                refused_seen: 0,
             }),
         };
         intake.complete()?;
@@ -85,6 +86,8 @@ struct State {
     refused: BTreeMap<&'static str, u64>,
     /// When the status was told of last, and old pieces looked for.
     told: Option<Instant>,
+    /// How many refused bundles were looked at.
+    refused_seen: u64,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +203,11 @@ impl Intake<'_> {
             return Ok(());
         }
         state.told = Some(Instant::now());
+        let mut seen = state.refused_seen;
+        for bundle in self.reception.refused_since(&mut seen) {
+            state.assembly.refused(&bundle).map_err(|err| self.failed(err))?;
+        }
+        state.refused_seen = seen;
         let expired = state.assembly.expire(SystemClock.now()).map_err(|err| self.failed(err))?;
         state.counts.expired += expired.len() as u64;
         for bundle in expired {
