@@ -126,3 +126,37 @@ fn what_every_pass_lost_is_named_and_asked_for() {
     assert_all_arrived(crossing);
     assert_eq!(asked().1, [0; 0], "what came on a medium is still asked for");
 }
+
+/// The low side does not believe the high side yet: what comes whole is refused. Once it does, a resend
+/// request brings the same bundles over the same link.
+#[test]
+fn what_was_refused_comes_again_when_it_is_asked_for() {
+    let diode = Diode::new("diode-refused");
+    let _relay = diode.relay(Impairment::default(), 47);
+    let crossing = &diode.crossing;
+    send_all(&diode, "bit-rate = \"100Mbit\"\npasses = 1\ncatalogue-interval = \"500ms\"\n");
+    let (high, low) = (&crossing.pair.high, &crossing.pair.low);
+    let signers = low.dir().join("keys/allowed_signers");
+    let aside = signers.with_extension("aside");
+    shared::durable::rename(&signers, &aside).expect("a file of ours");
+    let agents = [low.start(), high.start()];
+    crossing.send(1..RECORDS + 1);
+    crossing.wait_committed(RECORDS);
+    wait_until(PATIENCE, "every bundle refused", || {
+        let sealed = high.status()["bundles"]["handed-over"]["count"].as_u64();
+        buffered(&high.status()) == 0
+            && sealed > Some(0)
+            && low.status()["quarantined"].as_u64() == sealed
+    });
+    shared::durable::rename(&aside, &signers).expect("a file of ours");
+    agents[0].signal(nix::sys::signal::Signal::SIGHUP);
+    let request = crossing.sandbox.join("resend.json").display().to_string();
+    wait_until(PATIENCE, "a request for all of them", || {
+        let done = low.run(["diode", "--resend", &request]);
+        let text = std::fs::read_to_string(&request).unwrap_or_default();
+        let asked: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        done.code == Some(0) && asked["missing"][0]["first"] == 1
+    });
+    high.run(["receipt", "import", "--unsigned", &request]).success();
+    assert_all_arrived(crossing);
+}
