@@ -258,6 +258,9 @@ impl PartSet {
 
     /// Restores the file under this name: complete, synced and with the digest that its parts claim;
     /// or not at all. `progress` is told the bytes of content that were read.
+    ///
+    /// A part that is whole by its own words may still be none of this file. Where the whole is not what
+    /// it should be, each part is left out in turn, first those of which there are several.
     pub fn rejoin(
         &self,
         to: &Path,
@@ -269,7 +272,23 @@ impl PartSet {
         let partial = durable::partial_path(to);
         let failed = |source| RejoinError::Write { path: to.to_owned(), source };
         let out = durable::create(&partial, 0o600).map_err(failed)?;
-        let rejoined = self.restore(&out, to, progress).and_then(|rejoined| {
+        let mut rejoined = self.restore(&out, to, None, progress);
+        if matches!(rejoined, Err(RejoinError::Whole { .. })) {
+            for suspect in self.suspects() {
+                match self.restore(&out, to, Some(suspect), progress) {
+                    // Without it there is too little, or another one is wrong as well.
+                    Err(RejoinError::TooFew { .. } | RejoinError::Whole { .. }) => {}
+                    other => {
+                        rejoined = other.map(|mut rejoined| {
+                            rejoined.damaged.push(suspect.to_owned());
+                            rejoined
+                        });
+                        break;
+                    }
+                }
+            }
+        }
+        let rejoined = rejoined.and_then(|rejoined| {
             out.sync_all().map_err(failed)?;
             durable::rename(&partial, to).map_err(failed)?;
             Ok(rejoined)
@@ -281,10 +300,19 @@ impl PartSet {
         rejoined
     }
 
+    /// The parts one of which may be none of this file, those with rivals first.
+    fn suspects(&self) -> Vec<&Path> {
+        let mut found: Vec<&Vec<(PathBuf, BundleDigest)>> = self.found.values().collect();
+        found.sort_by_key(|rivals| rivals.len() == 1);
+        let paths = found.into_iter().flatten().map(|(path, _)| path.as_path());
+        paths.take(SUSPECTS_MAX).collect()
+    }
+
     fn restore(
         &self,
         out: &File,
         to: &Path,
+        without: Option<&Path>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Rejoined, RejoinError> {
         let geometry = &self.id.geometry;
@@ -294,7 +322,7 @@ impl PartSet {
         let mut running = Some(Sha256::new());
         for index in 0..geometry.data {
             let mut whole = false;
-            for (path, sha256) in self.rivals(index) {
+            for (path, sha256) in self.rivals(index, without) {
                 let target = Target { out, to, at: geometry.offset(index) };
                 let content =
                     self.content(index, path, Some(&target), running.as_mut(), progress)?;
@@ -311,7 +339,7 @@ impl PartSet {
             }
         }
         if !missing.is_empty() {
-            let helpers = self.helpers(missing.len(), &mut damaged, progress)?;
+            let helpers = self.helpers(missing.len(), without, &mut damaged, progress)?;
             if helpers.len() < missing.len() {
                 let whole = geometry.data - missing.len() as u16 + helpers.len() as u16;
                 return Err(self.too_few(whole, damaged));
@@ -328,8 +356,13 @@ impl PartSet {
         Ok(Rejoined { recovered: missing.len() as u16, damaged })
     }
 
-    fn rivals(&self, index: u16) -> &[(PathBuf, BundleDigest)] {
-        self.found.get(&index).map_or(&[], Vec::as_slice)
+    fn rivals<'a>(
+        &'a self,
+        index: u16,
+        without: Option<&'a Path>,
+    ) -> impl Iterator<Item = &'a (PathBuf, BundleDigest)> {
+        let rivals = self.found.get(&index).into_iter().flatten();
+        rivals.filter(move |(path, _)| Some(path.as_path()) != without)
     }
 
     fn too_few(&self, whole: u16, damaged: Vec<PathBuf>) -> RejoinError {
@@ -341,12 +374,16 @@ impl PartSet {
     fn helpers(
         &self,
         needed: usize,
+        without: Option<&Path>,
         damaged: &mut Vec<PathBuf>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<(u16, &Path)>, RejoinError> {
         let mut helpers = Vec::new();
         for index in self.id.geometry.data..self.id.geometry.parts() {
-            for (path, sha256) in self.rivals(index) {
+            for (path, sha256) in self.found.get(&index).into_iter().flatten() {
+                if Some(path.as_path()) == without {
+                    continue;
+                }
                 if helpers.len() == needed {
                     return Ok(helpers);
                 }
@@ -485,3 +522,6 @@ fn open_part(path: &Path) -> io::Result<File> {
 /// How many files that claim to be the same part are tried: a damaged one and its replacement, and
 /// some to spare.
 const RIVALS_MAX: usize = 4;
+
+/// As many parts are left out in turn where the whole is not what it should be: each try reads them all.
+const SUSPECTS_MAX: usize = 32;

@@ -250,6 +250,34 @@ fn a_damaged_part_and_its_replacement_are_both_tried() {
 }
 
 #[test]
+fn a_forged_part_that_is_whole_by_its_own_words_is_done_without() {
+    let divided = Divided::coded(50_000, 2, 1);
+    let mut other = divided.whole.clone();
+    let at = other.len() - 1;
+    other[at] ^= 1;
+    let source = divided.dir.path().join("other");
+    fs::write(&source, other).unwrap();
+    let name = "plant-7-routine-0000000042-00112233.pstk".parse().unwrap();
+    let geometry = Geometry::coded(50_000, 2, 1).unwrap();
+    let splitting = Splitting::new(name, BundleDigest::of(&divided.whole), geometry);
+    let forged = divided.dir.path().join("forged");
+    let mut out = File::create(&forged).unwrap();
+    splitting.write(&File::open(&source).unwrap(), 1, &mut out, &mut |_| {}).unwrap();
+    let header = PartHeader::read(&forged).unwrap();
+    // It comes first; with the good one beside it, or with the recovery part alone.
+    for good in [&[0, 1, 2][..], &[0, 1], &[0, 2]] {
+        let mut set = PartSet::new(divided.headers[0].set());
+        assert_eq!(set.add(&forged, &header), Added::New);
+        for index in good {
+            let path = divided.path(*index);
+            set.add(&path, &PartHeader::read(&path).unwrap());
+        }
+        let rejoined = divided.rejoin(&set).unwrap();
+        assert!(rejoined.damaged.contains(&forged), "{rejoined:?}");
+    }
+}
+
+#[test]
 fn sets_are_never_mixed() {
     let divided = Divided::coded(5_000, 2, 1);
     let others = [

@@ -273,6 +273,10 @@ impl Assembler {
 
     /// One step of what remains to be done with what has come: urgent objects first.
     pub(super) fn work(&mut self, now: Instant) -> Work {
+        // What the disk failed of is not tried over and over.
+        if self.trouble.as_ref().is_some_and(|(since, _)| now.duration_since(*since) < PAUSE) {
+            return Work::Idle;
+        }
         for urgency in 0..2 {
             if let Some((key, block)) = self.next_restorable(urgency) {
                 let Some(object) = self.objects.get_mut(&key) else { return Work::Busy };

@@ -108,8 +108,12 @@ impl Parts {
         let name = format!("{}-{:05}", header.content_sha256, header.index);
         let path = self.dir.join(format!("{name}-{}", &header.whole_sha256.to_string()[..16]));
         durable::rename(copy, &path)?;
-        self.add(&path, &header, shared::clock::Clock::now(&shared::clock::SystemClock))?;
-        Ok(PartTaken::Kept)
+        let now = shared::clock::Clock::now(&shared::clock::SystemClock);
+        match self.add(&path, &header, now)? {
+            // Its source stays: others that say the same of themselves are here already.
+            Added::Refused => Ok(PartTaken::Refused("too-many-rivals")),
+            Added::New | Added::Rival | Added::Again => Ok(PartTaken::Kept),
+        }
     }
 
     fn add(&mut self, path: &Path, header: &PartHeader, now: Nanos) -> io::Result<Added> {
