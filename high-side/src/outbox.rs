@@ -137,16 +137,11 @@ impl Outbox {
         Err(SealerError::OutboxFull { dir: self.dir.clone(), bytes })
     }
 
-    /// The first bundles that can be handed over, urgent lanes first, each lane in order. What
-    /// something else took away counts as handed over.
-    pub fn ready(
-        &self,
-        store: &mut Store,
-        count: u32,
-        now: Nanos,
-    ) -> Result<Vec<Waiting>, SealerError> {
-        let bundles = store.first_bundles(BundleState::Ready, count)?;
-        self.present(store, bundles, now)
+    /// Looks for bundles whose files something else took away: they count as handed over.
+    pub fn note_taken(&self, store: &mut Store, now: Nanos) -> Result<(), SealerError> {
+        let bundles = store.bundles(Some(BundleState::Ready))?;
+        self.present(store, bundles, now)?;
+        Ok(())
     }
 
     /// Everything that can be handed over; with `all`, also what was handed over before and is
@@ -167,7 +162,7 @@ impl Outbox {
         Ok(found)
     }
 
-    /// The first bundles that a carrier has yet to hand over, as [`Self::ready`] gives those of all.
+    /// The first bundles that a carrier has yet to hand over, urgent lanes first, each lane in order.
     pub fn queue(
         &self,
         store: &mut Store,
@@ -179,7 +174,7 @@ impl Outbox {
         for bundle in bundles.iter().filter(|bundle| bundle.state == BundleState::HandedOver) {
             // It was exported, and its file is gone since: nothing is left for this carrier.
             if self.waiting(store.epoch(), bundle)?.is_none() {
-                store.end_carousel(bundle, carrier, now)?;
+                store.end_carousel(bundle, carrier)?;
             }
         }
         self.present(store, bundles, now)
@@ -213,7 +208,7 @@ impl Outbox {
                 self.expect_mark()?;
                 // Something else carries bundles away: a diode appliance that empties the folder.
                 tracing::info!(lane = %bundle.lane, number = bundle.number, "bundle was taken from the outbox");
-                mark_handed_over(store, &bundle, "taken from the outbox", now)?;
+                unless_done(store.mark_handed_over(&bundle, "taken from the outbox", now))?;
             }
         }
         Ok(found)
@@ -249,17 +244,19 @@ impl Outbox {
         Ok(strays)
     }
 
-    /// Notes that a bundle was handed over, and by what.
-    pub fn handed_over(
+    /// Notes that a bundle was exported, and where to; those of `carriers`, of its lane, that have yet to
+    /// send it still do.
+    pub fn exported(
         &self,
         store: &mut Store,
         waiting: &Waiting,
         by: &str,
+        carriers: &[String],
         now: Nanos,
     ) -> Result<(), SealerError> {
         match &waiting.bundle {
             Some(bundle) if bundle.state == BundleState::Ready => {
-                mark_handed_over(store, bundle, by, now)?;
+                unless_done(store.mark_exported(bundle, by, carriers, now))?;
             }
             // Its state stays; that it was sent once more is custody all the same.
             Some(bundle) => store.note_custody_of(bundle, Action::SentAgain, by)?,
@@ -412,14 +409,9 @@ impl Outbox {
     }
 }
 
-/// Marks a bundle, unless somebody else handed it over at the same time: both copies are good.
-fn mark_handed_over(
-    store: &mut Store,
-    bundle: &Bundle,
-    by: &str,
-    now: Nanos,
-) -> Result<(), BufferError> {
-    match store.mark_handed_over(bundle, by, now) {
+/// Somebody else handed a bundle over at the same time: both copies are good.
+fn unless_done(marked: Result<Bundle, BufferError>) -> Result<(), BufferError> {
+    match marked {
         Ok(_) | Err(BufferError::NotInState { .. }) => Ok(()),
         Err(err) => Err(err),
     }

@@ -321,9 +321,7 @@ impl Rounds {
         let floor = self.config.buffer.free_disk_floor.0;
         let (outbox, store) = self.sealer.publisher().outbox();
         outbox.retain(store, floor, now)?;
-        // Only for what was taken away: each that is gone is marked as handed over.
-        outbox.ready(store, u32::MAX, now)?;
-        Ok(())
+        outbox.note_taken(store, now)
     }
 
     /// Logs troubles when they begin or change, and their end.

@@ -7,7 +7,7 @@
 
 use std::str::FromStr;
 
-use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params_from_iter};
 use shared::bundle::{BundleDigest, SealReason, StreamCount, SuppressedCount};
 use shared::clock::Nanos;
 use shared::record::{Lane, Sequence, Stream, UnknownName};
@@ -174,27 +174,21 @@ impl Bundle {
         conn: &Connection,
         state: Option<BundleState>,
     ) -> Result<Vec<Self>, BufferError> {
-        let mut statement = conn.prepare_cached(&match state {
+        let sql = match state {
             Some(_) => format!("{SELECT} WHERE state = ?1 ORDER BY id"),
             None => format!("{SELECT} WHERE ?1 IS NULL ORDER BY id"),
-        })?;
-        let mut rows = statement.query([state.map(BundleState::as_str)])?;
-        let mut bundles = Vec::new();
-        while let Some(row) = rows.next()? {
-            bundles.push(Self::from_row(row)?);
-        }
-        Ok(bundles)
+        };
+        Self::all(conn, &sql, [state.map(BundleState::as_str)])
     }
 
-    /// The first bundles of a state: urgent lanes first, each lane in order.
-    pub(super) fn first(
+    /// The bundles that a statement over [`SELECT`] gives.
+    pub(super) fn all(
         conn: &Connection,
-        state: BundleState,
-        count: u32,
+        sql: &str,
+        params: impl Params,
     ) -> Result<Vec<Self>, BufferError> {
-        let sql = format!("{SELECT} WHERE state = ?1 ORDER BY id LIMIT ?2");
-        let mut statement = conn.prepare_cached(&sql)?;
-        let mut rows = statement.query(rusqlite::params![state.as_str(), count])?;
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
         let mut bundles = Vec::new();
         while let Some(row) = rows.next()? {
             bundles.push(Self::from_row(row)?);
@@ -212,14 +206,8 @@ impl Bundle {
             "{SELECT} WHERE state = 'handed-over' AND id BETWEEN ?1 AND ?2
              ORDER BY handed_over_ns, id LIMIT ?3"
         );
-        let mut statement = conn.prepare_cached(&sql)?;
-        let range = rusqlite::params![key(lane, 0), key(lane, u64::MAX), count];
-        let mut rows = statement.query(range)?;
-        let mut bundles = Vec::new();
-        while let Some(row) = rows.next()? {
-            bundles.push(Self::from_row(row)?);
-        }
-        Ok(bundles)
+        let range = (key(lane, 0), key(lane, u64::MAX), count);
+        Self::all(conn, &sql, range)
     }
 
     /// How many bundles are in a state, and the length of their files together.
@@ -247,22 +235,10 @@ impl Bundle {
     /// Forgets deleted bundles of a lane that lie far behind its newest one.
     pub(super) fn prune(conn: &Connection, lane: Lane, newest: u64) -> Result<usize, BufferError> {
         let last = newest.saturating_sub(DELETED_KEPT);
-        let range = rusqlite::params![key(lane, 0), key(lane, last)];
-        let pruned = conn.execute(
+        Ok(conn.execute(
             "DELETE FROM bundle WHERE state = 'deleted' AND id BETWEEN ?1 AND ?2",
-            range,
-        )?;
-        conn.execute(
-            "DELETE FROM handover WHERE bundle BETWEEN ?1 AND ?2
-             AND NOT EXISTS (SELECT 1 FROM bundle b WHERE b.id = handover.bundle)",
-            range,
-        )?;
-        conn.execute(
-            "DELETE FROM confirmed WHERE bundle BETWEEN ?1 AND ?2
-             AND NOT EXISTS (SELECT 1 FROM bundle b WHERE b.id = confirmed.bundle)",
-            range,
-        )?;
-        Ok(pruned)
+            rusqlite::params![key(lane, 0), key(lane, last)],
+        )?)
     }
 
     pub(super) fn store(&self, conn: &Connection) -> Result<(), BufferError> {

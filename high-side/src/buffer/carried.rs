@@ -53,7 +53,8 @@ impl Store {
             )?
             .query_row(params![from, to, carrier], |row| row.get(0))?;
         let mut again: Option<i64> = None;
-        for done in 1..passes {
+        // None yet, of what was exported before its turn; and every number of passes but the last.
+        for done in 0..passes {
             let lowest: Option<i64> = self
                 .conn
                 .prepare_cached(
@@ -90,11 +91,9 @@ impl Store {
              ORDER BY id DESC LIMIT ?3"
         );
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let mut statement = self.conn.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![key(lane, 0), to, count])?;
+        let range = (key(lane, 0), to, count);
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let bundle = Bundle::from_row(row)?;
+        for bundle in Bundle::all(&self.conn, &sql, range)? {
             let passes: Option<i64> = self
                 .conn
                 .prepare_cached("SELECT passes FROM handover WHERE bundle = ?1 AND carrier = ?2")?

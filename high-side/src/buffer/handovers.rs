@@ -82,32 +82,55 @@ impl Handover {
 
 impl Store {
     /// The first bundles of these lanes that a carrier has yet to hand over: urgent lanes first, each
-    /// lane in order.
+    /// lane in order. What is ready and has no row of its own, and what was exported before its turn.
     pub fn carrier_queue(
         &self,
         carrier: &str,
         lanes: &[Lane],
         count: u32,
     ) -> Result<Vec<Bundle>, BufferError> {
-        // What was exported is safe on some medium, perhaps; the carrier's own promise is another one.
-        let sql = format!(
-            "{SELECT} WHERE id BETWEEN ?1 AND ?2
-             AND (state = 'ready' OR state = 'handed-over' AND handed_over_by LIKE '{EXPORTED}%')
-             AND NOT EXISTS
+        let ready = format!(
+            "{SELECT} WHERE state = 'ready' AND id BETWEEN ?1 AND ?2 AND NOT EXISTS
              (SELECT 1 FROM handover h WHERE h.bundle = bundle.id AND h.carrier = ?3)
              ORDER BY id LIMIT ?4"
         );
+        let owed = format!(
+            "{SELECT} WHERE id IN (SELECT h.bundle FROM handover h WHERE h.carrier = ?3
+             AND h.passes = {OWED} AND h.bundle BETWEEN ?1 AND ?2 ORDER BY h.bundle LIMIT ?4)"
+        );
         let mut bundles = Vec::new();
         for lane in Lane::ALL.into_iter().filter(|lane| lanes.contains(lane)) {
-            let left = u64::from(count).saturating_sub(bundles.len() as u64).cast_signed();
-            let mut statement = self.conn.prepare_cached(&sql)?;
-            let range = params![key(lane, 0), key(lane, u64::MAX), carrier, left];
-            let mut rows = statement.query(range)?;
-            while let Some(row) = rows.next()? {
-                bundles.push(Bundle::from_row(row)?);
-            }
+            let left = u64::from(count).saturating_sub(bundles.len() as u64);
+            let range = (key(lane, 0), key(lane, u64::MAX), carrier, left.cast_signed());
+            let mut of_lane = Bundle::all(&self.conn, &ready, range)?;
+            of_lane.extend(Bundle::all(&self.conn, &owed, range)?);
+            of_lane.sort_by_key(|bundle| bundle.number);
+            of_lane.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            bundles.extend(of_lane);
         }
         Ok(bundles)
+    }
+
+    /// The bundle was exported: it is handed over. A medium may get lost, and a carrier's own promise is
+    /// another one: those of `carriers` that have yet to send it still do.
+    pub fn mark_exported(
+        &mut self,
+        bundle: &Bundle,
+        by: &str,
+        carriers: &[String],
+        now: Nanos,
+    ) -> Result<Bundle, BufferError> {
+        let id = key(bundle.lane, bundle.number);
+        let owed = |conn: &Connection| {
+            for carrier in carriers {
+                if Handover::load(conn, id, carrier)?.is_none() {
+                    let carrier = carrier.clone();
+                    Handover { carrier, first: now, passes: OWED, last: now }.store(conn, id)?;
+                }
+            }
+            Ok(())
+        };
+        self.mark_handed_over_with(bundle, by, now, owed)
     }
 
     /// A carrier has handed a bundle over. Once all `carriers` of its lane have, it counts as handed
@@ -125,7 +148,8 @@ impl Store {
         // Something else handed it over meanwhile, and retention may have deleted its file.
         let state = found.as_ref().map(|found| found.state);
         let is_kept = matches!(state, Some(BundleState::Ready | BundleState::HandedOver));
-        if is_kept && Handover::load(&tx, id, carrier)?.is_none() {
+        let done = Handover::load(&tx, id, carrier)?;
+        if is_kept && done.is_none_or(|done| done.passes == OWED) {
             let carrier = carrier.to_owned();
             let detail = format!("by carrier {carrier}");
             Handover { carrier, first: now, passes: 1, last: now }.store(&tx, id)?;
@@ -205,18 +229,13 @@ impl Store {
     }
 
     /// A bundle's file is gone: the carrier has no more to do with it, and what it has done stays as it is.
-    pub fn end_carousel(
-        &mut self,
-        bundle: &Bundle,
-        carrier: &str,
-        now: Nanos,
-    ) -> Result<(), BufferError> {
+    pub fn end_carousel(&mut self, bundle: &Bundle, carrier: &str) -> Result<(), BufferError> {
         let tx = begin(&mut self.conn)?;
         let id = key(bundle.lane, bundle.number);
-        let done = Handover::load(&tx, id, carrier)?;
-        let carrier = carrier.to_owned();
-        let done = done.unwrap_or(Handover { carrier, first: now, passes: 0, last: now });
-        Handover { passes: ENDED, ..done }.store(&tx, id)?;
+        // A bundle that was deleted meanwhile has no rows any more.
+        if let Some(done) = Handover::load(&tx, id, carrier)? {
+            Handover { passes: ENDED, ..done }.store(&tx, id)?;
+        }
         tx.commit()?;
         Ok(())
     }
@@ -283,8 +302,8 @@ pub(super) fn forget(conn: &Connection, lane: Lane, number: u64) -> Result<(), B
 /// More passes than any carrier makes: there is nothing more to be done.
 const ENDED: u64 = u32::MAX as u64;
 
-/// What the words begin with by which an export says that it handed a bundle over.
-pub const EXPORTED: &str = "export ";
+/// No pass yet, of a bundle that counts as handed over already: it was exported.
+const OWED: u64 = 0;
 
 const TABLE: &str = "handover";
 

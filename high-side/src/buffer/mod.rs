@@ -64,7 +64,7 @@ pub use counts::{Count, StreamCounts, Tally};
 pub use custody::CustodyError;
 pub use error::BufferError;
 pub use gauges::{BufferGauges, WriterState};
-pub use handovers::{EXPORTED, Handover, Requeued};
+pub use handovers::{Handover, Requeued};
 pub use intake::{
     Fate, Incoming, IncomingMessage, Intake, IntakeClosed, IntakeReceiver, LossSink, LostBefore,
     Mark, Request, RequestKind, Sighting,

@@ -137,15 +137,8 @@ impl Store {
                 let sql = format!("{SELECT} WHERE id BETWEEN ?1 AND ?2 AND file_name IS NOT NULL
                      AND NOT EXISTS (SELECT 1 FROM confirmed c WHERE c.bundle = bundle.id) ORDER BY id");
                 let last = range.last.min(sealed);
-                let mut arrived = Vec::new();
-                {
-                    let mut statement = tx.prepare_cached(&sql)?;
-                    let mut rows =
-                        statement.query([key(lane, range.first.min(last + 1)), key(lane, last)])?;
-                    while let Some(row) = rows.next()? {
-                        arrived.push(Bundle::from_row(row)?);
-                    }
-                }
+                let from = key(lane, range.first.min(last + 1));
+                let mut arrived = Bundle::all(&tx, &sql, (from, key(lane, last)))?;
                 if let Some(bundle) = Bundle::load(&tx, lane, range.last)?
                     && bundle.file.as_ref().is_some_and(|file| file.digest != range.digest)
                 {

@@ -169,20 +169,34 @@ impl Store {
         by: &str,
         now: Nanos,
     ) -> Result<Bundle, BufferError> {
-        let detail = format!("by {by}");
-        self.advance(bundle, BundleState::Ready, Action::HandedOver, &detail, |bundle| {
-            bundle.state = BundleState::HandedOver;
-            bundle.handed_over = Some((now, by.to_owned()));
-        })
+        self.mark_handed_over_with(bundle, by, now, |_| Ok(()))
     }
 
-    /// The bundle's file was deleted from the outbox.
+    pub(super) fn mark_handed_over_with(
+        &mut self,
+        bundle: &Bundle,
+        by: &str,
+        now: Nanos,
+        more: impl FnOnce(&Connection) -> Result<(), BufferError>,
+    ) -> Result<Bundle, BufferError> {
+        let done = (Action::HandedOver, &*format!("by {by}"));
+        let change = |bundle: &mut Bundle| {
+            bundle.state = BundleState::HandedOver;
+            bundle.handed_over = Some((now, by.to_owned()));
+        };
+        self.advance_with(bundle, BundleState::Ready, done, change, more)
+    }
+
+    /// The bundle's file was deleted from the outbox: it is on no carousel any more.
     pub fn mark_deleted(&mut self, bundle: &Bundle, now: Nanos) -> Result<Bundle, BufferError> {
-        let detail = "from the outbox";
-        self.advance(bundle, BundleState::HandedOver, Action::Deleted, detail, |bundle| {
+        let done = (Action::Deleted, "from the outbox");
+        let change = |bundle: &mut Bundle| {
             bundle.state = BundleState::Deleted;
             bundle.deleted = Some(now);
-        })
+        };
+        let (lane, number) = (bundle.lane, bundle.number);
+        let forget = |conn: &Connection| handovers::forget(conn, lane, number);
+        self.advance_with(bundle, BundleState::HandedOver, done, change, forget)
     }
 
     pub(super) fn advance(
@@ -193,13 +207,23 @@ impl Store {
         detail: &str,
         change: impl FnOnce(&mut Bundle),
     ) -> Result<Bundle, BufferError> {
+        self.advance_with(bundle, from, (action, detail), change, |_| Ok(()))
+    }
+
+    /// Changes a bundle's state, with what else belongs into the same transaction.
+    fn advance_with(
+        &mut self,
+        bundle: &Bundle,
+        from: BundleState,
+        (action, detail): (Action, &str),
+        change: impl FnOnce(&mut Bundle),
+        more: impl FnOnce(&Connection) -> Result<(), BufferError>,
+    ) -> Result<Bundle, BufferError> {
         let tx = begin(&mut self.conn)?;
         let mut bundle = expect_state(&tx, bundle, from)?;
         change(&mut bundle);
         bundle.store(&tx)?;
-        if bundle.state == BundleState::Deleted {
-            handovers::forget(&tx, bundle.lane, bundle.number)?;
-        }
+        more(&tx)?;
         custody::note(&tx, custody::event(&self.life, &bundle, action).detail(detail))?;
         tx.commit()?;
         Ok(bundle)
@@ -214,15 +238,6 @@ impl Store {
     pub fn last_sealed(&self, lane: Lane) -> Result<Option<Nanos>, BufferError> {
         let next = LaneState::load(&self.conn, lane)?.next_bundle;
         Ok(Bundle::load(&self.conn, lane, next - 1)?.map(|bundle| bundle.planned))
-    }
-
-    /// The first bundles in a state: urgent lanes first, each lane in order.
-    pub fn first_bundles(
-        &self,
-        state: BundleState,
-        count: u32,
-    ) -> Result<Vec<Bundle>, BufferError> {
-        Bundle::first(&self.conn, state, count)
     }
 
     /// The bundles of a lane that were handed over first and whose files are kept.

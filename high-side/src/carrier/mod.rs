@@ -214,7 +214,7 @@ impl Carriage {
             match self.outbox.waiting(self.store.epoch(), &bundle)? {
                 Some(waiting) => here.push((waiting, handover)),
                 // Its file is gone: it must not stand in the way of those that are here.
-                None => self.store.end_carousel(&bundle, &self.name, now)?,
+                None => self.store.end_carousel(&bundle, &self.name)?,
             }
         }
         here.retain(|(waiting, _)| self.is_fit(&waiting.name));

@@ -12,7 +12,6 @@ use shared::keys::{SIGNING_KEY_FILE, SigningKey};
 use shared::transfer::{TransferRecord, TransferredBundle};
 
 use super::Failure;
-use crate::buffer::EXPORTED;
 use crate::config::Config;
 use crate::media::{
     Exporter, Lot, MediumError, OpenSet, Options, Request, RequestError, SetError, Shares, Stick,
@@ -259,7 +258,7 @@ fn copy_all(
                 }
             );
         }
-        let by = format!("{EXPORTED}to {shown}");
+        let by = format!("export to {shown}");
         match (&mut set, stick.share) {
             (Some(set), Some(index)) if done.failure.is_none() => {
                 set.note(index, now.to_string(), stick.device.clone());
@@ -268,7 +267,8 @@ fn copy_all(
             (Some(_), _) => {}
             (None, _) => {
                 for at in &done.complete {
-                    outbox.handed_over(store, &bundles[*at].0, &by, now)?;
+                    let bundle = &bundles[*at].0;
+                    outbox.exported(store, bundle, &by, &config.carriers_of(bundle.lane), now)?;
                 }
             }
         }
@@ -287,9 +287,9 @@ fn copy_all(
         let outstanding = open.outstanding();
         if outstanding.is_empty() {
             let now = SystemClock.now();
-            let by = format!("{EXPORTED}in {} parts", open.shares);
+            let by = format!("export in {} parts", open.shares);
             for bundle in waiting.iter().filter(|bundle| open.bundles.contains(&bundle.name)) {
-                outbox.handed_over(store, bundle, &by, now)?;
+                outbox.exported(store, bundle, &by, &config.carriers_of(bundle.lane), now)?;
             }
             OpenSet::remove(&config.state_dir)?;
             tell!(

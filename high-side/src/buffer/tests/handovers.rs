@@ -50,7 +50,7 @@ fn a_bundle_is_handed_over_when_every_carrier_of_its_lane_has_done_so() {
     assert_eq!(found.handed_over, Some((START, "a, b".to_owned())));
 
     // Somebody exported the other one meanwhile; a carrier that was sending it notes that it did.
-    store.mark_handed_over(&flash, "export", START).unwrap();
+    store.mark_exported(&flash, "export", &both, START).unwrap();
     store.hand_over(&flash, "a", &both, START).unwrap();
     let found = store.bundle(Lane::Flash, 1).unwrap().unwrap();
     assert_eq!(found.handed_over, Some((START, "export".to_owned())));
@@ -101,11 +101,11 @@ fn what_was_exported_is_carried_all_the_same_and_ends_where_its_file_is_gone() {
     let (mut buffer, _) = open(dir.path());
     let bundle = ready(&mut buffer, Lane::Routine, 1);
     let mut store = buffer.store().unwrap();
-    store.mark_handed_over(&bundle, "export to /media/usb", START).unwrap();
+    store.mark_exported(&bundle, "export to /media/usb", &["a".to_owned()], START).unwrap();
     let queue = |store: &Store| numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap());
     assert_eq!(queue(&store), [(Lane::Routine, 1)]);
     assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), None, "it is no overdue one");
-    store.end_carousel(&bundle, "a", START).unwrap();
+    store.end_carousel(&bundle, "a").unwrap();
     assert!(queue(&store).is_empty());
     let waits = [Duration::ZERO, Duration::ZERO];
     assert!(
