@@ -18,6 +18,13 @@ fn send_all(diode: &Diode, carrier: &str) {
     crossing.pair.low.configure(&low);
 }
 
+/// Nothing is buffered, and every bundle has had its passes.
+fn has_sent_all(crossing: &Crossing) -> bool {
+    let high = crossing.pair.high.status();
+    let waiting = ["planned", "sealed", "ready"].map(|state| &high["bundles"][state]["count"]);
+    buffered(&high) == 0 && waiting.iter().all(|count| **count == 0)
+}
+
 /// Everything is in the sink, once and as it was.
 fn assert_all_arrived(crossing: &Crossing) {
     assert_eq!(crossing.wait_drained(), RECORDS);
@@ -94,11 +101,7 @@ fn what_every_pass_lost_is_named_and_asked_for() {
     let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
     crossing.send(1..RECORDS + 1);
     crossing.wait_committed(RECORDS);
-    wait_until(PATIENCE, "only pass of every bundle", || {
-        let high = crossing.pair.high.status();
-        let waiting = ["planned", "sealed", "ready"].map(|state| &high["bundles"][state]["count"]);
-        buffered(&high) == 0 && waiting.iter().all(|count| **count == 0)
-    });
+    wait_until(PATIENCE, "only pass of every bundle", || has_sent_all(crossing));
     let sent = bundles_in(&crossing.pair.high.outbox()).len() as u64;
     assert!(sent > 0 && relay.counts().harm.delivered == 0);
     relay.change(Impairment::default());
@@ -142,12 +145,9 @@ fn what_was_refused_comes_again_when_it_is_asked_for() {
     let agents = [low.start(), high.start()];
     crossing.send(1..RECORDS + 1);
     crossing.wait_committed(RECORDS);
-    wait_until(PATIENCE, "every bundle refused", || {
-        let sealed = high.status()["bundles"]["handed-over"]["count"].as_u64();
-        buffered(&high.status()) == 0
-            && sealed > Some(0)
-            && low.status()["quarantined"].as_u64() == sealed
-    });
+    wait_until(PATIENCE, "only pass of every bundle", || has_sent_all(crossing));
+    let sent = bundles_in(&high.outbox()).len() as u64;
+    wait_until(PATIENCE, "every bundle refused", || low.status()["quarantined"] == sent);
     shared::durable::rename(&aside, &signers).expect("a file of ours");
     agents[0].signal(nix::sys::signal::Signal::SIGHUP);
     let request = crossing.sandbox.join("resend.json").display().to_string();
