@@ -12,7 +12,7 @@ use shared::bundle::BundleDigest;
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::custody::{
     Action, Checkpoint, CheckpointPolicy, CustodyBundle, CustodyEvent, CustodyFile, CustodyFolder,
-    DueLine, Entry, Head, Identity, Known, Plan, plan,
+    CustodyRows, DueLine, Head, Identity, Known, Plan, Surprise, Tail, plan, settle,
 };
 use shared::keys::{KeyError, SigningKey};
 
@@ -153,13 +153,7 @@ impl Store {
     pub fn custody_known(&mut self) -> Result<Known, BufferError> {
         let tx = self.conn.transaction()?;
         let made = load_head(&tx)?;
-        let first = load_due(&tx, 1)?.pop();
-        let written = first.map_or(made, |first| Head {
-            number: first.number.saturating_sub(1),
-            hash: Entry::parse(first.line.as_bytes())
-                .map_or(BundleDigest::ZERO, |entry| entry.previous),
-        });
-        Ok(Known { made, written })
+        Ok(Known::of(made, load_due(&tx, 1)?.first()))
     }
 
     /// The log goes on from here: in the database of a new epoch, which knows nothing of it yet.
@@ -200,55 +194,7 @@ impl Store {
     fn settle(&mut self, now: Nanos) -> Result<(), CustodyError> {
         let folder = self.custody.clone();
         let lock = folder.lock(LOCK_PATIENCE)?.ok_or(CustodyError::Busy)?;
-        let mut told = false;
-        loop {
-            let tail = folder.tail(&lock)?;
-            if tail.cut > 0 {
-                let detail = format!("{} bytes of an unfinished line were cut off", tail.cut);
-                tracing::warn!(detail, "the end of the custody log was mended");
-                self.note_custody(CustodyEvent::new(now, Action::Repaired).detail(detail))?;
-            }
-            let tx = self.conn.transaction()?;
-            let (head, due) = (load_head(&tx)?, load_due(&tx, LINES_AT_ONCE)?);
-            drop(tx);
-            let all = due.last().is_none_or(|last| last.number == head.number);
-            match plan(head, &due, &tail, now) {
-                Plan::Write { surprise: Some(surprise), .. } if !told => {
-                    told = true;
-                    let message = surprise.to_string();
-                    let tx = begin(&mut self.conn)?;
-                    alarms::raise(&tx, AlarmKind::CustodyChanged, &message, now)?;
-                    note(&tx, CustodyEvent::new(now, Action::Continued).detail(message))?;
-                    tx.commit()?;
-                }
-                Plan::Write { written, .. } => {
-                    folder.append(&lock, &due[written..])?;
-                    keep_checkpoint(&folder, &due);
-                    let Some(last) = due.last() else { return Ok(()) };
-                    self.conn
-                        .prepare_cached("DELETE FROM custody_due WHERE number <= ?1")?
-                        .execute([last.number.cast_signed()])?;
-                    if all {
-                        return Ok(());
-                    }
-                }
-                Plan::Renumber { surprise, .. } => {
-                    // Whatever has been added since is linked anew, too.
-                    let tx = begin(&mut self.conn)?;
-                    let (head, due) = (load_head(&tx)?, load_due(&tx, i64::MAX)?);
-                    if let Plan::Renumber { lines, head, .. } = plan(head, &due, &tail, now) {
-                        tx.execute("DELETE FROM custody_due", [])?;
-                        for line in &lines {
-                            tx.prepare_cached("INSERT INTO custody_due VALUES (?1, ?2)")?
-                                .execute(params![line.number.cast_signed(), line.line])?;
-                        }
-                        store_head(&tx, head)?;
-                        alarms::raise(&tx, AlarmKind::CustodyChanged, &surprise.to_string(), now)?;
-                    }
-                    tx.commit()?;
-                }
-            }
-        }
+        settle(&mut Rows { store: self, now }, &folder, &lock, now)
     }
 
     /// Signs how far the custody log has come, where that is due (without a policy: where anything is
@@ -270,9 +216,9 @@ impl Store {
             .optional()
         };
         let is_due = |state: Option<(u64, u64, Nanos)>| {
-            let Some((number, signed, since)) = state else { return false };
-            let unsigned = number.saturating_sub(signed);
-            policy.map_or(unsigned > 0, |policy| policy.is_due(unsigned, since, now))
+            state.is_some_and(|(made, signed, since)| {
+                CheckpointPolicy::asks(policy, made, signed, since, now)
+            })
         };
         // A look before the write lock is taken: this runs every second.
         if !is_due(state(&self.conn)?) {
@@ -299,16 +245,54 @@ impl Store {
     }
 }
 
-/// The newest checkpoint stands beside the log, for somebody to take away. A copy: no loss where it
-/// can't be written.
-fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
-    let newest = lines.iter().rev().find_map(|line| {
-        Entry::parse(line.line.as_bytes()).ok().and_then(|entry| entry.checkpoint)
-    });
-    if let Some(checkpoint) = newest
-        && let Err(err) = folder.keep_checkpoint(&checkpoint)
-    {
-        tracing::warn!(%err, "the newest checkpoint can't be kept beside the custody log");
+/// The tables, for the time in which the files are written.
+struct Rows<'a> {
+    store: &'a mut Store,
+    now: Nanos,
+}
+
+impl CustodyRows for Rows<'_> {
+    type Error = CustodyError;
+
+    fn due(&mut self, count: u32) -> Result<(Head, Vec<DueLine>), CustodyError> {
+        let tx = self.store.conn.transaction()?;
+        Ok((load_head(&tx)?, load_due(&tx, count.into())?))
+    }
+
+    fn note(&mut self, event: CustodyEvent) -> Result<(), CustodyError> {
+        Ok(self.store.note_custody(event)?)
+    }
+
+    fn note_surprise(
+        &mut self,
+        surprise: &Surprise,
+        event: CustodyEvent,
+    ) -> Result<(), CustodyError> {
+        let tx = begin(&mut self.store.conn)?;
+        alarms::raise(&tx, AlarmKind::CustodyChanged, &surprise.to_string(), self.now)?;
+        note(&tx, event)?;
+        Ok(tx.commit()?)
+    }
+
+    fn forget(&mut self, through: u64) -> Result<(), CustodyError> {
+        let sql = "DELETE FROM custody_due WHERE number <= ?1";
+        self.store.conn.prepare_cached(sql)?.execute([through.cast_signed()])?;
+        Ok(())
+    }
+
+    fn renumber(&mut self, tail: &Tail) -> Result<(), CustodyError> {
+        let tx = begin(&mut self.store.conn)?;
+        let (head, due) = (load_head(&tx)?, load_due(&tx, i64::MAX)?);
+        if let Plan::Renumber { lines, head, surprise } = plan(head, &due, tail, self.now) {
+            tx.execute("DELETE FROM custody_due", [])?;
+            for line in &lines {
+                tx.prepare_cached("INSERT INTO custody_due VALUES (?1, ?2)")?
+                    .execute(params![line.number.cast_signed(), line.line])?;
+            }
+            store_head(&tx, head)?;
+            alarms::raise(&tx, AlarmKind::CustodyChanged, &surprise.to_string(), self.now)?;
+        }
+        Ok(tx.commit()?)
     }
 }
 
@@ -316,5 +300,3 @@ fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// For so long the custody log may fail to be written before it is an alarm.
 const FAILING_MAX: Duration = Duration::from_secs(5);
-/// So many lines are written with one sync.
-const LINES_AT_ONCE: i64 = 4_096;

@@ -67,15 +67,11 @@ fn verify(
 
 /// A checkpoint that was taken away: the text, and its signature in FILE.sig.
 fn kept(file: &Path) -> Result<Checkpoint, Failure> {
-    let mut signature = file.as_os_str().to_owned();
-    signature.push(".sig");
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|err| io(path, &err));
-    let checkpoint = Checkpoint { statement: read(file)?, signature: read(Path::new(&signature))? };
-    if checkpoint.head().is_none() {
+    let checkpoint = Checkpoint::read(file).map_err(|(path, err)| io(&path, &err))?;
+    checkpoint.ok_or_else(|| {
         let text = format!("{} is no checkpoint of a custody log", file.display());
-        return Err(Failure::new(exit::CONFIG, text));
-    }
-    Ok(checkpoint)
+        Failure::new(exit::CONFIG, text)
+    })
 }
 
 fn show(config: &Config, bundle: &str, as_json: bool) -> Result<(), Failure> {

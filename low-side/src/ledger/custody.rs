@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::custody::{
-    Action, Checkpoint, CheckpointPolicy, CustodyBundle, CustodyEvent, CustodyFile, CustodyFolder,
-    DueLine, Entry, Head, Identity, Known, Plan, plan,
+    Checkpoint, CheckpointPolicy, CustodyBundle, CustodyEvent, CustodyFile, CustodyFolder,
+    CustodyRows, DueLine, Head, Identity, Known, Plan, Surprise, Tail, plan, settle,
 };
 use shared::keys::{KeyError, SigningKey};
 
@@ -113,13 +113,7 @@ impl Ledger {
     pub fn custody_known(&mut self) -> Result<Known, LedgerError> {
         let tx = self.conn.transaction()?;
         let made = load_head(&tx)?;
-        let first = load_due(&tx, 1)?.pop();
-        let written = first.map_or(made, |first| Head {
-            number: first.number.saturating_sub(1),
-            hash: Entry::parse(first.line.as_bytes())
-                .map_or(BundleDigest::ZERO, |entry| entry.previous),
-        });
-        Ok(Known { made, written })
+        Ok(Known::of(made, load_due(&tx, 1)?.first()))
     }
 
     /// Writes what waits to the custody log's files. Where nothing waits the files are not touched,
@@ -150,55 +144,7 @@ impl Ledger {
     fn settle(&mut self, now: Nanos) -> Result<(), CustodyError> {
         let folder = self.custody.clone();
         let lock = folder.lock(LOCK_PATIENCE)?.ok_or(CustodyError::Busy)?;
-        let mut told = false;
-        loop {
-            let tail = folder.tail(&lock)?;
-            if tail.cut > 0 {
-                let detail = format!("{} bytes of an unfinished line were cut off", tail.cut);
-                tracing::warn!(detail, "the end of the custody log was mended");
-                self.note_custody(CustodyEvent::new(now, Action::Repaired).detail(detail))?;
-            }
-            let tx = self.conn.transaction()?;
-            let (head, due) = (load_head(&tx)?, load_due(&tx, LINES_AT_ONCE)?);
-            drop(tx);
-            let all = due.last().is_none_or(|last| last.number == head.number);
-            match plan(head, &due, &tail, now) {
-                Plan::Write { surprise: Some(surprise), .. } if !told => {
-                    told = true;
-                    let message = surprise.to_string();
-                    let tx = self.begin()?;
-                    alarms::raise(&tx, CHANGED, SUBJECT, &message, now)?;
-                    note(&tx, CustodyEvent::new(now, Action::Continued).detail(message))?;
-                    tx.commit().map_err(LedgerError::from)?;
-                }
-                Plan::Write { written, .. } => {
-                    folder.append(&lock, &due[written..])?;
-                    keep_checkpoint(&folder, &due);
-                    let Some(last) = due.last() else { return Ok(()) };
-                    self.conn
-                        .prepare_cached("DELETE FROM custody_due WHERE number <= ?1")?
-                        .execute([int(last.number)])?;
-                    if all {
-                        return Ok(());
-                    }
-                }
-                Plan::Renumber { surprise, .. } => {
-                    // Whatever has been added since is linked anew, too.
-                    let tx = self.begin()?;
-                    let (head, due) = (load_head(&tx)?, load_due(&tx, i64::MAX)?);
-                    if let Plan::Renumber { lines, head, .. } = plan(head, &due, &tail, now) {
-                        tx.execute("DELETE FROM custody_due", [])?;
-                        for line in &lines {
-                            tx.prepare_cached("INSERT INTO custody_due VALUES (?1, ?2)")?
-                                .execute(params![int(line.number), line.line])?;
-                        }
-                        store_head(&tx, head)?;
-                        alarms::raise(&tx, CHANGED, SUBJECT, &surprise.to_string(), now)?;
-                    }
-                    tx.commit().map_err(LedgerError::from)?;
-                }
-            }
-        }
+        settle(&mut Rows { ledger: self, now }, &folder, &lock, now)
     }
 
     /// Signs how far the custody log has come, where that is due (without a policy: where anything is
@@ -219,9 +165,9 @@ impl Ledger {
             .optional()
         };
         let is_due = |state: Option<(u64, u64, Nanos)>| {
-            let Some((number, signed, since)) = state else { return false };
-            let unsigned = number.saturating_sub(signed);
-            policy.map_or(unsigned > 0, |policy| policy.is_due(unsigned, since, now))
+            state.is_some_and(|(made, signed, since)| {
+                CheckpointPolicy::asks(policy, made, signed, since, now)
+            })
         };
         // A look before the write lock is taken: this runs every second.
         if !is_due(state(&self.conn).map_err(LedgerError::from)?) {
@@ -251,16 +197,54 @@ impl Ledger {
     }
 }
 
-/// The newest checkpoint stands beside the log, for somebody to take away. A copy: no loss where it
-/// can't be written.
-fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
-    let newest = lines.iter().rev().find_map(|line| {
-        Entry::parse(line.line.as_bytes()).ok().and_then(|entry| entry.checkpoint)
-    });
-    if let Some(checkpoint) = newest
-        && let Err(error) = folder.keep_checkpoint(&checkpoint)
-    {
-        tracing::warn!(%error, "the newest checkpoint can't be kept beside the custody log");
+/// The tables, for the time in which the files are written.
+struct Rows<'a> {
+    ledger: &'a mut Ledger,
+    now: Nanos,
+}
+
+impl CustodyRows for Rows<'_> {
+    type Error = CustodyError;
+
+    fn due(&mut self, count: u32) -> Result<(Head, Vec<DueLine>), CustodyError> {
+        let tx = self.ledger.conn.transaction()?;
+        Ok((load_head(&tx)?, load_due(&tx, count.into())?))
+    }
+
+    fn note(&mut self, event: CustodyEvent) -> Result<(), CustodyError> {
+        Ok(self.ledger.note_custody(event)?)
+    }
+
+    fn note_surprise(
+        &mut self,
+        surprise: &Surprise,
+        event: CustodyEvent,
+    ) -> Result<(), CustodyError> {
+        let tx = self.ledger.begin()?;
+        alarms::raise(&tx, CHANGED, SUBJECT, &surprise.to_string(), self.now)?;
+        note(&tx, event)?;
+        Ok(tx.commit()?)
+    }
+
+    fn forget(&mut self, through: u64) -> Result<(), CustodyError> {
+        let sql = "DELETE FROM custody_due WHERE number <= ?1";
+        self.ledger.conn.prepare_cached(sql)?.execute([int(through)])?;
+        Ok(())
+    }
+
+    fn renumber(&mut self, tail: &Tail) -> Result<(), CustodyError> {
+        let tx = self.ledger.begin()?;
+        let (head, due) = (load_head(&tx)?, load_due(&tx, i64::MAX)?);
+        if let Plan::Renumber { lines, head, surprise } = plan(head, &due, tail, self.now) {
+            tx.execute("DELETE FROM custody_due", [])?;
+            for line in &lines {
+                tx.prepare_cached("INSERT INTO custody_due VALUES (?1, ?2)")?
+                    .execute(params![int(line.number), line.line])?;
+            }
+            store_head(&tx, head)?;
+            alarms::raise(&tx, CHANGED, SUBJECT, &surprise.to_string(), self.now)?;
+        }
+        Ok(tx.commit()?)
     }
 }
 
@@ -272,8 +256,6 @@ impl From<rusqlite::Error> for CustodyError {
 
 /// How long to wait while another process writes. Nobody does for more than some syncs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// So many lines are written with one sync.
-const LINES_AT_ONCE: i64 = 4_096;
 const NOT_WRITTEN: &str = "custody-not-written";
 const NOT_SIGNED: &str = "custody-not-signed";
 const CHANGED: &str = "custody-changed";

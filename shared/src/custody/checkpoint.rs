@@ -13,7 +13,9 @@
 //! the log, for somebody to take away: with a checkpoint kept elsewhere a log can't be rewritten even
 //! by who holds the key.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use super::{Action, CustodyEvent, Head};
 use crate::bundle::BundleDigest;
@@ -55,6 +57,13 @@ impl Default for CheckpointPolicy {
 }
 
 impl CheckpointPolicy {
+    /// Whether a log is to be signed of which so many entries were made, so many of them are signed, and
+    /// the oldest of the others was made at `since`. Without a policy it is where any is unsigned.
+    pub fn asks(policy: Option<&Self>, made: u64, signed: u64, since: Nanos, now: Nanos) -> bool {
+        let unsigned = made.saturating_sub(signed);
+        policy.map_or(unsigned > 0, |policy| policy.is_due(unsigned, since, now))
+    }
+
     /// Whether a checkpoint is due: `unsigned` entries since the last, the oldest of them at `since`.
     pub fn is_due(&self, unsigned: u64, since: Nanos, now: Nanos) -> bool {
         unsigned >= self.entries || unsigned > 0 && now.since(since) >= self.interval
@@ -62,6 +71,19 @@ impl CheckpointPolicy {
 }
 
 impl Checkpoint {
+    /// Reads a checkpoint that was taken away: the text, and its signature in `FILE.sig`. `None` where the
+    /// text is none.
+    ///
+    /// # Errors
+    /// The file that could not be read, and why.
+    pub fn read(file: &Path) -> Result<Option<Self>, (PathBuf, io::Error)> {
+        let mut signature = file.as_os_str().to_owned();
+        signature.push(".sig");
+        let read = |path: &Path| fs::read_to_string(path).map_err(|err| (path.to_owned(), err));
+        let checkpoint = Self { statement: read(file)?, signature: read(Path::new(&signature))? };
+        Ok(Some(checkpoint).filter(|checkpoint| checkpoint.head().is_some()))
+    }
+
     /// Signs a log's head; gives the line of the entry and the head behind it.
     pub fn append(
         head: &Head,

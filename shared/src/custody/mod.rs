@@ -16,7 +16,7 @@
 //! - The database keeps the number and hash of the last entry, so that a log cut off behind its last
 //!   checkpoint is found, too.
 //!
-//! This module knows files and no database; each side keeps the two tables.
+//! This module knows files and no database; each side keeps the two tables behind [`CustodyRows`].
 
 mod checkpoint;
 mod entry;
@@ -36,7 +36,7 @@ pub use entry::{
 };
 pub use folder::{CustodyFolder, CustodyLock, DIR_NAME, Place, Tail};
 pub use life::{Life, Wanted, export, life_of};
-pub use settle::{DueLine, Plan, Surprise, plan};
+pub use settle::{CustodyRows, DueLine, Plan, Surprise, plan, settle};
 pub use text::{life_json, life_text, verdict_text};
 pub use verify::{Finding, FindingKind, Known, Verdict, verify};
 pub use who::{act_as_agent, who};

@@ -1,6 +1,9 @@
-//! What is to be written, given what the database knows and what the files hold. Pure.
+//! What is to be written, given what the database knows and what the files hold ([`plan`], pure), and
+//! the loop of both sides that writes it ([`settle`]).
 
-use super::{Action, CustodyEvent, Entry, Head, Tail};
+use std::io;
+
+use super::{Action, CustodyEvent, CustodyFolder, CustodyLock, Entry, Head, Known, Tail};
 use crate::bundle::BundleDigest;
 use crate::clock::Nanos;
 
@@ -83,15 +86,7 @@ pub enum Plan {
 /// has not seen written, in order, and `tail` the end of the files.
 pub fn plan(head: Head, due: &[DueLine], tail: &Tail, now: Nanos) -> Plan {
     let write = |written: usize, surprise| Plan::Write { written, surprise };
-    // What the database knows to be written: everything before the first line that waits.
-    let before = match due.first() {
-        None => head,
-        Some(first) => Head {
-            number: first.number.saturating_sub(1),
-            hash: Entry::parse(first.line.as_bytes())
-                .map_or(BundleDigest::ZERO, |entry| entry.previous),
-        },
-    };
+    let before = Known::of(head, due.first()).written;
     let Some(found) = tail.head else {
         return write(0, Some(Surprise::Unreadable));
     };
@@ -118,6 +113,80 @@ pub fn plan(head: Head, due: &[DueLine], tail: &Tail, now: Nanos) -> Plan {
         }
     }
 }
+
+/// The two tables in which a database keeps the log's end and what waits to be written.
+pub trait CustodyRows {
+    /// Why they could not be read or changed, or the files not be written.
+    type Error: From<io::Error>;
+
+    /// The last entry that was made, and the first `count` lines that wait, as of one moment.
+    fn due(&mut self, count: u32) -> Result<(Head, Vec<DueLine>), Self::Error>;
+    /// Notes an event.
+    fn note(&mut self, event: CustodyEvent) -> Result<(), Self::Error>;
+    /// Raises an alarm for what the operator must know, and notes the event, in one transaction.
+    fn note_surprise(
+        &mut self,
+        surprise: &Surprise,
+        event: CustodyEvent,
+    ) -> Result<(), Self::Error>;
+    /// Forgets the lines up to this number: they are written.
+    fn forget(&mut self, through: u64) -> Result<(), Self::Error>;
+    /// Asks [`plan`] once more about all lines that wait, those added since among them, and takes what it
+    /// gives, where that is to renumber them, with an alarm: all in one transaction.
+    fn renumber(&mut self, tail: &Tail) -> Result<(), Self::Error>;
+}
+
+/// Writes what waits to the log's files, whose lock is held.
+pub fn settle<R: CustodyRows>(
+    rows: &mut R,
+    folder: &CustodyFolder,
+    lock: &CustodyLock,
+    now: Nanos,
+) -> Result<(), R::Error> {
+    let mut told = false;
+    loop {
+        let tail = folder.tail(lock)?;
+        if tail.cut > 0 {
+            let detail = format!("{} bytes of an unfinished line were cut off", tail.cut);
+            tracing::warn!(detail, "the end of the custody log was mended");
+            rows.note(CustodyEvent::new(now, Action::Repaired).detail(detail))?;
+        }
+        let (head, due) = rows.due(LINES_AT_ONCE)?;
+        match plan(head, &due, &tail, now) {
+            Plan::Write { surprise: Some(surprise), .. } if !told => {
+                told = true;
+                let event = CustodyEvent::new(now, Action::Continued).detail(surprise.to_string());
+                rows.note_surprise(&surprise, event)?;
+            }
+            Plan::Write { written, .. } => {
+                folder.append(lock, &due[written..])?;
+                keep_checkpoint(folder, &due);
+                let Some(last) = due.last() else { return Ok(()) };
+                rows.forget(last.number)?;
+                if last.number == head.number {
+                    return Ok(());
+                }
+            }
+            Plan::Renumber { .. } => rows.renumber(&tail)?,
+        }
+    }
+}
+
+/// The newest checkpoint stands beside the log, for somebody to take away. A copy: no loss where it
+/// can't be written.
+fn keep_checkpoint(folder: &CustodyFolder, lines: &[DueLine]) {
+    let newest = lines.iter().rev().find_map(|line| {
+        Entry::parse(line.line.as_bytes()).ok().and_then(|entry| entry.checkpoint)
+    });
+    if let Some(checkpoint) = newest
+        && let Err(err) = folder.keep_checkpoint(&checkpoint)
+    {
+        tracing::warn!(%err, "the newest checkpoint can't be kept beside the custody log");
+    }
+}
+
+/// So many lines are written with one sync.
+const LINES_AT_ONCE: u32 = 4_096;
 
 /// Links the lines behind another end. Checkpoints among them are left out: what they state does not
 /// hold there.

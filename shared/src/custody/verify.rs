@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::{Checkpoint, CheckpointPolicy, CustodyFolder, Entry, Head, LINE_BYTES_MAX};
+use super::{Checkpoint, CheckpointPolicy, CustodyFolder, DueLine, Entry, Head, LINE_BYTES_MAX};
 use crate::bundle::BundleDigest;
 use crate::clock::Nanos;
 use crate::keys::{StatementKind, StatementProblem, StatementSigners};
@@ -58,6 +58,19 @@ pub struct Known {
     pub made: Head,
     /// The last one that was written.
     pub written: Head,
+}
+
+impl Known {
+    /// What is known of a log whose last entry is `made`, and of whose lines `first` is the first that
+    /// waits to be written.
+    pub fn of(made: Head, first: Option<&DueLine>) -> Self {
+        let written = first.map_or(made, |first| Head {
+            number: first.number.saturating_sub(1),
+            hash: Entry::parse(first.line.as_bytes())
+                .map_or(BundleDigest::ZERO, |entry| entry.previous),
+        });
+        Self { made, written }
+    }
 }
 
 /// What a walk found.
