@@ -9,7 +9,8 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
-use shared::event::{Body, PrivilegeSettings, envelope, understand};
+use shared::clock::Nanos;
+use shared::event::{Body, Envelope, Event, PrivilegeSettings, envelope, understand};
 use shared::json::Tape;
 use shared::record::{Epoch, RecordId, RecordRef, Token};
 
@@ -20,9 +21,60 @@ thread_local! {
     static TAPE: RefCell<Tape> = RefCell::default();
 }
 
+/// A record, and what it was understood to say: what every sink renders from.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Its identity, wherever it goes.
+    pub id: RecordId,
+    /// Its chain: origin, epoch and lane.
+    pub chain: &'a ChainName,
+    /// The record, with the bytes that are evidence.
+    pub record: &'a RecordRef<'a>,
+    /// Its syslog header.
+    pub envelope: Envelope<'a>,
+    /// What it says.
+    pub event: Event<'a>,
+}
+
+impl View<'_> {
+    /// When it happened: as the source says, else as its header says, else when it was received.
+    pub fn time(&self) -> Nanos {
+        let said = self.event.time.or(self.envelope.time);
+        said.unwrap_or(self.record.received)
+    }
+
+    /// The record's bytes as text, where they are UTF-8.
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(self.record.raw).ok()
+    }
+}
+
+/// Understands a record and hands it on.
+pub fn with_view<T>(
+    chain: &ChainName,
+    record: &RecordRef<'_>,
+    take: impl FnOnce(&View<'_>) -> T,
+) -> T {
+    TAPE.with_borrow_mut(|tape| {
+        let body = Body::of(record.raw, tape);
+        take(&View {
+            id: RecordId::new(&chain.origin, chain.epoch, chain.lane, record.sequence),
+            chain,
+            record,
+            envelope: envelope(record.raw, record.received),
+            event: understand(&body, Some(record.stream), &PrivilegeSettings::default()),
+        })
+    })
+}
+
 /// Appends the event of a record: one JSON object, without a line end.
 pub fn render(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
-    let id = RecordId::new(&chain.origin, chain.epoch, chain.lane, record.sequence);
+    with_view(chain, record, |view| render_view(out, view));
+}
+
+/// The same, of a record that was understood before.
+pub fn render_view(out: &mut Vec<u8>, view: &View<'_>) {
+    let View { id, chain, record, envelope, event } = view;
     let _ = write!(
         out,
         "{PREFIX}{id}{ORIGIN}{}{EPOCH}{}{LANE}{}\",\"sequence\":{},\"stream\":\"{}\",\"received\":\"{}\",\"listener\":",
@@ -50,13 +102,10 @@ pub fn render(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
         let _ = write!(out, ",\"cut-from\":{cut_from}");
     }
     out.extend_from_slice(b",\"envelope\":");
-    json(out, &envelope(record.raw, record.received));
+    json(out, envelope);
     out.extend_from_slice(b",\"event\":");
-    TAPE.with_borrow_mut(|tape| {
-        let body = Body::of(record.raw, tape);
-        json(out, &understand(&body, Some(record.stream), &PrivilegeSettings::default()));
-    });
-    if let Ok(text) = std::str::from_utf8(record.raw) {
+    json(out, event);
+    if let Some(text) = view.text() {
         out.extend_from_slice(b",\"raw\":");
         json(out, text);
     } else {
@@ -104,7 +153,6 @@ fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 
 #[cfg(test)]
 mod tests {
-    use shared::clock::Nanos;
     use shared::record::{Lane, Sequence, SourceTag, Stream, encode, parse};
 
     use super::*;

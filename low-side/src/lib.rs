@@ -25,6 +25,7 @@ pub mod import;
 pub mod inbox;
 pub mod latency;
 pub mod ledger;
+pub mod mapping;
 pub mod media;
 pub mod quarantine;
 pub mod ranges;

@@ -1,0 +1,1 @@
+//! Records in the words of each SIEM's schema. Pure: a view of a record in, bytes out.
