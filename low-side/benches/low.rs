@@ -13,7 +13,8 @@ use low_side::folders::Folders;
 use low_side::import::{Importer, KeyRing, Keys, Outcome, Sidecar, Source};
 use low_side::ledger::{BundleFacts, ChainName, Ledger};
 use low_side::replay::{HealthBoard, Replayer};
-use low_side::sink::config::{BatchLimits, FileConfig, SinkConfig, SinkKind};
+use low_side::sink::config::{BatchLimits, FileConfig, Filter, SinkConfig, SinkKind};
+use low_side::sink::dead_letters::DeadLetters;
 use low_side::sink::make;
 use shared::bell::Bell;
 use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
@@ -117,6 +118,8 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         name: "bench".to_owned(),
         batch: BatchLimits { records: 20_000, bytes: 32 << 20, interval: Duration::from_secs(1) },
         retry: (Duration::from_secs(1), Duration::from_secs(1)),
+        records_per_second: 0,
+        filter: Filter::default(),
         kind: SinkKind::File(FileConfig {
             dir: dir.path().join("sink"),
             rotate_bytes: 256 << 20,
@@ -130,6 +133,9 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         sink: make(&config, id, SystemClock, bell.clone()),
         batch: config.batch,
         retry: config.retry,
+        records_per_second: 0,
+        filter: Filter::default(),
+        dead_letters: DeadLetters::of(&folders.state, "bench"),
         ledger,
         store: folders.store.clone(),
         keys: importer.keys.clone(),

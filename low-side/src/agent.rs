@@ -28,6 +28,7 @@ use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer, chain_text};
 use crate::sink;
+use crate::sink::dead_letters::DeadLetters;
 use shared::bell::Bell;
 
 /// How long the threads may take to end in order: longer than a sync on a slow disk.
@@ -90,6 +91,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             sink: sink::make(sink, id, clock, bell.clone()),
             batch: sink.batch,
             retry: sink.retry,
+            records_per_second: sink.records_per_second,
+            filter: sink.filter.clone(),
+            dead_letters: DeadLetters::of(&config.state_dir, &sink.name),
             ledger,
             store: folders.store.clone(),
             keys: keys.clone(),

@@ -335,7 +335,7 @@ impl Config {
         let mut names = BTreeSet::new();
         let mut sinks = Vec::new();
         for (position, sink) in raw.sink.into_iter().enumerate() {
-            let sink = sink.check(position, &mut problems);
+            let Some(sink) = sink.check(position, &mut problems) else { continue };
             let key = format!("sink[{position}].name");
             problems.check(names.insert(sink.name.clone()), &key, "is taken by another sink");
             sinks.push(sink);

@@ -21,6 +21,7 @@ pub mod config;
 pub mod doctor;
 pub mod event;
 pub mod folders;
+pub mod http;
 pub mod import;
 pub mod inbox;
 pub mod latency;
@@ -36,6 +37,7 @@ pub mod sink;
 pub mod site;
 pub mod staging;
 pub mod status;
+pub mod tls;
 
 #[cfg(test)]
 mod testing;

@@ -7,22 +7,25 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use shared::bell::Bell;
 use shared::bundle::{Limits, RecordReader, Refusal, reopen};
-use shared::clock::Clock;
+use shared::clock::{Clock, Nanos};
 use shared::record::Lane;
 
+use crate::event;
 use crate::import::KeyRing;
 use crate::latency;
 use crate::ledger::{AdmittedBundle, ChainId, ChainState, Delivery, Ledger, LedgerError, SinkId};
 use crate::ranges::RangeSet;
-use crate::sink::config::BatchLimits;
-use crate::sink::{Sink, SinkError};
-use shared::bell::Bell;
+use crate::sink::config::{BatchLimits, Filter};
+use crate::sink::dead_letters::{self, DeadLetters};
+use crate::sink::{Item, Rejected, Sink, SinkError};
 
 /// How a sink does, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,6 +40,27 @@ pub struct SinkHealth {
     pub failures: u64,
     /// Records delivered since the start.
     pub delivered: u64,
+    /// Records since the start that the receiver refused for good.
+    pub rejected: u64,
+    /// `closed` while it is delivered to, `open` while it is left alone after a failure, `half-open`
+    /// while it is tried again.
+    pub circuit: Circuit,
+    /// When it is tried again, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
+}
+
+/// Whether a sink is delivered to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Circuit {
+    /// It is delivered to.
+    #[default]
+    Closed,
+    /// It failed, and is tried again.
+    HalfOpen,
+    /// It failed, and is left alone for a while.
+    Open,
 }
 
 /// What a replayer shows to the thread that writes the status.
@@ -66,6 +90,12 @@ pub struct Replayer<C> {
     pub batch: BatchLimits,
     /// The shortest and the longest pause after an error.
     pub retry: (Duration, Duration),
+    /// Records handed over in a second, at most; 0 for as many as the sink takes.
+    pub records_per_second: u64,
+    /// Which records it gets.
+    pub filter: Filter,
+    /// What its receiver refused for good.
+    pub dead_letters: DeadLetters,
     /// This thread's own connection.
     pub ledger: Ledger,
     /// The folder of admitted bundles.
@@ -95,6 +125,12 @@ enum ReplayError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Sink(#[from] SinkError),
+    #[error("{path}: a rejected record can't be kept")]
+    DeadLetter {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// A bundle that is being read.
@@ -137,6 +173,8 @@ struct Blocked {
 #[derive(Default)]
 struct Batch {
     deliveries: Vec<Delivery>,
+    /// The bundles of the deliveries, in the same order, for the case that a record is rejected.
+    bundles: Vec<AdmittedBundle>,
     records: u64,
     bytes: u64,
     latency: latency::Pending,
@@ -163,6 +201,7 @@ impl<C: Clock> Replayer<C> {
                         health.error = blocked;
                         health.failures = 0;
                         health.delivered += records;
+                        (health.circuit, health.next_try) = (Circuit::Closed, None);
                     });
                 }
                 Ok(None) => self.bell.wait(IDLE_LOOK),
@@ -181,15 +220,26 @@ impl<C: Clock> Replayer<C> {
                     let sink_error = match error {
                         ReplayError::Sink(error) => error,
                         ReplayError::Ledger(error) => SinkError::Ledger(error),
+                        ReplayError::DeadLetter { path, source } => {
+                            SinkError::File { path, source }
+                        }
                     };
+                    let asked = sink_error.retry_after().unwrap_or_default();
+                    let pause = pause.max(asked.min(RETRY_AFTER_MAX));
                     self.sink.reset(&sink_error);
                     progress = Progress::default();
+                    let next_try = Nanos(self.clock.now().0 + pause.as_nanos() as i64);
                     self.health.write(|health| {
                         health.state = "failing";
                         health.error = Some(text);
                         health.failures += 1;
+                        health.circuit = Circuit::Open;
+                        health.next_try = Some(next_try.to_string());
                     });
                     self.bell.rest(pause);
+                    self.health.write(|health| {
+                        (health.circuit, health.next_try) = (Circuit::HalfOpen, None);
+                    });
                 }
             }
         }
@@ -197,6 +247,8 @@ impl<C: Clock> Replayer<C> {
 
     /// Delivers one batch; `None` where there is nothing to deliver.
     fn deliver_batch(&mut self, progress: &mut Progress) -> Result<Option<u64>, ReplayError> {
+        // Somebody may have asked for records once more: the ledger is what counts.
+        progress.taken.clear();
         // Looked at before the sink is: an idle sink needs no connection.
         let Chosen::Bundle(mut chain, mut bundle, mut from) = self.choose(progress, None)? else {
             self.sink.idle()?;
@@ -226,12 +278,80 @@ impl<C: Clock> Replayer<C> {
             self.sink.confirm()?;
             return Ok(None);
         }
-        let position = self.sink.confirm()?;
+        let confirmed = self.sink.confirm()?;
         let now = self.clock.now();
+        if !confirmed.rejected.is_empty() {
+            self.keep_rejected(&mut batch, &confirmed.rejected, now)?;
+        }
         let took = batch.latency.delivered(now);
-        self.ledger.deliver(self.id, &batch.deliveries, position, &took, now)?;
+        self.ledger.deliver(self.id, &batch.deliveries, confirmed.position, &took, now)?;
         self.sink.committed(&mut self.ledger)?;
+        self.hold_rate(batch.records, started);
         Ok(Some(batch.records))
+    }
+
+    /// Keeps what the receiver refused for good, and counts it, before the batch is noted.
+    fn keep_rejected(
+        &mut self,
+        batch: &mut Batch,
+        rejected: &[Rejected],
+        now: Nanos,
+    ) -> Result<(), ReplayError> {
+        let mut lines = Vec::new();
+        let mut event = Vec::new();
+        let keys = self.keys.current();
+        for (delivery, bundle) in batch.deliveries.iter_mut().zip(&batch.bundles) {
+            let chain = self.ledger.chain_name_of(delivery.chain)?;
+            let mut reasons: HashMap<u64, &str> = rejected
+                .iter()
+                .filter(|one| one.chain == chain)
+                .filter(|one| (delivery.first..=delivery.last).contains(&one.sequence))
+                .map(|one| (one.sequence, one.reason.as_str()))
+                .collect();
+            if reasons.is_empty() {
+                continue;
+            }
+            // It was read a moment ago. Where it can't be read now, the batch is sent again.
+            let unreadable = |why: String| ReplayError::DeadLetter {
+                path: self.store.join(bundle.file()),
+                source: io::Error::other(why),
+            };
+            let opened = File::open(self.store.join(bundle.file()))
+                .map_err(Refusal::Io)
+                .and_then(|file| reopen(&file, bundle.digest(), &keys.identities, &self.limits));
+            let mut records = opened.map_err(|err| unreadable(err.to_string()))?;
+            while !reasons.is_empty() {
+                let next = records.next_record().map_err(|err| unreadable(err.to_string()))?;
+                let Some(record) = next else { break };
+                if let Some(reason) = reasons.remove(&record.sequence.0) {
+                    event.clear();
+                    event::render(&mut event, &chain, &record);
+                    dead_letters::line(&mut lines, &self.name, reason, now, &event);
+                    delivery.rejected += 1;
+                }
+            }
+        }
+        let path = self.dead_letters.path();
+        let kept = self.dead_letters.append(&lines);
+        kept.map_err(|source| ReplayError::DeadLetter { path: path.clone(), source })?;
+        let count: u64 = batch.deliveries.iter().map(|delivery| delivery.rejected).sum();
+        let first = rejected.first().map_or("", |one| one.reason.as_str());
+        let message = format!(
+            "the receiver refused {count} record(s) for good, {first}; they are in {}\n  try: penstock-low dead-letters {}",
+            path.display(),
+            self.name
+        );
+        self.ledger.raise(REJECTED, &self.name, &message, now)?;
+        self.health.write(|health| health.rejected += count);
+        Ok(())
+    }
+
+    /// Rests until as many records may go as the batch had.
+    fn hold_rate(&self, records: u64, started: Instant) {
+        if self.records_per_second > 0 {
+            let due = Duration::from_secs_f64(records as f64 / self.records_per_second as f64);
+            self.bell.rest(due.saturating_sub(started.elapsed()));
+        }
     }
 
     /// The next bundle: of the chain that the sink would recognise, else by lane, else in turns.
@@ -285,7 +405,11 @@ impl<C: Clock> Replayer<C> {
         started: Instant,
     ) -> Result<(), ReplayError> {
         let lane = chain.name.lane;
-        let (number, last) = (bundle.number(), bundle.last_sequence());
+        let number = bundle.number();
+        // Behind what was asked for once more stands what the sink has.
+        let open = |taken: &RangeSet| taken.outside(&[(from, bundle.last_sequence())]);
+        let hole = progress.taken.get(&chain.id).and_then(|taken| open(taken).first().copied());
+        let last = hole.map_or(bundle.last_sequence(), |(_, last)| last);
         let mut reading = match self.open(progress, lane, bundle, from) {
             Ok(reading) => reading,
             Err((bundle, refusal)) => return self.unreadable(progress, &bundle, &refusal),
@@ -295,14 +419,24 @@ impl<C: Clock> Replayer<C> {
             self.ledger.note_readable(&reading.bundle, self.clock.now())?;
         }
         reading.continued = true;
-        let mut records = 0;
+        let (mut records, mut filtered) = (0, 0);
         let ended = loop {
             match reading.records.next_record() {
                 Ok(Some(record)) if record.sequence.0 < from => {}
+                Ok(Some(record)) if record.sequence.0 > last => {
+                    // It is read, and not to be had from this reader once more.
+                    reading.next = u64::MAX;
+                    break true;
+                }
                 Ok(Some(record)) => {
-                    batch.bytes += self.sink.write(&chain.name, &record)?;
+                    if self.filter.takes(&chain.name, &record) {
+                        let item = Item { chain: &chain.name, bundle: number, record: &record };
+                        batch.bytes += self.sink.write(item)?;
+                        batch.latency.add(lane, &record);
+                    } else {
+                        filtered += 1;
+                    }
                     reading.next = record.sequence.0 + 1;
-                    batch.latency.add(lane, &record);
                     batch.records += 1;
                     records += 1;
                     if self.is_full(batch, started) {
@@ -325,7 +459,10 @@ impl<C: Clock> Replayer<C> {
                 first: from,
                 last: through,
                 records,
+                filtered,
+                rejected: 0,
             });
+            batch.bundles.push(reading.bundle.clone());
             progress.taken.entry(chain.id).or_default().insert(from, through);
         }
         tracing::debug!(
@@ -430,6 +567,9 @@ pub fn chain_text(error: &dyn std::error::Error) -> String {
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// How long a chain with an unreadable bundle waits before another try.
 const BLOCKED_FOR: Duration = Duration::from_secs(30);
+/// The longest time for which a receiver can ask to be left alone.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
+const REJECTED: &str = "sink-rejects";
 
 #[cfg(test)]
 mod tests;

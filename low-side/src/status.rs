@@ -78,7 +78,10 @@ impl Status {
     ) -> Result<Self, LedgerError> {
         let sums = ledger.sums()?;
         let bundles = sums.received == sums.admitted + sums.duplicate + sums.quarantined;
-        let records = sums.sinks.iter().all(|sink| sink.delivered + sink.pending == sums.records);
+        let records = sums.sinks.iter().all(|sink| {
+            let dealt_with = sink.delivered + sink.filtered + sink.rejected;
+            dealt_with + sink.pending == sums.records + sink.again
+        });
         // A ledger from before this was counted holds bundles without counts by stream.
         let by_rule: u64 = sums.suppressed_by.iter().map(|rule| rule.records).sum();
         let suppressed = by_rule == sums.suppressed;

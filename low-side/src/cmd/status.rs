@@ -68,11 +68,22 @@ fn text(status: &Status, config: &Config) -> String {
             None if configured => "not running",
             None => "not in the configuration",
         };
+        let mut also = String::new();
+        for (what, records) in [("filtered", sink.filtered), ("rejected for good", sink.rejected)] {
+            if records > 0 {
+                let _ = write!(also, " + {records} {what}");
+            }
+        }
+        let again =
+            if sink.again > 0 { format!(" + {} once more", sink.again) } else { String::new() };
         let _ = writeln!(
             out,
-            "sink         {}: {} = {} delivered + {} pending, {state}",
+            "sink         {}: {}{again} = {} delivered{also} + {} pending, {state}",
             sink.name, sums.records, sink.delivered, sink.pending
         );
+        if sink.rejected > 0 {
+            let _ = writeln!(out, "             try: penstock-low dead-letters {}", sink.name);
+        }
         if let Some(error) = health.and_then(|health| health["error"].as_str()) {
             let _ = writeln!(out, "             {error}");
         }

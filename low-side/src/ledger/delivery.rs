@@ -39,7 +39,26 @@ pub struct Delivery {
     pub first: u64,
     /// The last one.
     pub last: u64,
-    /// The number of records among them.
+    /// The number of records among them, however they were dealt with.
+    pub records: u64,
+    /// Of these, the records that the sink's filter left out.
+    pub filtered: u64,
+    /// Of these, the records that the receiver refused for good.
+    pub rejected: u64,
+}
+
+/// The numbers of one bundle in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRange {
+    /// Its chain.
+    pub chain: ChainId,
+    /// Its number.
+    pub number: u64,
+    /// Its first sequence number.
+    pub first: u64,
+    /// Its last one.
+    pub last: u64,
+    /// How many records it holds.
     pub records: u64,
 }
 
@@ -149,16 +168,101 @@ impl Ledger {
             let merged = insert_range(&tx, sink, delivery)?;
             note_replayed(&tx, sink, delivery, merged, now)?;
             tx.prepare_cached(
-                "INSERT INTO delivered_records VALUES (?1, ?2, ?3)
-                 ON CONFLICT (sink, chain) DO UPDATE SET records = records + ?3",
+                "INSERT INTO delivered_records (sink, chain, records, filtered, rejected)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (sink, chain) DO UPDATE SET records = records + ?3,
+                     filtered = filtered + ?4, rejected = rejected + ?5",
             )?
-            .execute(params![sink, delivery.chain, int(delivery.records)])?;
+            .execute(params![
+                sink,
+                delivery.chain,
+                int(delivery.records),
+                int(delivery.filtered),
+                int(delivery.rejected)
+            ])?;
         }
         if let Some(position) = position {
             save_position(&tx, sink, &position)?;
         }
         latency::add(&tx, sink, took, now)?;
         Ok(tx.commit()?)
+    }
+
+    /// The sink gets these records of a chain once more: the numbers `first` to `last`, among which are
+    /// `records` records. Gives false, and changes nothing, where it has not taken all of them yet.
+    pub fn deliver_again(
+        &mut self,
+        sink: SinkId,
+        chain: ChainId,
+        (first, last): (u64, u64),
+        records: u64,
+    ) -> Result<bool, LedgerError> {
+        let tx = self.begin()?;
+        let within: Option<(i64, i64)> = tx
+            .prepare_cached(
+                "SELECT first, last FROM delivered
+                 WHERE sink = ?1 AND chain = ?2 AND first <= ?3 AND last >= ?4",
+            )?
+            .query_row(params![sink, chain, int(first), int(last)], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let Some((start, end)) = within.filter(|_| first <= last) else { return Ok(false) };
+        tx.prepare_cached("DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first = ?3")?
+            .execute(params![sink, chain, start])?;
+        for (start, end) in [(start, int(first) - 1), (int(last) + 1, end)] {
+            if start <= end {
+                tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![sink, chain, start, end])?;
+            }
+        }
+        tx.prepare_cached(
+            "INSERT INTO delivered_records (sink, chain, records, again) VALUES (?1, ?2, 0, ?3)
+             ON CONFLICT (sink, chain) DO UPDATE SET again = again + ?3",
+        )?
+        .execute(params![sink, chain, int(records)])?;
+        tx.commit()?;
+        Ok(true)
+    }
+
+    /// The bundles whose records were received in a period, and are still in the store: for sending
+    /// them to a sink once more.
+    pub fn bundles_of_period(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> Result<Vec<StoredRange>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT chain, number, first_sequence, last_sequence, records FROM bundle
+             WHERE newest_ns >= ?1 AND oldest_ns < ?2 AND last_sequence >= first_sequence
+             ORDER BY chain, number",
+        )?;
+        let rows = statement.query_map([from.0, to.0], |row| {
+            Ok(StoredRange {
+                chain: row.get(0)?,
+                number: uint(row.get(1)?),
+                first: uint(row.get(2)?),
+                last: uint(row.get(3)?),
+                records: uint(row.get(4)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The name of a chain.
+    pub fn chain_name_of(&self, chain: ChainId) -> Result<ChainName, LedgerError> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT origin, epoch, lane FROM chain WHERE id = ?1")?;
+        Ok(statement.query_row([chain], |row| chain_name(row, 0))?)
+    }
+
+    /// The identity of a chain.
+    pub fn chain_id(&self, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3",
+        )?;
+        let key = params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()];
+        Ok(statement.query_row(key, |row| row.get(0)).optional()?)
     }
 
     /// How far the current file of a file sink is durable.

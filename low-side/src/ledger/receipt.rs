@@ -125,7 +125,7 @@ fn sinks(tx: &Transaction<'_>, chain: ChainId) -> Result<Vec<SinkMark>, LedgerEr
         "SELECT s.name,
              (SELECT coalesce(max(d.last), 0) FROM delivered d
               WHERE d.sink = s.id AND d.chain = ?1 AND d.first = 1),
-             (SELECT coalesce(sum(r.records), 0) FROM delivered_records r
+             (SELECT coalesce(sum(r.records - r.filtered - r.rejected), 0) FROM delivered_records r
               WHERE r.sink = s.id AND r.chain = ?1)
          FROM sink s ORDER BY s.name LIMIT 64",
     )?;

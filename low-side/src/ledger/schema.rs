@@ -163,6 +163,12 @@ CREATE TABLE clock_skew (
     shortest_ns INTEGER NOT NULL,
     PRIMARY KEY (origin, window_s)
 ) STRICT, WITHOUT ROWID;
+", "
+-- Of the records that a sink has dealt with: what its filter left out, what its receiver refused for
+-- good, and how many were asked for once more.
+ALTER TABLE delivered_records ADD COLUMN filtered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE delivered_records ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE delivered_records ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables up to date.

@@ -88,13 +88,19 @@ pub struct LossSum {
     pub records: u64,
 }
 
-/// One sink: admitted records = delivered + pending.
+/// One sink: admitted records + again = delivered + filtered + rejected + pending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SinkSum {
     /// Its name.
     pub name: String,
     /// Records it has taken.
     pub delivered: u64,
+    /// Records that its filter left out.
+    pub filtered: u64,
+    /// Records that its receiver refused for good: they are among its dead letters.
+    pub rejected: u64,
+    /// Records that were asked for once more.
+    pub again: u64,
     /// Records it has yet to take.
     pub pending: u64,
 }
@@ -128,13 +134,22 @@ impl Ledger {
         let records = chains.iter().map(|chain| chain.records).sum();
         let sinks = tx
             .prepare_cached(
-                "SELECT name, (SELECT coalesce(sum(records), 0) FROM delivered_records d WHERE d.sink = s.id)
-                 FROM sink s ORDER BY name",
+                "SELECT s.name, coalesce(sum(d.records), 0), coalesce(sum(d.filtered), 0),
+                     coalesce(sum(d.rejected), 0), coalesce(sum(d.again), 0)
+                 FROM sink s LEFT JOIN delivered_records d ON d.sink = s.id
+                 GROUP BY s.id ORDER BY s.name",
             )?
             .query_map([], |row| {
-                let delivered = uint(row.get(1)?);
-                let pending = u64::saturating_sub(records, delivered);
-                Ok(SinkSum { name: row.get(0)?, delivered, pending })
+                let [dealt_with, filtered, rejected, again] =
+                    [uint(row.get(1)?), uint(row.get(2)?), uint(row.get(3)?), uint(row.get(4)?)];
+                Ok(SinkSum {
+                    name: row.get(0)?,
+                    delivered: dealt_with.saturating_sub(filtered + rejected),
+                    filtered,
+                    rejected,
+                    again,
+                    pending: u64::saturating_sub(records + again, dealt_with),
+                })
             })?
             .collect::<Result<_, _>>()?;
         let losses = tx

@@ -27,7 +27,14 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
     let id = ledger.sink("out").unwrap();
     let batch = BatchLimits { records, bytes: 1 << 20, interval: Duration::from_hours(1) };
     let retry = (Duration::from_millis(1), Duration::from_millis(5));
-    let config = SinkConfig { name: "out".to_owned(), batch, retry, kind };
+    let config = SinkConfig {
+        name: "out".to_owned(),
+        batch,
+        retry,
+        records_per_second: 0,
+        filter: Filter::default(),
+        kind,
+    };
     let bell = Bell::default();
     Replayer {
         name: "out".to_owned(),
@@ -35,6 +42,9 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
         sink: make(&config, id, site.clock.clone(), bell.clone()),
         batch,
         retry,
+        records_per_second: 0,
+        filter: Filter::default(),
+        dead_letters: DeadLetters::of(&site.folders.state, "out"),
         ledger,
         store: site.folders.store.clone(),
         keys: site.keys(),
@@ -314,6 +324,120 @@ fn a_dead_sink_keeps_trying_and_stops_when_told() {
         thread::yield_now();
     }
     assert_eq!(health.read().state, "failing");
+    bell.stop();
+    running.join().unwrap();
+}
+
+/// Takes everything but what is named for good, and remembers what it was handed.
+#[derive(Default)]
+struct Picky {
+    refused: Vec<&'static str>,
+    taken: Arc<Mutex<Vec<String>>>,
+    rejected: Vec<Rejected>,
+}
+
+impl Sink for Picky {
+    fn begin(&mut self, _: &mut Ledger) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
+        let text = String::from_utf8_lossy(item.record.raw).into_owned();
+        if self.refused.contains(&text.as_str()) {
+            let (chain, sequence) = (item.chain.clone(), item.record.sequence.0);
+            self.rejected.push(Rejected { chain, sequence, reason: "400: no".to_owned() });
+        } else {
+            self.taken.lock().unwrap().push(text);
+        }
+        Ok(1)
+    }
+    fn confirm(&mut self) -> Result<crate::sink::Confirmed, SinkError> {
+        let rejected = std::mem::take(&mut self.rejected);
+        Ok(crate::sink::Confirmed { position: None, rejected })
+    }
+    fn reset(&mut self, _: &SinkError) {}
+}
+
+#[test]
+fn a_rejected_record_goes_to_the_dead_letters_and_comes_again_when_asked_for() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    import(&site, &site.seal(&mut routine, &["r1", "bad", "r3"]));
+    import(&site, &site.seal(&mut flash, &["f1"]));
+    let taken = Arc::default();
+    let picky = Picky { refused: vec!["bad"], taken: Arc::clone(&taken), rejected: Vec::new() };
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    replayer.sink = Box::new(picky);
+    drain(&mut replayer);
+    let sums = |site: &Site| {
+        let sum = site.ledger().sums().unwrap().sinks[0].clone();
+        (sum.delivered, sum.filtered, sum.rejected, sum.again, sum.pending)
+    };
+    assert_eq!(sums(&site), (3, 0, 1, 0, 0));
+    assert_eq!(*taken.lock().unwrap(), ["f1", "r1", "r3"]);
+    assert_eq!(site.ledger().alarms().unwrap()[0].code, "sink-rejects");
+    let letters = DeadLetters::of(&site.folders.state, "out");
+    let found: Vec<_> =
+        dead_letters::read(&letters.path()).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!((found.len(), found[0].sequence, found[0].reason.as_str()), (1, 2, "400: no"));
+
+    // Somebody mends the receiver and asks for it once more: it alone goes again.
+    let chain = site.ledger().chain_id(&found[0].chain).unwrap().unwrap();
+    assert!(site.ledger().deliver_again(replayer.id, chain, (2, 2), 1).unwrap());
+    assert_eq!(sums(&site), (3, 0, 1, 1, 1));
+    // Twice asked for is once sent.
+    assert!(!site.ledger().deliver_again(replayer.id, chain, (2, 2), 1).unwrap());
+    replayer.sink = Box::new(Picky { taken: Arc::clone(&taken), ..Picky::default() });
+    drain(&mut replayer);
+    assert_eq!(*taken.lock().unwrap(), ["f1", "r1", "r3", "bad"]);
+    assert_eq!(sums(&site), (4, 0, 1, 1, 0));
+    let delivered = site.ledger().delivered(replayer.id, chain).unwrap();
+    assert_eq!(delivered.iter().collect::<Vec<_>>(), [(1, 3)]);
+}
+
+#[test]
+fn a_filter_leaves_out_and_counts() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    import(&site, &site.seal(&mut routine, &["r1", "r2"]));
+    import(&site, &site.seal(&mut flash, &["f1"]));
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    replayer.filter = Filter { lanes: vec![Lane::Flash], ..Filter::default() };
+    drain(&mut replayer);
+    assert_eq!(messages(&site), ["f1"]);
+    let sum = site.ledger().sums().unwrap().sinks[0].clone();
+    assert_eq!((sum.delivered, sum.filtered, sum.pending), (1, 2, 0));
+}
+
+#[test]
+fn a_receiver_that_asks_for_a_pause_gets_it_and_status_says_so() {
+    struct Busy;
+    impl Sink for Busy {
+        fn begin(&mut self, _: &mut Ledger) -> Result<(), SinkError> {
+            let retry_after = Some(Duration::from_hours(1));
+            let (place, why) = ("siem".to_owned(), "busy".to_owned());
+            Err(SinkError::Answer { place, status: 429, why, retry_after })
+        }
+        fn write(&mut self, _: Item<'_>) -> Result<u64, SinkError> {
+            Ok(0)
+        }
+        fn confirm(&mut self) -> Result<crate::sink::Confirmed, SinkError> {
+            Ok(crate::sink::Confirmed::default())
+        }
+        fn reset(&mut self, _: &SinkError) {}
+    }
+    let site = Site::new();
+    import(&site, &site.seal(&mut Chain::new(1, Lane::Routine), &["r1"]));
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    replayer.sink = Box::new(Busy);
+    let (health, bell) = (replayer.health.clone(), replayer.bell.clone());
+    let running = thread::spawn(move || replayer.run());
+    while health.read().circuit != Circuit::Open {
+        thread::yield_now();
+    }
+    assert!(health.read().error.unwrap().contains("siem answered 429: busy"));
+    // Longer than the sink's own longest pause, and no longer than our bound.
+    let wait = health.read().next_try.unwrap().parse::<Nanos>().unwrap().since(site.clock.now());
+    assert_eq!(wait, RETRY_AFTER_MAX);
     bell.stop();
     running.join().unwrap();
 }

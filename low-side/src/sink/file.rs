@@ -22,10 +22,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use shared::clock::Clock;
 use shared::durable;
-use shared::record::RecordRef;
 
 use super::config::FileConfig;
-use super::{Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::ledger::{ChainName, FilePosition, Ledger, SinkId};
 
@@ -291,9 +290,9 @@ impl<C: Clock> Sink for FileSink<C> {
         Ok(event::chain_of(&start[..read]))
     }
 
-    fn write(&mut self, chain: &ChainName, record: &RecordRef<'_>) -> Result<u64, SinkError> {
+    fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
         let before = self.waiting.len();
-        event::render(&mut self.waiting, chain, record);
+        event::render(&mut self.waiting, item.chain, item.record);
         self.waiting.push(b'\n');
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= WRITE_BYTES {
@@ -302,20 +301,21 @@ impl<C: Clock> Sink for FileSink<C> {
         Ok(bytes)
     }
 
-    fn confirm(&mut self) -> Result<Option<FilePosition>, SinkError> {
+    fn confirm(&mut self) -> Result<Confirmed, SinkError> {
+        let at = |position| Confirmed { position: Some(position), rejected: Vec::new() };
         self.flush().map_err(|err| self.io(err))?;
         let Some(open) = &self.open else {
-            return Ok(None);
+            return Ok(Confirmed::default());
         };
         if open.position == open.noted.offset {
-            return Ok(Some(open.noted));
+            return Ok(at(open.noted));
         }
         if let Err(error) = open.file.sync_data() {
             // After a failed sync the kernel forgets what it could not write.
             self.distrust = true;
             return Err(self.io(error));
         }
-        Ok(Some(FilePosition { offset: open.position, ..open.noted }))
+        Ok(at(FilePosition { offset: open.position, ..open.noted }))
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {

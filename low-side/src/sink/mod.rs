@@ -1,7 +1,10 @@
 //! The SIEM side. A sink takes records in batches; a batch counts once it is confirmed.
 
+mod bulk;
 pub mod config;
+pub mod dead_letters;
 mod file;
+mod http_json;
 mod syslog;
 mod syslog_format;
 mod transport;
@@ -10,23 +13,29 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shared::bell::Bell;
 use shared::clock::Clock;
 use shared::record::RecordRef;
 
+use crate::http::{Answer, HttpError, credential};
 use crate::ledger::{ChainName, FilePosition, Ledger, LedgerError, SinkId};
+use crate::tls::TlsError;
 use config::{SinkConfig, SinkKind};
-use shared::bell::Bell;
 
 /// Why a batch was not delivered. The batch is sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The receiver's certificate or our own can't be used.
-    #[error("{path}: {problem}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
+    /// The receiver answered that it does not take the batch, or not now.
+    #[error("{place} answered {status}: {why}")]
+    Answer {
+        /// The receiver.
+        place: String,
+        /// The status it gave.
+        status: u16,
+        /// What it said.
+        why: String,
+        /// How long it asked to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The file can't be used.
     #[error("{path} can't be used")]
@@ -37,6 +46,9 @@ pub enum SinkError {
         #[source]
         source: io::Error,
     },
+    /// There was no answer.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -54,6 +66,9 @@ pub enum SinkError {
     /// The program stops.
     #[error("the agent stops")]
     Stopping,
+    /// A file for TLS, or one with a credential, can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The receiver did not confirm in time.
     #[error("{address} did not {doing} within {}", shared::config::Span(*.after))]
     Timeout {
@@ -66,6 +81,58 @@ pub enum SinkError {
     },
 }
 
+impl SinkError {
+    /// An answer that refuses, as an error.
+    pub fn answer(place: &str, answer: &Answer) -> Self {
+        SinkError::Answer {
+            place: place.to_owned(),
+            status: answer.status,
+            why: answer.excerpt(),
+            retry_after: answer.retry_after(),
+        }
+    }
+
+    /// How long the receiver asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SinkError::Answer { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// A record on its way to a sink.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// Its chain.
+    pub chain: &'a ChainName,
+    /// The number of the bundle that brought it.
+    pub bundle: u64,
+    /// The record.
+    pub record: &'a RecordRef<'a>,
+}
+
+/// A record that the receiver will never take. It goes to the sink's dead letters and counts as dealt
+/// with, so that it does not stop what is behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its chain.
+    pub chain: ChainName,
+    /// Its number.
+    pub sequence: u64,
+    /// What the receiver said.
+    pub reason: String,
+}
+
+/// A batch that is dealt with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// How far the file of a file sink is durable.
+    pub position: Option<FilePosition>,
+    /// The records among it that the receiver will never take; all others are delivered.
+    pub rejected: Vec<Rejected>,
+}
+
 /// A destination. Calls come in this order: `begin`, `write`..., `confirm`, `committed`; after any
 /// error `reset`, and then `begin` again.
 pub trait Sink: Send {
@@ -76,9 +143,9 @@ pub trait Sink: Send {
         Ok(None)
     }
     /// Takes one record; gives the bytes it became.
-    fn write(&mut self, chain: &ChainName, record: &RecordRef<'_>) -> Result<u64, SinkError>;
+    fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError>;
     /// Returns once the batch is delivered, as surely as this kind of sink can tell.
-    fn confirm(&mut self) -> Result<Option<FilePosition>, SinkError>;
+    fn confirm(&mut self) -> Result<Confirmed, SinkError>;
     /// The batch is noted in the ledger.
     fn committed(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
         Ok(())
@@ -102,6 +169,7 @@ pub fn make(
         SinkKind::File(file) => {
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
+        SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
         SinkKind::Syslog(syslog) => {
             Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
         }
@@ -116,6 +184,14 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
             source: io::Error::from(io::ErrorKind::NotADirectory),
         }),
         SinkKind::File(_) => Ok(()),
-        SinkKind::Syslog(syslog) => syslog.tls.as_ref().map_or(Ok(()), transport::check),
+        SinkKind::Http(http) => {
+            http.http.check()?;
+            http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Syslog(syslog) => match &syslog.tls {
+            Some(tls) => Ok(tls.load().map(|_| ())?),
+            None => Ok(()),
+        },
     }
 }

@@ -9,12 +9,11 @@
 //! records carry the same id.
 
 use shared::clock::Clock;
-use shared::record::RecordRef;
 
 use super::config::{Confirm, SyslogConfig};
 use super::transport::{CLOSE_IN_ORDER, Connection};
-use super::{Sink, SinkError, syslog_format};
-use crate::ledger::{ChainName, FilePosition, Ledger};
+use super::{Confirmed, Item, Sink, SinkError, syslog_format};
+use crate::ledger::Ledger;
 use shared::bell::Bell;
 
 /// The syslog sink.
@@ -87,8 +86,9 @@ impl<C: Clock> Sink for SyslogSink<C> {
         Ok(())
     }
 
-    fn write(&mut self, chain: &ChainName, record: &RecordRef<'_>) -> Result<u64, SinkError> {
+    fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
         let before = self.waiting.len();
+        let (chain, record) = (item.chain, item.record);
         syslog_format::frame(&mut self.waiting, &mut self.scratch, &self.config, chain, record);
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= SEND_BYTES {
@@ -97,7 +97,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
         Ok(bytes)
     }
 
-    fn confirm(&mut self) -> Result<Option<FilePosition>, SinkError> {
+    fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
         match self.config.confirm {
             Confirm::Close => {
@@ -116,7 +116,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
                 }
             }
         }
-        Ok(None)
+        Ok(Confirmed::default())
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {

@@ -9,13 +9,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
+use shared::bell::Bell;
 
 use super::SinkError;
-use super::config::{SyslogConfig, TlsConfig};
-use shared::bell::Bell;
+use super::config::{SyslogConfig, split_address};
+use crate::tls::{TlsConfig, TlsError};
 
 /// A connection.
 pub(super) struct Connection {
@@ -45,7 +44,7 @@ impl Connection {
         tcp.set_write_timeout(Some(SLICE)).map_err(network("connecting"))?;
         let stream = match &config.tls {
             None => Stream::Plain(tcp),
-            Some(tls) => Stream::Tls(Box::new(StreamOwned::new(client(tls)?, tcp))),
+            Some(tls) => Stream::Tls(Box::new(StreamOwned::new(client(config, tls)?, tcp))),
         };
         let mut connection = Self {
             stream,
@@ -243,40 +242,13 @@ fn connect(config: &SyslogConfig, bell: &Bell) -> Result<TcpStream, SinkError> {
     Err(network(last))
 }
 
-/// Whether the certificates can be used.
-pub(super) fn check(tls: &TlsConfig) -> Result<(), SinkError> {
-    client(tls).map(|_| ())
-}
-
 /// The certificates are read for each connection: a renewed one is used without a restart.
-fn client(tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
-    fn problem(path: &std::path::Path, problem: impl std::fmt::Display) -> SinkError {
-        SinkError::Certificate { path: path.to_owned(), problem: problem.to_string() }
-    }
-    let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>, SinkError> {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        let found: Vec<_> = read.map_err(|err| problem(path, err))?;
-        if found.is_empty() { Err(problem(path, "holds no certificate")) } else { Ok(found) }
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&tls.ca_file)? {
-        roots.add(certificate).map_err(|err| problem(&tls.ca_file, err))?;
-    }
-    let builder = ClientConfig::builder().with_root_certificates(roots);
-    let config = match &tls.client {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let secret = shared::keys::load_secret(key).map_err(|err| problem(key, err))?;
-            let parsed = PrivateKeyDer::from_pem_slice(secret.as_bytes())
-                .map_err(|err| problem(key, err))?;
-            builder
-                .with_client_auth_cert(certificates(certificate)?, parsed)
-                .map_err(|err| problem(certificate, err))?
-        }
-    };
-    let name = ServerName::try_from(tls.server_name.clone())
-        .map_err(|err| problem(&tls.ca_file, format!("server-name: {err}")))?;
-    ClientConnection::new(Arc::new(config), name).map_err(|err| problem(&tls.ca_file, err))
+fn client(config: &SyslogConfig, tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
+    let host = split_address(&config.address).unwrap_or_default();
+    let (settings, name) = (tls.load()?, tls.name(&host)?);
+    ClientConnection::new(Arc::new(settings), name).map_err(|err| {
+        SinkError::Tls(TlsError { path: config.address.clone().into(), problem: err.to_string() })
+    })
 }
 
 /// Whether the kernel still waits for the peer to acknowledge our bytes or our end. Once both sides

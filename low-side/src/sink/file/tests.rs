@@ -55,11 +55,20 @@ impl Setup {
         for (at, message) in messages.iter().enumerate() {
             write(sink, first + at as u64, message);
         }
-        let position = sink.confirm().unwrap();
+        let confirmed = sink.confirm().unwrap();
         if note {
             let last = first + messages.len() as u64 - 1;
-            let delivery = Delivery { chain: 1, first, last, records: messages.len() as u64 };
-            self.ledger.deliver(self.id, &[delivery], position, &HashMap::new(), Nanos(1)).unwrap();
+            let delivery = Delivery {
+                chain: 1,
+                first,
+                last,
+                records: messages.len() as u64,
+                filtered: 0,
+                rejected: 0,
+            };
+            self.ledger
+                .deliver(self.id, &[delivery], confirmed.position, &HashMap::new(), Nanos(1))
+                .unwrap();
             sink.committed(&mut self.ledger).unwrap();
         }
     }
@@ -78,7 +87,8 @@ fn write(sink: &mut FileSink<FakeClock>, sequence: u64, message: &str) {
     let mut bytes = Vec::new();
     let time = crate::testing::START;
     encode(&mut bytes, Sequence(sequence), time, Stream::Other, &source, None, message.as_bytes());
-    sink.write(&chain(), &parse(&bytes, 1000).unwrap().0).unwrap();
+    let record = parse(&bytes, 1000).unwrap().0;
+    sink.write(Item { chain: &chain(), bundle: 1, record: &record }).unwrap();
 }
 
 #[test]

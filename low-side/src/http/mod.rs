@@ -1,0 +1,406 @@
+//! HTTP/1.1 as a client, for threads that wait: one request at a time over a connection that is kept.
+//!
+//! - Everything has a bound: time to connect, time for the answer, the answer's size. A stop of the
+//!   agent ends a wait within a fifth of a second.
+//! - Redirects are not followed: credentials must go nowhere else.
+//! - An error says whether the request may have been carried out ([`HttpError::may_have_been_taken`]):
+//!   who sends something that must not be done twice has to know.
+
+mod url;
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use shared::bell::Bell;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use crate::tls::{TlsConfig, TlsError};
+pub use url::Url;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// A request can't be written that way: a header holds what no header may hold.
+    #[error("{url}: {why}")]
+    Request {
+        /// Where it was to go.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The other side can't be reached. Nothing was sent.
+    #[error("{url}: connecting")]
+    Connect {
+        /// Where it was to go.
+        url: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file for TLS can't be used. Nothing was sent.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The connection broke behind the request. It may have been carried out.
+    #[error("{url}: no whole answer came: {why}")]
+    Broken {
+        /// Where it went.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// No answer came in time.
+    #[error("{url} did not answer within {}", shared::config::Span(*.after))]
+    Timeout {
+        /// Where it went.
+        url: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The answer is longer than any that is expected.
+    #[error("{url} answered more than {most} bytes")]
+    TooLarge {
+        /// Where it went.
+        url: String,
+        /// The bound.
+        most: usize,
+    },
+    /// The agent stops.
+    #[error("the agent stops")]
+    Stopping,
+}
+
+impl HttpError {
+    /// Whether the other side may have carried the request out all the same.
+    pub fn may_have_been_taken(&self) -> bool {
+        match self {
+            HttpError::Request { .. } | HttpError::Connect { .. } | HttpError::Tls(_) => false,
+            HttpError::Broken { .. }
+            | HttpError::Timeout { .. }
+            | HttpError::TooLarge { .. }
+            | HttpError::Stopping => true,
+        }
+    }
+}
+
+/// How to reach the other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where it answers.
+    pub url: Url,
+    /// How TLS is done, where it is.
+    pub tls: TlsConfig,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest wait for an answer.
+    pub timeout: Duration,
+}
+
+impl HttpConfig {
+    /// Whether the files for TLS can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        if self.url.tls { self.tls.load().map(|_| ()) } else { Ok(()) }
+    }
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// Path and query, behind the base of the URL; begins with a slash.
+    pub path: String,
+    /// Its headers; `Host`, `User-Agent` and `Content-Length` are added.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// A request without headers.
+    pub fn new(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self { method, path: path.into(), headers: Vec::new(), body: body.into() }
+    }
+
+    /// With a header more.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What `Retry-After` asks for, where it gives seconds (RFC 9110, section 10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        text.trim().parse().ok().map(Duration::from_secs)
+    }
+
+    /// The beginning of the body as text for a log line.
+    pub fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(EXCERPT_BYTES)]);
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
+
+/// A client of one server.
+pub struct Http {
+    config: HttpConfig,
+    bell: Bell,
+    runtime: Runtime,
+    open: Option<SendRequest<Full<Bytes>>>,
+    /// The task that moves the bytes of the open connection; ends with this.
+    moving: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// A client that connects when it has something to ask. Fails where the system gives no event
+    /// loop.
+    pub fn new(config: &HttpConfig, bell: &Bell) -> Result<Self, HttpError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| HttpError::Connect { url: config.url.to_string(), source })?;
+        let (config, bell) = (config.clone(), bell.clone());
+        Ok(Self { config, bell, runtime, open: None, moving: JoinSet::new() })
+    }
+
+    /// Where it asks.
+    pub fn place(&self) -> String {
+        self.config.url.to_string()
+    }
+
+    /// The bell that ends a wait.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Closes the connection, where one is open: the next request opens another.
+    pub fn disconnect(&mut self) {
+        self.open = None;
+        self.moving.abort_all();
+    }
+
+    /// Sends a request and reads the answer, whatever its status is.
+    pub fn send(&mut self, call: &Call) -> Result<Answer, HttpError> {
+        let (config, bell) = (&self.config, self.bell.clone());
+        let mut exchange = Exchange { config, open: self.open.take(), moving: &mut self.moving };
+        let asked = self.runtime.block_on(async {
+            tokio::select! {
+                answer = tokio::time::timeout(config.timeout, exchange.send(call)) => {
+                    answer.unwrap_or_else(|_| Err(HttpError::Timeout {
+                        url: format!("{}{}", config.url, call.path),
+                        after: config.timeout,
+                    }))
+                }
+                () = stopped(&bell) => Err(HttpError::Stopping),
+            }
+        });
+        let open = exchange.open;
+        match asked {
+            Ok(answer) => {
+                self.open = open;
+                Ok(answer)
+            }
+            Err(error) => {
+                self.disconnect();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Resolves once the agent stops.
+async fn stopped(bell: &Bell) {
+    while !bell.stopping() {
+        tokio::time::sleep(STOP_LOOK).await;
+    }
+}
+
+struct Exchange<'a> {
+    config: &'a HttpConfig,
+    open: Option<SendRequest<Full<Bytes>>>,
+    moving: &'a mut JoinSet<()>,
+}
+
+impl Exchange<'_> {
+    async fn send(&mut self, call: &Call) -> Result<Answer, HttpError> {
+        let url = format!("{}{}", self.config.url, call.path);
+        let mut request = self.request(call, &url)?;
+        // A connection that was kept may have been closed by the other side in the meantime. What was
+        // not sent comes back, and goes over a new one.
+        if let Some(mut open) = self.open.take()
+            && open.ready().await.is_ok()
+        {
+            match open.try_send_request(request).await {
+                Ok(response) => return self.read(response, open, url).await,
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(&url, failed.error())),
+                },
+            }
+        }
+        let mut open = self.connect(&url).await?;
+        let response = open.send_request(request).await.map_err(|err| broken(&url, &err))?;
+        self.read(response, open, url).await
+    }
+
+    fn request(&self, call: &Call, url: &str) -> Result<Request<Full<Bytes>>, HttpError> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", self.config.url.base, call.path))
+            .header(HOST, self.config.url.host_header())
+            .header(USER_AGENT, concat!("penstock-low/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        request
+            .body(Full::new(call.body.clone()))
+            .map_err(|err| HttpError::Request { url: url.to_owned(), why: err.to_string() })
+    }
+
+    async fn connect(&mut self, url: &str) -> Result<SendRequest<Full<Bytes>>, HttpError> {
+        let failed = |source| HttpError::Connect { url: url.to_owned(), source };
+        let slow = |_| failed(io::ErrorKind::TimedOut.into());
+        let within = self.config.connect_timeout;
+        let address = (self.config.url.host.as_str(), self.config.url.port);
+        let connecting = tokio::time::timeout(within, TcpStream::connect(address));
+        let stream = connecting.await.map_err(slow)?.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        if !self.config.url.tls {
+            return self.shake_hands(TokioIo::new(stream), url).await;
+        }
+        let mut tls = self.config.tls.load()?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = self.config.tls.name(&self.config.url.host)?;
+        let connector = TlsConnector::from(std::sync::Arc::new(tls));
+        let handshake = tokio::time::timeout(within, connector.connect(name, stream));
+        let stream = handshake.await.map_err(slow)?.map_err(failed)?;
+        self.shake_hands(TokioIo::new(stream), url).await
+    }
+
+    async fn shake_hands<T>(
+        &mut self,
+        io: TokioIo<T>,
+        url: &str,
+    ) -> Result<SendRequest<Full<Bytes>>, HttpError>
+    where
+        TokioIo<T>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let built = Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(io).await;
+        let (open, connection) = built.map_err(|err| broken(url, &err))?;
+        self.moving.abort_all();
+        self.moving.spawn(async move {
+            // What goes wrong is told by the request that meets it.
+            let _ = connection.await;
+        });
+        Ok(open)
+    }
+
+    async fn read(
+        &mut self,
+        response: Response<Incoming>,
+        open: SendRequest<Full<Bytes>>,
+        url: String,
+    ) -> Result<Answer, HttpError> {
+        let (head, mut incoming) = response.into_parts();
+        let mut body = Vec::new();
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|err| broken(&url, &err))?;
+            let Some(part) = frame.data_ref() else { continue };
+            if body.len() + part.len() > ANSWER_BYTES_MAX {
+                return Err(HttpError::TooLarge { url, most: ANSWER_BYTES_MAX });
+            }
+            body.extend_from_slice(part);
+        }
+        self.open = Some(open);
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    }
+}
+
+/// An error with its cause: hyper's own words are few.
+fn broken(url: &str, err: &hyper::Error) -> HttpError {
+    let why = match err.source() {
+        Some(cause) => format!("{err}: {cause}"),
+        None => err.to_string(),
+    };
+    HttpError::Broken { url: url.to_owned(), why }
+}
+
+/// Compresses a body, quickly: what goes over a local network to a SIEM is not worth more.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(
+        Vec::with_capacity(bytes.len() / 4),
+        flate2::Compression::fast(),
+    );
+    // Writing to memory does not fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// Reads a credential from its file, without the line end behind it. Read again for each connection
+/// or refusal, so that a rotated one is used without a restart.
+pub fn credential(path: &std::path::Path) -> Result<zeroize::Zeroizing<String>, TlsError> {
+    let problem = |problem: String| TlsError { path: path.to_owned(), problem };
+    let text = shared::keys::load_secret(path).map_err(|err| problem(err.to_string()))?;
+    let line = text.trim();
+    if line.is_empty() || line.chars().any(char::is_control) {
+        return Err(problem("does not hold one line with a credential".to_owned()));
+    }
+    Ok(zeroize::Zeroizing::new(line.to_owned()))
+}
+
+/// A header that no log shows.
+pub fn sensitive(value: &str) -> Result<HeaderValue, HttpError> {
+    let mut header = HeaderValue::from_str(value).map_err(|_| HttpError::Request {
+        url: "Authorization".to_owned(),
+        why: "the credential holds what no header may hold".to_owned(),
+    })?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// The longest answer that is read: a bulk answer has some 200 bytes for each of 10,000 records.
+pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// The longest head of an answer.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// So much of an answer is shown in an error.
+const EXCERPT_BYTES: usize = 300;
+/// How often it is looked at whether the agent stops.
+const STOP_LOOK: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

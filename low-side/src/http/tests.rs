@@ -1,0 +1,117 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use super::*;
+
+fn config(listener: &TcpListener) -> HttpConfig {
+    HttpConfig {
+        url: Url::parse(&format!("http://{}/base", listener.local_addr().unwrap())).unwrap(),
+        tls: TlsConfig::default(),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_millis(500),
+    }
+}
+
+/// Reads one request: its head, and as much as its length says.
+fn request(stream: &mut TcpStream) -> Option<String> {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        text.push(byte[0]);
+    }
+    let head = String::from_utf8(text).ok()?.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + &String::from_utf8_lossy(&body))
+}
+
+/// A server that answers each connection with these bytes, one answer for each request.
+fn serve(answers: Vec<Vec<&'static str>>) -> (TcpListener, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = listener.try_clone().unwrap();
+    let serving = thread::spawn(move || {
+        let mut requests = Vec::new();
+        for answers in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            for answer in answers {
+                requests.extend(request(&mut stream));
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+        requests
+    });
+    (ours, serving)
+}
+
+fn post(body: &'static str) -> Call {
+    Call::new(Method::POST, "/in?x=1", body)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn a_connection_is_kept_and_one_that_was_closed_is_opened_anew() {
+    let (listener, serving) = serve(vec![vec![OK, OK], vec![OK]]);
+    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    for body in ["one", "two", "three"] {
+        let answer = http.send(&post(body)).unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (200, b"ok".as_slice()));
+    }
+    let requests = serving.join().unwrap();
+    assert_eq!(requests.len(), 3);
+    assert!(requests[2].starts_with("post /base/in?x=1 http/1.1"), "{}", requests[2]);
+    assert!(requests[2].ends_with("three"), "{}", requests[2]);
+}
+
+#[test]
+fn an_error_says_whether_the_request_may_have_been_taken() {
+    // Half an answer, and one that never comes.
+    for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nha", ""] {
+        let (listener, serving) = serve(vec![vec![answer]]);
+        let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+        let error = http.send(&post("x")).unwrap_err();
+        assert!(error.may_have_been_taken(), "{error}");
+        serving.join().unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = config(&listener);
+    drop(listener);
+    let error = Http::new(&nobody, &Bell::default()).unwrap().send(&post("x")).unwrap_err();
+    assert!(!error.may_have_been_taken(), "{error}");
+}
+
+#[test]
+fn a_redirect_is_an_answer_and_no_way_to_go() {
+    let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n";
+    let (listener, serving) = serve(vec![vec![moved]]);
+    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let answer = http.send(&post("x")).unwrap();
+    assert_eq!((answer.status, answer.retry_after()), (302, Some(Duration::from_secs(7))));
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_stop_ends_a_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut slow = config(&listener);
+    slow.timeout = Duration::from_hours(1);
+    let bell = Bell::default();
+    let mut http = Http::new(&slow, &bell).unwrap();
+    bell.stop();
+    assert!(matches!(http.send(&post("x")), Err(HttpError::Stopping)));
+}
+
+#[test]
+fn a_certificate_is_always_verified() {
+    let mut config = config(&TcpListener::bind("127.0.0.1:0").unwrap());
+    config.tls.ca_file = Some("/nowhere/ca.pem".into());
+    assert!(config.check().is_ok());
+    config.url.tls = true;
+    let error = config.check().unwrap_err().to_string();
+    assert!(error.contains("/nowhere/ca.pem"), "{error}");
+}

@@ -1,0 +1,68 @@
+//! Rendered records that go in one request, and which record each of them is.
+
+use std::ops::Range;
+
+use super::{Item, Rejected};
+use crate::ledger::ChainName;
+
+/// Rendered records, one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Bulk {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Few: a batch seldom holds records of more than two chains.
+    chains: Vec<ChainName>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    chain: usize,
+    sequence: u64,
+    end: usize,
+}
+
+impl Bulk {
+    /// Adds a record, as `render` appends it; gives the bytes it became.
+    pub(super) fn push(&mut self, item: Item<'_>, render: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        let before = self.bytes.len();
+        render(&mut self.bytes);
+        let known = self.chains.iter().rposition(|chain| chain == item.chain);
+        let chain = known.unwrap_or_else(|| {
+            self.chains.push(item.chain.clone());
+            self.chains.len() - 1
+        });
+        let sequence = item.record.sequence.0;
+        self.entries.push(Entry { chain, sequence, end: self.bytes.len() });
+        (self.bytes.len() - before) as u64
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many bytes they are.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of some of the records.
+    pub(super) fn slice(&self, records: Range<usize>) -> &[u8] {
+        let start = records.start.checked_sub(1).map_or(0, |at| self.entries[at].end);
+        let end = records.end.checked_sub(1).map_or(0, |at| self.entries[at].end);
+        &self.bytes[start.min(end)..end]
+    }
+
+    /// One record, refused for good.
+    pub(super) fn rejected(&self, at: usize, reason: impl Into<String>) -> Rejected {
+        let Entry { chain, sequence, .. } = self.entries[at];
+        Rejected { chain: self.chains[chain].clone(), sequence, reason: reason.into() }
+    }
+
+    /// Forgets all of it; the memory is used again.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+        self.chains.clear();
+    }
+}

@@ -1,0 +1,146 @@
+//! A receiver of JSON over HTTP: Fluent Bit, Fluentd, Logstash, Vector, or a program of the site's.
+//!
+//! | answer | what follows |
+//! |---|---|
+//! | 2xx | the records are delivered |
+//! | 400, 413, 422 | the request is halved, until the record that is refused stands alone: it goes to the dead letters |
+//! | 408, 429, 5xx, none | the batch is sent again, after what `Retry-After` asks for |
+//! | 401, 403, 404 and all others | nothing is wrong with the records: the batch waits until the configuration, here or there, is mended |
+//!
+//! Delivery is at least once: a receiver that took a batch and did not live to say so gets it again,
+//! each record with the same `id`.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use hyper::Method;
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use shared::bell::Bell;
+
+use super::bulk::Bulk;
+use super::config::{HttpJsonConfig, JsonShape};
+use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use crate::event;
+use crate::http::{Call, Http, credential, gzip, sensitive};
+use crate::ledger::Ledger;
+
+/// The sink.
+pub(super) struct HttpJsonSink {
+    config: HttpJsonConfig,
+    bell: Bell,
+    http: Option<Http>,
+    bulk: Bulk,
+    rejected: Vec<Rejected>,
+}
+
+impl HttpJsonSink {
+    pub(super) fn new(config: HttpJsonConfig, bell: Bell) -> Self {
+        Self { config, bell, http: None, bulk: Bulk::default(), rejected: Vec::new() }
+    }
+
+    /// Sends what is gathered, in halves where it is not taken whole.
+    fn send(&mut self) -> Result<(), SinkError> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        if self.bulk.len() > 0 {
+            parts.push(0..self.bulk.len());
+        }
+        while let Some(part) = parts.pop() {
+            let call = self.call(self.bulk.slice(part.clone()))?;
+            let http = client(&mut self.http, &self.config, &self.bell)?;
+            let answer = http.send(&call)?;
+            if answer.is_success() {
+                continue;
+            }
+            match (answer.status, part.len()) {
+                (400 | 413 | 422, 1) => {
+                    let reason = format!("{}: {}", answer.status, answer.excerpt());
+                    self.rejected.push(self.bulk.rejected(part.start, reason));
+                }
+                (400 | 413 | 422, many) => {
+                    let middle = part.start + many / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+                _ => return Err(SinkError::answer(&http.place(), &answer)),
+            }
+        }
+        self.bulk.clear();
+        Ok(())
+    }
+
+    fn call(&self, lines: &[u8]) -> Result<Call, SinkError> {
+        let (kind, body) = match self.config.shape {
+            JsonShape::Lines => ("application/x-ndjson", lines.to_vec()),
+            JsonShape::Array => ("application/json", array(lines)),
+        };
+        let body = if self.config.gzip { gzip(&body) } else { body };
+        let mut call = Call::new(Method::POST, "", Bytes::from(body))
+            .header(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if self.config.http.url.base.is_empty() {
+            "/".clone_into(&mut call.path);
+        }
+        if self.config.gzip {
+            call = call.header(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if let Some(path) = &self.config.authorization_file {
+            call = call.header(AUTHORIZATION, sensitive(&credential(path)?)?);
+        }
+        Ok(call)
+    }
+}
+
+fn client<'a>(
+    http: &'a mut Option<Http>,
+    config: &HttpJsonConfig,
+    bell: &Bell,
+) -> Result<&'a mut Http, SinkError> {
+    match http {
+        Some(http) => Ok(http),
+        None => Ok(http.insert(Http::new(&config.http, bell)?)),
+    }
+}
+
+/// Lines as one array.
+fn array(lines: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(lines.len() + 2);
+    out.push(b'[');
+    // A line feed inside a line is written as an escape: these are the ends.
+    out.extend(lines.iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.push(b']');
+    out
+}
+
+impl Sink for HttpJsonSink {
+    fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.bulk.clear();
+        self.rejected.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
+        let bytes = self.bulk.push(item, |out| {
+            event::render(out, item.chain, item.record);
+            out.push(b'\n');
+        });
+        if self.bulk.size() >= self.config.body_bytes {
+            self.send()?;
+        }
+        Ok(bytes)
+    }
+
+    fn confirm(&mut self) -> Result<Confirmed, SinkError> {
+        self.send()?;
+        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+    }
+
+    fn reset(&mut self, _error: &SinkError) {
+        self.bulk.clear();
+        self.rejected.clear();
+        if let Some(http) = &mut self.http {
+            http.disconnect();
+        }
+    }
+}
