@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use shared::clock::Nanos;
 use shared::config::Span;
+use shared::record::Stream;
 
 use crate::config::DEFAULT_PATH;
 
@@ -116,6 +117,48 @@ pub enum Verb {
         /// Write a request for what the sender will not send again by itself, to be carried to it.
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         resend: Option<PathBuf>,
+    },
+    /// Install what a sink's destination needs: templates, policies, tables, or say how.
+    Setup {
+        /// The sink's name.
+        sink: String,
+        /// Only print what would be installed.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Send a marked record to a sink's destination, and see whether it can be found there.
+    Check {
+        /// The sink's name.
+        sink: String,
+        /// The stream that the marked record says it is of.
+        #[arg(long, default_value = "other")]
+        stream: Stream,
+        /// How long to look for it there.
+        #[arg(long, value_name = "SPAN", default_value = "2m")]
+        within: Span,
+    },
+    /// Send records of the store to a sink once more.
+    Replay {
+        /// The sink's name.
+        #[arg(long)]
+        sink: String,
+        /// Of bundles that hold records received from this time on, as 2026-11-23T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Nanos,
+        /// And before this time; now, where it is left out.
+        #[arg(long, value_name = "TIME")]
+        to: Option<Nanos>,
+    },
+    /// List the records that a sink's receiver refused for good, or send them once more.
+    DeadLetters {
+        /// The sink's name.
+        sink: String,
+        /// Send them once more.
+        #[arg(long)]
+        retry: bool,
+        /// Print JSON, a line for each.
+        #[arg(long, conflicts_with = "retry")]
+        json: bool,
     },
     /// List the bundles that are missing.
     Gaps {

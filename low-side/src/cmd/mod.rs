@@ -19,6 +19,7 @@ mod medium;
 mod officer;
 mod quarantine;
 mod receipt;
+mod sinks;
 mod status;
 
 use std::fmt::Display;
@@ -141,6 +142,11 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
+        Verb::Setup { sink, print } => sinks::setup(&load()?, sink, !print),
+        Verb::Check { sink, stream, within } => sinks::check(&load()?, sink, *stream, within.0),
+        Verb::Replay { sink, from, to } => sinks::replay(&load()?, sink, *from, *to),
+        Verb::DeadLetters { sink, retry: true, .. } => sinks::retry(&load()?, sink),
+        Verb::DeadLetters { sink, json, .. } => sinks::dead_letters(&load()?, sink, *json),
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
         Verb::Receipt { out } => receipt::receipt(&load()?, out),
         Verb::Latency { last, json } => receipt::latency(&load()?, *last, *json),

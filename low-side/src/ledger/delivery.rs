@@ -47,6 +47,17 @@ pub struct Delivery {
     pub rejected: u64,
 }
 
+/// What became of a wish to have records sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// They are sent once more.
+    Asked,
+    /// The sink has not had all of them yet: they come anyway.
+    Pending,
+    /// Their bundle is no longer in the store.
+    NotStored,
+}
+
 /// The numbers of one bundle in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredRange {
@@ -188,16 +199,25 @@ impl Ledger {
         Ok(tx.commit()?)
     }
 
-    /// The sink gets these records of a chain once more: the numbers `first` to `last`, among which are
-    /// `records` records. Gives false, and changes nothing, where it has not taken all of them yet.
+    /// The sink gets these records of a chain once more: the numbers `first` to `last` of one bundle,
+    /// among which are `records` records.
     pub fn deliver_again(
         &mut self,
         sink: SinkId,
         chain: ChainId,
         (first, last): (u64, u64),
         records: u64,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<Again, LedgerError> {
         let tx = self.begin()?;
+        let stored = tx
+            .prepare_cached(
+                "SELECT 1 FROM bundle WHERE chain = ?1 AND last_sequence >= ?3
+                     AND last_sequence >= first_sequence AND first_sequence <= ?2",
+            )?
+            .exists(params![chain, int(first), int(last)])?;
+        if !stored {
+            return Ok(Again::NotStored);
+        }
         let within: Option<(i64, i64)> = tx
             .prepare_cached(
                 "SELECT first, last FROM delivered
@@ -207,7 +227,9 @@ impl Ledger {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        let Some((start, end)) = within.filter(|_| first <= last) else { return Ok(false) };
+        let Some((start, end)) = within.filter(|_| first <= last) else {
+            return Ok(Again::Pending);
+        };
         tx.prepare_cached("DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first = ?3")?
             .execute(params![sink, chain, start])?;
         for (start, end) in [(start, int(first) - 1), (int(last) + 1, end)] {
@@ -222,7 +244,7 @@ impl Ledger {
         )?
         .execute(params![sink, chain, int(records)])?;
         tx.commit()?;
-        Ok(true)
+        Ok(Again::Asked)
     }
 
     /// The bundles whose records were received in a period, and are still in the store: for sending

@@ -35,7 +35,7 @@ use shared::record::{Epoch, Lane, OriginId};
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
 pub use custody::{Arrival, CustodyError};
-pub use delivery::{ChainState, Delivery, FilePosition, SinkId, StoredRange};
+pub use delivery::{Again, ChainState, Delivery, FilePosition, SinkId, StoredRange};
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use shared::bell::Bell;
 use shared::clock::Clock;
-use shared::record::RecordRef;
+use shared::record::{RecordId, RecordRef};
 
 use crate::http::{Answer, HttpError, credential};
 use crate::ledger::{ChainName, FilePosition, Ledger, LedgerError, SinkId};
@@ -173,6 +173,26 @@ pub fn make(
         SinkKind::Syslog(syslog) => {
             Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
         }
+    }
+}
+
+/// Makes the destination ready for what is sent to it, or with `apply` unset only says how; gives what
+/// was done, or is to be done, as text.
+pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
+    let text = match &config.kind {
+        SinkKind::File(file) => {
+            format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
+        }
+        SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
+    };
+    Ok(text)
+}
+
+/// Whether a record can be found at the destination by its id; `None` where it can't be asked.
+pub fn find(config: &SinkConfig, _id: &RecordId) -> Result<Option<bool>, SinkError> {
+    match &config.kind {
+        SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
     }
 }
 

@@ -1,0 +1,239 @@
+//! `setup`, `check`, `replay` and `dead-letters`: what an operator does with one sink.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use shared::bell::Bell;
+use shared::clock::{Clock, Nanos, SystemClock};
+use shared::exit;
+use shared::record::{Epoch, Lane, OriginId, RecordId, Sequence, SourceTag, Stream, encode, parse};
+
+use super::{Failure, put};
+use crate::config::Config;
+use crate::ledger::{Again, ChainName, Ledger};
+use crate::replay::chain_text;
+use crate::sink::config::{SinkConfig, SinkKind};
+use crate::sink::dead_letters::{self, DeadLetters};
+use crate::sink::{self, Item, SinkError};
+
+impl From<SinkError> for Failure {
+    fn from(err: SinkError) -> Self {
+        let code = match err {
+            SinkError::Tls(_) => exit::CONFIG,
+            SinkError::File { .. } | SinkError::Ledger(_) => exit::IO,
+            _ => exit::FAILED,
+        };
+        Self::new(code, chain_text(&err))
+    }
+}
+
+/// A sink of the configuration.
+fn named<'a>(config: &'a Config, name: &str) -> Result<&'a SinkConfig, Failure> {
+    config.sinks.iter().find(|sink| sink.name == name).ok_or_else(|| {
+        let known: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        let text = format!("no sink {name:?} is configured; there is: {}", known.join(", "));
+        Failure::new(exit::CONFIG, text)
+    })
+}
+
+pub(super) fn setup(config: &Config, name: &str, apply: bool) -> Result<(), Failure> {
+    put(&sink::setup(named(config, name)?, apply)?)
+}
+
+/// A record that says of itself that it is none.
+struct Marked {
+    chain: ChainName,
+    bytes: Vec<u8>,
+    id: RecordId,
+}
+
+impl Marked {
+    fn new(stream: Stream, now: Nanos) -> Result<Self, Failure> {
+        let origin: OriginId =
+            ORIGIN.parse().map_err(|err| Failure::new(exit::FAILED, format!("{ORIGIN}: {err}")))?;
+        // Each check is a chain of its own: no two marked records have one id.
+        let epoch = Epoch(u64::try_from(now.0 / 1_000).unwrap_or(0));
+        let chain = ChainName { origin, epoch, lane: Lane::Routine };
+        let id = RecordId::new(&chain.origin, chain.epoch, chain.lane, Sequence(1));
+        let text = json!({
+            "message": "this record was made to see whether records arrive; nothing happened",
+            "record_id": id.to_string(),
+        });
+        let source = SourceTag::new(ORIGIN, "localhost", None);
+        let mut bytes = Vec::new();
+        let raw = text.to_string();
+        encode(&mut bytes, Sequence(1), now, stream, &source, None, raw.as_bytes());
+        Ok(Self { chain, bytes, id })
+    }
+}
+
+pub(super) fn check(
+    config: &Config,
+    name: &str,
+    stream: Stream,
+    within: Duration,
+) -> Result<(), Failure> {
+    let settings = named(config, name)?;
+    sink::check(settings)?;
+    if let SinkKind::File(file) = &settings.kind {
+        // The file is the agent's: a line of ours in it would be taken for a crash's.
+        tell!("{} is in order; a record in it can be looked at there", file.dir.display());
+        return Ok(());
+    }
+    let marked = Marked::new(stream, SystemClock.now())?;
+    let (record, _) = parse(&marked.bytes, marked.bytes.len() as u64)
+        .map_err(|err| Failure::new(exit::FAILED, format!("the marked record: {err}")))?;
+    let mut ledger = Ledger::open(&config.state_dir)?;
+    let id = ledger.sink(name)?;
+    let started = Instant::now();
+    let mut sink = sink::make(settings, id, SystemClock, Bell::default());
+    sink.begin(&mut ledger)?;
+    sink.write(Item { chain: &marked.chain, bundle: 1, record: &record })?;
+    let confirmed = sink.confirm()?;
+    if let Some(rejected) = confirmed.rejected.first() {
+        let text = format!("{name} takes records, but refused the marked one: {}", rejected.reason);
+        return Err(Failure::new(exit::FAILED, text));
+    }
+    tell!("{name} took the marked record {} in {:.1?}", marked.id, started.elapsed());
+    loop {
+        match sink::find(settings, &marked.id)? {
+            None => {
+                tell!("  it can't be asked from here; search there for {}", marked.id);
+                return Ok(());
+            }
+            Some(true) => {
+                tell!("  it can be found there, {:.1?} after it was sent", started.elapsed());
+                return Ok(());
+            }
+            Some(false) if started.elapsed() >= within => {
+                let text = format!(
+                    "{name} took the marked record {}, but it can't be found there after {}",
+                    marked.id,
+                    shared::config::Span(within)
+                );
+                return Err(Failure::new(exit::FAILED, text));
+            }
+            Some(false) => std::thread::sleep(LOOK_INTERVAL),
+        }
+    }
+}
+
+pub(super) fn replay(
+    config: &Config,
+    name: &str,
+    from: Nanos,
+    to: Option<Nanos>,
+) -> Result<(), Failure> {
+    named(config, name)?;
+    let to = to.unwrap_or_else(|| SystemClock.now());
+    let mut ledger = Ledger::open_existing(&config.state_dir)?;
+    let id = ledger.sink(name)?;
+    let (mut bundles, mut records, mut pending) = (0_u64, 0_u64, 0_u64);
+    for bundle in ledger.bundles_of_period(from, to)? {
+        let range = (bundle.first, bundle.last);
+        match ledger.deliver_again(id, bundle.chain, range, bundle.records)? {
+            Again::Asked => {
+                bundles += 1;
+                records += bundle.records;
+            }
+            Again::Pending => pending += 1,
+            Again::NotStored => {}
+        }
+    }
+    tell!("{records} record(s) of {bundles} bundle(s) are sent to {name} once more");
+    if pending > 0 {
+        tell!("  {pending} bundle(s) were not delivered whole yet, and come anyway");
+    }
+    if bundles > 0 {
+        tell!("  the agent sends them, as soon as it runs; see: penstock-low status");
+    }
+    Ok(())
+}
+
+pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
+    let letters = DeadLetters::of(&config.state_dir, name);
+    if !letters.path().exists() {
+        tell!("{name} has no dead letters");
+        return Ok(());
+    }
+    let failed = |err: std::io::Error| Failure::new(exit::IO, err);
+    let mut text = String::new();
+    for letter in dead_letters::read(&letters.path()).map_err(failed)? {
+        let letter = letter.map_err(failed)?;
+        let (chain, sequence) = (letter.chain.to_string(), letter.sequence);
+        let _ = if as_json {
+            let line = json!({
+                "id": letter.id,
+                "rejected": letter.rejected,
+                "chain": chain,
+                "sequence": sequence,
+                "stream": letter.stream,
+                "reason": letter.reason,
+            });
+            writeln!(text, "{line}")
+        } else {
+            let (id, at) = (&letter.id, &letter.rejected);
+            writeln!(text, "{id}  {at}  {chain} {sequence}  {}  {}", letter.stream, letter.reason)
+        };
+        if text.len() >= TEXT_BYTES {
+            put(&text)?;
+            text.clear();
+        }
+    }
+    put(&text)?;
+    tell!("  the events: {}", letters.path().display());
+    tell!("  once the receiver takes them: penstock-low dead-letters {name} --retry");
+    Ok(())
+}
+
+pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
+    named(config, name)?;
+    let failed = |err: std::io::Error| Failure::new(exit::IO, err);
+    let letters = DeadLetters::of(&config.state_dir, name);
+    let mut ledger = Ledger::open_existing(&config.state_dir)?;
+    let id = ledger.sink(name)?;
+    let Some(path) = letters.begin_retry().map_err(failed)? else {
+        tell!("{name} has no dead letters");
+        return Ok(());
+    };
+    let (mut asked, mut pending, mut gone) = (0_u64, 0_u64, 0_u64);
+    for letter in dead_letters::read(&path).map_err(failed)? {
+        let letter = letter.map_err(failed)?;
+        let again = match ledger.chain_id(&letter.chain)? {
+            Some(chain) => {
+                let range = (letter.sequence, letter.sequence);
+                ledger.deliver_again(id, chain, range, 1)?
+            }
+            None => Again::NotStored,
+        };
+        match again {
+            Again::Asked => asked += 1,
+            Again::Pending => pending += 1,
+            Again::NotStored => gone += 1,
+        }
+    }
+    let kept = letters.end_retry(SystemClock.now()).map_err(failed)?;
+    tell!(
+        "{asked} record(s) are sent to {name} once more; what was refused is kept in {}",
+        kept.display()
+    );
+    if pending > 0 {
+        tell!("  {pending} were to be sent anyway");
+    }
+    if gone > 0 {
+        let text = format!(
+            "{gone} record(s) are no longer in the store and can't be sent from it; their events stand in {}",
+            kept.display()
+        );
+        return Err(Failure::new(exit::FAILED, text));
+    }
+    Ok(())
+}
+
+/// The origin of marked records.
+const ORIGIN: &str = "penstock-check";
+/// The pause between two looks for the marked record.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So much is gathered before it is printed.
+const TEXT_BYTES: usize = 64 * 1024;
