@@ -4,6 +4,7 @@
 
 mod authority;
 mod fluent;
+mod http_server;
 mod portainer;
 mod rsyslog;
 pub mod web;
@@ -18,6 +19,7 @@ use crate::process::{Done, run};
 
 pub use authority::{Authority, Certificate};
 pub use fluent::{acknowledged, fluent_logger};
+pub use http_server::{Asked, HttpServer, Reply};
 pub use portainer::{ADMIN_KEY, Kept, List, Manners, Portainer, USER_KEY};
 pub use rsyslog::Rsyslog;
 

@@ -1,0 +1,4 @@
+//! Every kind of sink, against real receivers or strict stand-ins that misbehave: nothing is lost, and
+//! what is repeated carries the same id.
+
+mod http;
