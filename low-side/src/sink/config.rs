@@ -547,6 +547,62 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[derive(Deserialize)]
+    struct Sections {
+        sink: Vec<RawSink>,
+    }
+
+    fn check(text: &str) -> Result<Vec<SinkConfig>, String> {
+        let raw: Sections = toml::from_str(text).map_err(|err| err.to_string())?;
+        let mut problems = Problems::default();
+        let sinks = raw.sink.into_iter().enumerate();
+        let sinks: Vec<_> =
+            sinks.filter_map(|(position, sink)| sink.check(position, &mut problems)).collect();
+        problems.into_result(Path::new("low.toml")).map_err(|err| err.to_string())?;
+        Ok(sinks)
+    }
+
+    #[test]
+    fn every_section_in_the_pages_about_sinks_is_taken() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/doc/sinks");
+        let mut blocks = 0;
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let page = std::fs::read_to_string(&path).unwrap();
+            let found = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+            for block in found.filter(|block| block.contains("[[sink]]")) {
+                let sinks = check(block);
+                sinks.unwrap_or_else(|err| panic!("{}: {block}: {err}", path.display()));
+                blocks += 1;
+            }
+        }
+        assert!(blocks >= 2, "{blocks}");
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_with_the_key_that_is_wrong() {
+        let http = "type = \"http\"\nurl = \"https://h\"\n";
+        for (section, named) in [
+            ("type = \"telex\"", "sink[0].type"),
+            ("type = \"file\"", "path"),
+            ("type = \"file\"\npath = \"/x\"\nurl = \"https://h\"", "url"),
+            ("type = \"http\"\nurl = \"h\"", "sink[0].url"),
+            ("type = \"http\"\nurl = \"http://h\"\nca-file = \"/ca\"", "sink[0].ca-file"),
+            (&format!("{http}cert-file = \"/c\""), "sink[0].cert-file"),
+            (&format!("{http}authorization-file = \"x\""), "sink[0].authorization-file"),
+            (
+                "type = \"http\"\nurl = \"http://h\"\nauthorization-file = \"/x\"",
+                "not sent without TLS",
+            ),
+            (&format!("{http}timeout = \"0s\""), "sink[0].timeout"),
+            (&format!("{http}streams = [\"telex\"]"), "telex"),
+            (&format!("{http}batch-records = 0"), "sink[0].batch-records"),
+        ] {
+            let problem = check(&format!("[[sink]]\nname = \"x\"\n{section}")).unwrap_err();
+            assert!(problem.contains(named), "{section}: {problem}");
+        }
+    }
+
     #[test]
     fn addresses() {
         for (address, host) in [
