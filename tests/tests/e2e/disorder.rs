@@ -20,7 +20,8 @@ struct Way {
 impl Way {
     fn new(name: &str) -> Self {
         let crossing = Crossing::new(name);
-        crossing.pair.high.configure(&crossing.listener());
+        let only_when_told = "[seal]\nflash-budget = \"1h\"\nheartbeat = \"1d\"\n";
+        crossing.pair.high.configure(&format!("{only_when_told}{}", crossing.listener()));
         // Half a file is waited for, a moment.
         let inbox = format!("{}copy-deadline = \"500ms\"\n", Crossing::quick_inbox());
         let low = format!("{inbox}{}", crossing.file_sink());
