@@ -7,6 +7,7 @@
 mod housekeeping;
 mod inbox_loop;
 mod recover;
+mod show;
 mod watch_receivers;
 
 use std::sync::Arc;
@@ -134,6 +135,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         clock,
     );
     threads.start("housekeeping", move || keeper.run(&bell))?;
+    let _page = show::serve(config)?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(config, &keys, threads))

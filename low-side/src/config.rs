@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use page::{PageConfig, RawPage};
 use serde::Deserialize;
 use shared::bundle::Limits;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
@@ -50,6 +51,8 @@ pub struct Config {
     pub receipt: Option<ReceiptConfig>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
+    /// Where the page is served.
+    pub page: PageConfig,
 }
 
 /// The folder that bundles arrive in.
@@ -122,6 +125,7 @@ struct RawConfig {
     latency: RawLatency,
     receipt: RawReceipt,
     sink: Vec<RawSink>,
+    page: RawPage,
 }
 
 impl Default for RawConfig {
@@ -138,6 +142,7 @@ impl Default for RawConfig {
             latency: RawLatency::default(),
             receipt: RawReceipt::default(),
             sink: Vec::new(),
+            page: RawPage::default(),
         }
     }
 }
@@ -340,6 +345,7 @@ impl Config {
             problems.check(names.insert(sink.name.clone()), &key, "is taken by another sink");
             sinks.push(sink);
         }
+        let page = raw.page.check(&raw.state_dir, &mut problems);
         problems.into_result(path)?;
         let gap = match raw.admission.gap {
             RawGap::Hold => GapPolicy::Hold(raw.admission.gap_hold.0),
@@ -378,6 +384,7 @@ impl Config {
                 .map(|folder| ReceiptConfig { folder, interval: raw.receipt.interval.0 }),
             releases,
             sinks,
+            page,
         })
     }
 }

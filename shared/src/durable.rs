@@ -172,8 +172,14 @@ pub fn read_through(path: &Path) -> io::Result<()> {
 
 /// The free bytes an unprivileged process may still use on the file system of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    space(path).map(|(free, _)| free)
+}
+
+/// The same, and how many bytes the file system has in all.
+pub fn space(path: &Path) -> io::Result<(u64, u64)> {
     let stat = nix::sys::statvfs::statvfs(path)?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    Ok((bytes(stat.blocks_available()), bytes(stat.blocks())))
 }
 
 fn parent(path: &Path) -> &Path {

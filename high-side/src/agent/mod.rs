@@ -13,6 +13,7 @@ mod files;
 mod overdue;
 mod report;
 mod sealing;
+mod show;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +158,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         files,
     };
     parts.report(true);
+    let _page = show::serve(&parts.config);
     // Outside of a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(origin = %parts.config.origin, epoch = recovery.epoch.0, listeners = parts.listeners.len(), "ready");

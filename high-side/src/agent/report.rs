@@ -22,7 +22,7 @@ use crate::tail::{FileSnapshot, RunningFiles};
 /// The live part of the status.
 const STATUS_FILE: &str = "status.json";
 /// The metrics.
-const METRICS_FILE: &str = "metrics.prom";
+pub(super) const METRICS_FILE: &str = "metrics.prom";
 /// How often both are written.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A report older than this comes from an agent that does not run any more.

@@ -30,7 +30,7 @@ mod recover;
 mod review;
 mod seal;
 pub(crate) mod setup;
-mod status;
+pub(crate) mod status;
 mod try_lines;
 
 use std::fmt::Display;

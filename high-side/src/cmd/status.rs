@@ -23,7 +23,8 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn gather(
+/// Everything that `status` and the page show.
+pub(crate) fn gather(
     config: &Config,
     store: &Store,
     live: Option<&Live>,

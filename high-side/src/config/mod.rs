@@ -11,6 +11,7 @@ mod release;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use page::{PageConfig, RawPage};
 use serde::Deserialize;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
 use shared::record::{Lane, OriginId};
@@ -77,6 +78,8 @@ pub struct Config {
     pub outbox: Outbox,
     /// What takes bundles across the gap.
     pub carriers: Vec<CarrierSettings>,
+    /// Where the page is served.
+    pub page: PageConfig,
 }
 
 /// The outbox, checked.
@@ -124,6 +127,8 @@ struct RawConfig {
     outbox: RawOutbox,
     #[serde(default)]
     carrier: Vec<RawCarrier>,
+    #[serde(default)]
+    page: RawPage,
 }
 
 #[derive(Debug, Deserialize)]
@@ -296,6 +301,7 @@ impl Config {
             raw.outbox.path
         };
         let carriers = carrier::check_all(raw.carrier, &outbox_path, &mut problems);
+        let page = raw.page.check(&raw.state_dir, &mut problems);
         problems.into_result(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -318,6 +324,7 @@ impl Config {
                 waiting_bytes_max: raw.outbox.waiting_bytes_max.0,
             },
             carriers,
+            page,
         })
     }
 }

@@ -27,6 +27,7 @@ pub use rsyslog::Rsyslog;
 pub const PEERS: &[(&str, &str)] = &[
     ("age", "age"),
     ("age-keygen", "age"),
+    ("chromium", "chromium"),
     ("gzip", "gzip"),
     ("curl", "curl"),
     ("ip", "iproute2"),

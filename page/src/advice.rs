@@ -1,0 +1,59 @@
+//! What each alarm means and what to do: the handbook's own table, so that page and book never differ.
+
+use serde_json::{Map, Value, json};
+
+/// `{"code": {"means": ..., "do": ...}}`, read from the rows ``| `code` (side) | meaning | what to do |``
+/// of a handbook in Markdown.
+pub(crate) fn advice(handbook: &str) -> Value {
+    let mut found = Map::new();
+    for row in handbook.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let mut cells = row.split(" | ");
+        let (Some(code), Some(means), Some(todo)) = (cells.next(), cells.next(), cells.next())
+        else {
+            continue;
+        };
+        let Some((code, _)) = code.split_once('`') else { continue };
+        let is_code = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        if is_code && cells.next().is_none() {
+            let todo = todo.trim_end().trim_end_matches('|').trim_end();
+            found.insert(code.to_owned(), json!({"means": plain(means), "do": plain(todo)}));
+        }
+    }
+    Value::Object(found)
+}
+
+/// Markdown without its marks: links become their words.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find('[') {
+        let Some((words, behind)) = rest[start + 1..].split_once("](") else { break };
+        let Some((_, after)) = behind.split_once(')') else { break };
+        out.push_str(&rest[..start]);
+        out.push_str(words);
+        rest = after;
+    }
+    out.push_str(rest);
+    out.replace('`', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_table_are_read_and_nothing_else() {
+        let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n";
+        let found = advice(page);
+        assert_eq!(found["gap"]["means"], "a bundle is *missing*");
+        assert_eq!(found["gap"]["do"], "see gaps, penstock-low gaps");
+        assert_eq!(found.as_object().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_handbook_has_advice_for_alarms() {
+        let found = advice(include_str!("../../packaging/doc/handbook.md"));
+        assert!(found.as_object().unwrap().len() > 10, "{found}");
+        assert!(found["sink-rejects"]["do"].as_str().unwrap().contains("--retry"));
+    }
+}
