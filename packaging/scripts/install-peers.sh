@@ -5,6 +5,7 @@ set -euo pipefail
 # What must be there, and the package it comes in. A path with a star is looked up as a file.
 needs=(
     "age age"
+    "chromium chromium"
     "cc gcc"
     "gzip gzip"
     "curl curl"
