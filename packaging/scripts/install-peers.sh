@@ -27,6 +27,7 @@ needs=(
     "sha256sum coreutils"
     "ssh-keygen openssh-client"
     "strace strace"
+    "systemd-analyze systemd"
     "tar tar"
     "unshare util-linux"
     "zstd zstd"

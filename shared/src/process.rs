@@ -24,8 +24,9 @@ pub fn user_name() -> String {
 
 /// The name of this machine, as it calls itself.
 pub fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
+    // Not from /proc, of which a service may see its own part only.
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

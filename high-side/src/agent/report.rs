@@ -60,6 +60,8 @@ pub(super) fn write(
         return;
     }
     LAST.store(time.0, Ordering::Relaxed);
+    // The service manager may wait for a sign of life. Outside of one there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     let sections = reconciling.map(Reconciling::sections).unwrap_or_default();
     let mut status = status(gauges, sources, going, time);
     status["portainer-apis"] = json!(sections);

@@ -83,6 +83,8 @@ impl<C: Clock> Keeper<C> {
                     "housekeeping failed; it is tried again"
                 );
             }
+            // The service manager may wait for a sign of life.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             bell.rest(INTERVAL);
         }
     }

@@ -47,6 +47,7 @@ pub const PEERS: &[(&str, &str)] = &[
     ("sha256sum", "coreutils"),
     ("ssh-keygen", "openssh-client"),
     ("strace", "strace"),
+    ("systemd-analyze", "systemd"),
     ("tar", "tar"),
     ("unshare", "util-linux"),
     ("zstd", "zstd"),

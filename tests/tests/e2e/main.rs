@@ -14,4 +14,5 @@ mod reconcile;
 mod release;
 mod relp;
 mod samples;
+mod units;
 mod web;
