@@ -1,1 +1,140 @@
 //! Records in the words of each SIEM's schema. Pure: a view of a record in, bytes out.
+//!
+//! ```text
+//! View -> Sense (class, change, severity, product, client: judged once, for all)
+//!      -> ecs | ocsf | cim | cef | leef | sentinel -> bytes
+//! ```
+//!
+//! Whatever the record holds, each mapping gives one well-formed text: JSON without a line end in
+//! it, or one line. The same record gives the same bytes each time. What a schema has no room for
+//! is cut, and said to be cut; the evidence is the archive's.
+
+pub mod cef;
+pub mod ecs;
+mod ecs_fields;
+mod json;
+pub mod leef;
+pub mod sense;
+pub mod text;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use shared::clock::Nanos;
+use shared::event::Event;
+
+use crate::event::View;
+
+/// A schema of JSON documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schema {
+    /// The Elastic Common Schema.
+    Ecs,
+    /// Our own JSON event.
+    #[default]
+    Native,
+}
+
+impl Schema {
+    /// Every schema.
+    pub const ALL: [Schema; 2] = [Schema::Ecs, Schema::Native];
+
+    /// Its name in configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Schema::Ecs => "ecs",
+            Schema::Native => "native",
+        }
+    }
+
+    /// Appends a record in this schema: one JSON object, without a line end.
+    pub fn render(self, out: &mut Vec<u8>, view: &View<'_>) {
+        match self {
+            Schema::Ecs => ecs::render(out, view),
+            Schema::Native => crate::event::render_view(out, view),
+        }
+    }
+}
+
+impl View<'_> {
+    /// The id and name of the user that something was done to, if it was a user.
+    pub fn target_user(&self) -> Option<(Option<&str>, Option<&str>)> {
+        let resource = &self.event.resource;
+        let kind = resource.kind.as_deref()?;
+        let user = ["user", "users", "account"].iter().any(|name| kind.eq_ignore_ascii_case(name));
+        user.then_some((resource.id.as_deref(), resource.name.as_deref()))
+    }
+}
+
+/// What Falco's tags say about MITRE ATT&CK: `T1059`, `T1059.004`, `mitre_execution`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Techniques<'t> {
+    pub(crate) tactics: Vec<&'t str>,
+    pub(crate) ids: Vec<&'t str>,
+    pub(crate) sub_ids: Vec<&'t str>,
+}
+
+impl<'t> Techniques<'t> {
+    pub(crate) fn of(tags: &'t str) -> Self {
+        let mut found = Self::default();
+        for tag in tags.split_whitespace() {
+            if let Some(tactic) = tag.strip_prefix("mitre_") {
+                add(&mut found.tactics, tactic);
+            } else if let Some(whole) = technique(tag) {
+                add(&mut found.ids, whole);
+                if whole.len() < tag.len() {
+                    add(&mut found.sub_ids, tag);
+                }
+            }
+        }
+        found
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tactics.is_empty() && self.ids.is_empty()
+    }
+}
+
+fn add<'t>(list: &mut Vec<&'t str>, value: &'t str) {
+    if !value.is_empty() && !list.contains(&value) && list.len() < TECHNIQUES_MAX {
+        list.push(value);
+    }
+}
+
+/// `T` and four digits; a dot and three more name a sub-technique of it.
+fn technique(tag: &str) -> Option<&str> {
+    let digits =
+        |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = tag.strip_prefix('T')?;
+    let (whole, part) = number.split_once('.').unwrap_or((number, "000"));
+    (digits(whole, 4) && digits(part, 3)).then_some(&tag[..5])
+}
+
+/// What was changed, from what to what, where the source says it.
+pub(crate) fn changes<'e>(event: &'e Event<'_>) -> Option<Cow<'e, str>> {
+    match (event.detail("before"), event.detail("after")) {
+        (Some(before), Some(after)) => Some(format!("{before} -> {after}").into()),
+        (before, after) => before.or(after).map(Cow::Borrowed),
+    }
+}
+
+/// Milliseconds since 1970, rounded down.
+pub(crate) fn millis(time: Nanos) -> i64 {
+    time.0.div_euclid(1_000_000)
+}
+
+/// The kebab-case name of a unit variant, as it stands in our own JSON.
+pub(crate) fn name_of<T: serde::Serialize>(value: T) -> String {
+    let mut name = serde_json::to_string(&value).unwrap_or_default();
+    name.retain(|char| char != '"');
+    name
+}
+
+/// The most techniques that are taken from one alert.
+const TECHNIQUES_MAX: usize = 16;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
