@@ -11,13 +11,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use shared::event::{Outcome, Privilege};
+use shared::event::Privilege;
 use shared::record::Stream;
 
 use crate::event::View;
 
 use super::sense::Sense;
-use super::{changes, millis, name_of, text};
+use super::{changes, millis, name_of, result, text};
 
 /// Appends an event, without a line end.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
@@ -30,7 +30,7 @@ pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
     line.plain("externalId", view.id);
     line.text("cat", event.stream.as_str());
     line.text_of("act", Some(event.action.as_ref()));
-    line.text_of("outcome", event.outcome.map(outcome));
+    line.text_of("outcome", event.outcome.map(result));
     match sense.client.ip {
         Some(IpAddr::V4(ip)) => line.plain("src", ip),
         Some(IpAddr::V6(ip)) => {
@@ -61,7 +61,10 @@ pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
     line.labelled("cs4", "resourceType", event.resource.kind.as_deref());
     let resource = event.resource.id.as_deref().or(event.resource.name.as_deref());
     line.labelled("cs5", "resource", resource);
-    line.labelled("cs6", "session", event.session_id.as_deref().or(event.request_id.as_deref()));
+    match event.session_id.as_deref() {
+        Some(session) => line.labelled("cs6", "session", Some(session)),
+        None => line.labelled("cs6", "request", event.request_id.as_deref()),
+    }
     line.plain("cn1", view.record.sequence);
     line.text("cn1Label", "seq");
     line.text_of("requestMethod", detail("method").or(detail("verb")));
@@ -77,7 +80,8 @@ pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
         detail("message").map(Into::into).or_else(|| changes(event))
     };
     line.text_of("msg", message.as_deref());
-    line.text_of("deviceFacility", event.privileged.map(name_of::<Privilege>).as_deref());
+    // The dictionary has no key for it; others are allowed beside its own.
+    line.text_of("penstockPrivileged", event.privileged.map(name_of::<Privilege>).as_deref());
     line.finish();
 }
 
@@ -108,14 +112,6 @@ fn header(out: &mut Vec<u8>, view: &View<'_>, sense: &Sense<'_>) {
     }
     // Writing to memory does not fail.
     let _ = write!(out, "|{}|", sense.severity.number());
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Success => "success",
-        Outcome::Failure => "failure",
-        Outcome::Denied => "denied",
-    }
 }
 
 /// The pairs behind the header.

@@ -9,7 +9,6 @@
 //! `event.ingested`, when it came into the index, is the cluster's to set: a document is the same
 //! however often it is rendered.
 
-use sha2::{Digest, Sha256};
 use shared::event::{Classified, Outcome, Privilege};
 use shared::record::{Stream, Token};
 
@@ -17,7 +16,7 @@ use crate::event::View;
 
 use super::json::{Object, object};
 use super::sense::{Change, Class, Sense};
-use super::{Techniques, name_of};
+use super::{Original, Techniques, digest, name_of};
 
 pub use super::ecs_fields::{
     FIELDS, Field, FieldType, KEYWORD_CHARS_MAX, ORIGINAL_BYTES_MAX, index_template,
@@ -136,14 +135,11 @@ fn document(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         o.flag("cut", detail("cut").is_some());
         o.number_of("items", detail("items").and_then(|items| items.parse::<u32>().ok()));
         o.group("original", |o| {
+            let original = Original::of(view, ORIGINAL_BYTES_MAX);
             o.number("bytes", record.raw.len());
-            match view.text() {
-                _ if record.raw.len() > ORIGINAL_BYTES_MAX => o.text("omitted", "too-large"),
-                Some(_) => {}
-                None => {
-                    o.text("omitted", "not-utf8");
-                    o.base64("base64", record.raw);
-                }
+            o.text_of("omitted", original.omitted());
+            if let Original::NotUtf8(raw) = original {
+                o.base64("base64", raw);
             }
         });
     });
@@ -171,8 +167,8 @@ fn event_fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     o.number("severity", sense.severity.number());
     o.number_of("sequence", long(record.sequence.0));
     o.plain("created", record.received);
-    o.plain("hash", hex(&Sha256::digest(record.raw)));
-    if let Some(text) = view.text().filter(|text| text.len() <= ORIGINAL_BYTES_MAX) {
+    o.plain("hash", digest(view));
+    if let Original::Text(text) = Original::of(view, ORIGINAL_BYTES_MAX) {
         o.whole("original", text);
     }
 }
@@ -365,15 +361,6 @@ fn kubernetes(o: &mut Object<'_>, view: &View<'_>) {
 /// A number that fits into the index's `long`.
 fn long(number: u64) -> Option<i64> {
     i64::try_from(number).ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
 }
 
 /// The most bytes of one text, but not of the original. What is longer is not indexed anyway, and

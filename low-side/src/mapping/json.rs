@@ -124,6 +124,27 @@ impl Object<'_> {
             self.out.push(b'}');
         }
     }
+
+    /// An array of objects; nothing where there are none. Each must have a member.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        mut fill: impl FnMut(&mut Object<'_>, T),
+    ) {
+        let mut items = items.into_iter().take(TEXTS_MAX).peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        self.key(key);
+        let mut before = b'[';
+        for item in items {
+            self.out.push(before);
+            object(self.out, self.text_bytes_max, |o| fill(o, item));
+            before = b',';
+        }
+        self.out.push(b']');
+    }
 }
 
 /// A string with its quotes and escapes.
@@ -146,9 +167,12 @@ mod tests {
             o.group("a", |o| o.group("b", |o| o.text_of("c", Some(""))));
             o.text("d", "ääää\"");
             o.texts("e", ["", ""]);
-            o.number("h", 1);
+            o.list("g", [1, 2], |o, number| o.number("h", number));
             o.base64("i", b"\xff");
         });
-        assert_eq!(std::str::from_utf8(&out).unwrap(), r#"{"d":"ää","h":1,"i":"/w=="}"#);
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            r#"{"d":"ää","g":[{"h":1},{"h":2}],"i":"/w=="}"#
+        );
     }
 }

@@ -14,13 +14,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use shared::clock::Nanos;
-use shared::event::{Outcome, Privilege};
+use shared::event::Privilege;
 use shared::record::Stream;
 
 use crate::event::View;
 
 use super::sense::Sense;
-use super::{changes, millis, name_of, text};
+use super::{changes, millis, name_of, result, text};
 
 /// Appends an event, without a line end.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
@@ -86,14 +86,6 @@ fn category(view: &View<'_>) -> &'static str {
         (Stream::Falco, _) => "alert",
         (_, Some(outcome)) => result(outcome),
         (_, None) => "unknown",
-    }
-}
-
-fn result(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Success => "success",
-        Outcome::Failure => "failure",
-        Outcome::Denied => "denied",
     }
 }
 

@@ -10,18 +10,22 @@
 //! is cut, and said to be cut; the evidence is the archive's.
 
 pub mod cef;
+pub mod cim;
 pub mod ecs;
 mod ecs_fields;
 mod json;
 pub mod leef;
+pub mod ocsf;
 pub mod sense;
+pub mod sentinel;
 pub mod text;
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use shared::clock::Nanos;
-use shared::event::Event;
+use shared::event::{Event, Outcome};
 
 use crate::event::View;
 
@@ -34,17 +38,20 @@ pub enum Schema {
     /// Our own JSON event.
     #[default]
     Native,
+    /// The Open Cybersecurity Schema Framework.
+    Ocsf,
 }
 
 impl Schema {
     /// Every schema.
-    pub const ALL: [Schema; 2] = [Schema::Ecs, Schema::Native];
+    pub const ALL: [Schema; 3] = [Schema::Ecs, Schema::Native, Schema::Ocsf];
 
     /// Its name in configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Schema::Ecs => "ecs",
             Schema::Native => "native",
+            Schema::Ocsf => "ocsf",
         }
     }
 
@@ -53,6 +60,7 @@ impl Schema {
         match self {
             Schema::Ecs => ecs::render(out, view),
             Schema::Native => crate::event::render_view(out, view),
+            Schema::Ocsf => ocsf::render(out, view),
         }
     }
 }
@@ -111,11 +119,63 @@ fn technique(tag: &str) -> Option<&str> {
     (digits(whole, 4) && digits(part, 3)).then_some(&tag[..5])
 }
 
+/// A record's bytes, as far as a schema takes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Original<'v> {
+    /// They are text.
+    Text(&'v str),
+    /// They are none, and short enough to be carried as base64.
+    NotUtf8(&'v [u8]),
+    /// They are longer than the schema takes.
+    TooLarge,
+}
+
+impl<'v> Original<'v> {
+    /// The bytes, of which no more than so many are taken.
+    pub(crate) fn of(view: &'v View<'_>, bytes_max: usize) -> Self {
+        let raw = view.record.raw;
+        match view.text() {
+            Some(text) if raw.len() <= bytes_max => Original::Text(text),
+            // Base64 makes four bytes of three.
+            None if raw.len() <= bytes_max / 4 * 3 => Original::NotUtf8(raw),
+            _ => Original::TooLarge,
+        }
+    }
+
+    /// Why the text is left out, if it is.
+    pub(crate) fn omitted(self) -> Option<&'static str> {
+        match self {
+            Original::Text(_) => None,
+            Original::NotUtf8(_) => Some("not-utf8"),
+            Original::TooLarge => Some("too-large"),
+        }
+    }
+}
+
+/// The SHA-256 of a record's bytes, in hex.
+pub(crate) fn digest(view: &View<'_>) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    Sha256::digest(view.record.raw)
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
+}
+
 /// What was changed, from what to what, where the source says it.
 pub(crate) fn changes<'e>(event: &'e Event<'_>) -> Option<Cow<'e, str>> {
     match (event.detail("before"), event.detail("after")) {
         (Some(before), Some(after)) => Some(format!("{before} -> {after}").into()),
         (before, after) => before.or(after).map(Cow::Borrowed),
+    }
+}
+
+/// How it went, in one word.
+pub(crate) fn result(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success => "success",
+        Outcome::Failure => "failure",
+        Outcome::Denied => "denied",
     }
 }
 

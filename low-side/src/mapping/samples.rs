@@ -15,11 +15,21 @@ pub(super) const RECEIVED: Nanos = Nanos(1_795_468_219_000_000_001);
 
 /// Takes the view of a record of these bytes.
 pub(super) fn viewed<T>(raw: &[u8], stream: Stream, take: impl FnOnce(&View<'_>) -> T) -> T {
+    viewed_as(7, raw, stream, take)
+}
+
+/// The same, with a sequence number.
+pub(super) fn viewed_as<T>(
+    sequence: u64,
+    raw: &[u8],
+    stream: Stream,
+    take: impl FnOnce(&View<'_>) -> T,
+) -> T {
     let chain =
         ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(3), lane: Lane::Flash };
     let source = SourceTag::new("syslog-tls", "10.0.0.1:40112", Some("CN=\"portainer\",O=Plant 7"));
     let mut bytes = Vec::new();
-    encode(&mut bytes, Sequence(7), RECEIVED, stream, &source, None, raw);
+    encode(&mut bytes, Sequence(sequence), RECEIVED, stream, &source, None, raw);
     with_view(&chain, &parse(&bytes, 1 << 26).unwrap().0, take)
 }
 
@@ -42,7 +52,8 @@ pub(super) fn golden_dir() -> PathBuf {
 /// Every sample there is, with the stream it is recognised as.
 pub(super) fn every() -> Vec<(Vec<u8>, Stream)> {
     let mut all: Vec<_> = golden().into_iter().map(|(_, raw)| raw).collect();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/samples");
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/samples");
+    let folder = std::env::var_os("PENSTOCK_SAMPLES").map_or(beside, PathBuf::from);
     if folder.is_dir() {
         walk(&folder, &mut all);
     } else {
