@@ -4,10 +4,10 @@ CARGO ?= cargo
 SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test lint check bench bench-diode fuzz-smoke peers build
+.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build
 
 help: ## Show the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 demo: ## Pair two agents, send real samples across, and account for every record
 	$(SCRIPTS)/demo.sh
@@ -20,6 +20,9 @@ test: peers check build ## Formatting, lints and every test, with real peers
 
 lint: check ## Formatting, lints, scripts, dependencies
 	$(SCRIPTS)/lint.sh
+
+check-mappings: ## Check what the SIEM schemas are given with validators that are not ours
+	$(SCRIPTS)/check-mappings.sh
 
 bench: peers ## Measure ingest, sealing, replay and memory beside the peers; prints one table
 	$(SCRIPTS)/bench.sh

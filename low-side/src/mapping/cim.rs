@@ -20,7 +20,7 @@ use crate::event::View;
 
 use super::json::{Object, object, string};
 use super::sense::{Change, Class, Grade, Sense};
-use super::{Original, Techniques, changes, name_of, result};
+use super::{Original, Techniques, changes, name_of, result, said};
 
 /// Appends an event with its envelope: what `/services/collector/event` takes. Events may follow
 /// each other without anything between them.
@@ -94,11 +94,11 @@ fn model(event: &Event<'_>, sense: &Sense<'_>) -> Option<Model> {
 
 /// The host that speaks: as its header says, else where it came from.
 fn host<'v>(view: &'v View<'_>) -> &'v str {
-    let said = match view.event.stream {
+    let host = match view.event.stream {
         Stream::Falco => view.event.detail("host").or(view.envelope.hostname.as_deref()),
         _ => view.envelope.hostname.as_deref(),
     };
-    said.filter(|host| !host.is_empty()).unwrap_or(view.chain.origin.as_str())
+    said(host).unwrap_or(view.chain.origin.as_str())
 }
 
 fn body(out: &mut Vec<u8>, view: &View<'_>, sense: &Sense<'_>) {
@@ -124,7 +124,7 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     }
     o.number_of("src_port", sense.client.port);
     o.text("dest", dest(view, sense));
-    o.text("signature", event.kind.as_deref().unwrap_or(sense.signature));
+    o.text("signature", said(event.kind.as_deref()).unwrap_or(sense.signature));
     o.text("signature_id", sense.signature);
     o.text("severity", severity(sense.severity.grade()));
     o.number("severity_id", sense.severity.number());
@@ -132,7 +132,7 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         Some(Model::Alerts) => {
             o.plain("id", view.id);
             o.text("type", "alert");
-            o.text("description", detail("message").unwrap_or(sense.signature));
+            o.text("description", said(detail("message")).unwrap_or(sense.signature));
             let found = Techniques::of(detail("tags").unwrap_or_default());
             let exact =
                 found.ids.iter().filter(|id| !found.sub_ids.iter().any(|sub| sub.starts_with(*id)));
@@ -204,7 +204,7 @@ fn carried(o: &mut Object<'_>, view: &View<'_>) {
 /// changed it is `src_user`.
 fn people(o: &mut Object<'_>, view: &View<'_>, model: Option<Model>) {
     let actor = &view.event.actor;
-    let (id, name) = (actor.id.as_deref(), actor.name.as_deref());
+    let (id, name) = (said(actor.id.as_deref()), said(actor.name.as_deref()));
     if let Some(target) = view.target_user().filter(|_| model == Some(Model::Change)) {
         let (target_id, target_name) = target;
         o.text("user", target_name.or(target_id).unwrap_or(UNKNOWN));
@@ -213,7 +213,7 @@ fn people(o: &mut Object<'_>, view: &View<'_>, model: Option<Model>) {
         o.text_of("src_user_id", id);
         return;
     }
-    o.text("user", name.or(id).filter(|name| !name.is_empty()).unwrap_or(UNKNOWN));
+    o.text("user", name.or(id).unwrap_or(UNKNOWN));
     o.text_of("user_id", id);
     o.text_of("acting_as", actor.acting_as.as_deref());
 }
@@ -222,7 +222,7 @@ fn people(o: &mut Object<'_>, view: &View<'_>, model: Option<Model>) {
 fn changed(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     let event = &view.event;
     let resource = &event.resource;
-    let (id, name) = (resource.id.as_deref(), resource.name.as_deref());
+    let (id, name) = (said(resource.id.as_deref()), said(resource.name.as_deref()));
     let iam = matches!(sense.class, Class::Account | Class::Group | Class::Role);
     let category = event.category.category().map(shared::event::Category::as_str);
     let kind = if view.target_user().is_some() {
@@ -230,16 +230,19 @@ fn changed(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     } else if sense.class == Class::Group {
         "group"
     } else {
-        resource.kind.as_deref().or(category).unwrap_or(UNKNOWN)
+        said(resource.kind.as_deref()).or(category).unwrap_or(UNKNOWN)
     };
     o.text("change_type", if iam { "AAA" } else { category.unwrap_or(UNKNOWN) });
-    o.text("command", event.kind.as_deref().unwrap_or(sense.signature));
+    o.text("command", said(event.kind.as_deref()).unwrap_or(sense.signature));
     o.text("object", name.or(id).unwrap_or(UNKNOWN));
     o.text("object_id", id.or(name).unwrap_or(UNKNOWN));
     o.text("object_category", kind);
     o.text_of("object_path", resource.namespace.as_deref());
     let attributes = changes(event);
-    o.text("object_attrs", attributes.as_deref().or(event.detail("role")).unwrap_or(UNKNOWN));
+    o.text(
+        "object_attrs",
+        said(attributes.as_deref()).or(said(event.detail("role"))).unwrap_or(UNKNOWN),
+    );
 }
 
 /// What `action` means depends on the model.
@@ -265,12 +268,12 @@ fn action<'e>(event: &'e Event<'_>, sense: &Sense<'_>, model: Option<Model>) -> 
 /// What it was done to, or in.
 fn dest<'v>(view: &'v View<'_>, sense: &Sense<'_>) -> &'v str {
     let resource = &view.event.resource;
-    if let Some(environment) = resource.environment.as_deref().filter(|name| !name.is_empty()) {
+    if let Some(environment) = said(resource.environment.as_deref()) {
         return environment;
     }
     match sense.class {
         Class::Alert => {
-            let pod = view.event.detail("pod").or(view.event.detail("container"));
+            let pod = said(view.event.detail("pod")).or(said(view.event.detail("container")));
             pod.unwrap_or_else(|| host(view))
         }
         _ => host(view),

@@ -71,7 +71,7 @@ impl View<'_> {
         let resource = &self.event.resource;
         let kind = resource.kind.as_deref()?;
         let user = ["user", "users", "account"].iter().any(|name| kind.eq_ignore_ascii_case(name));
-        user.then_some((resource.id.as_deref(), resource.name.as_deref()))
+        user.then(|| (said(resource.id.as_deref()), said(resource.name.as_deref())))
     }
 }
 
@@ -168,6 +168,11 @@ pub(crate) fn changes<'e>(event: &'e Event<'_>) -> Option<Cow<'e, str>> {
         (Some(before), Some(after)) => Some(format!("{before} -> {after}").into()),
         (before, after) => before.or(after).map(Cow::Borrowed),
     }
+}
+
+/// A text that says something.
+pub(crate) fn said(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// How it went, in one word.

@@ -22,7 +22,7 @@ use crate::event::View;
 
 use super::json::{Object, object};
 use super::sense::{Change, Class as Kind, Grade, Sense};
-use super::{Original, Techniques, changes, digest, millis, name_of};
+use super::{Original, Techniques, changes, digest, millis, name_of, said};
 
 /// The version of OCSF that the events follow.
 pub const VERSION: &str = "1.8.0";
@@ -101,7 +101,7 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         event.detail("decision-reason").or(event.detail("policy-violation")),
     );
     o.text_of("message", event.detail("message"));
-    metadata(o, view, sense);
+    metadata(o, view, sense, class);
     match class.uid {
         2003 => compliance(o, view, sense),
         2004 => detection(o, view, sense),
@@ -138,7 +138,7 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         }
         _ => {}
     }
-    if !matches!(class.uid, 0 | 2003 | 2004) {
+    if !has_host_profile(class) && class.uid != BASE.uid {
         client(o, sense);
     }
     o.number("raw_data_size", record.raw.len());
@@ -151,13 +151,13 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     if let Original::Text(text) = original {
         o.whole("raw_data", text);
     }
-    o.group("unmapped", |o| unmapped(o, view, original));
+    o.group("unmapped", |o| unmapped(o, view, class, original));
 }
 
 /// The class of an event, where what the class requires is known.
 fn class(view: &View<'_>, sense: &Sense<'_>) -> &'static Class {
     let resource = &view.event.resource;
-    let named = resource.id.is_some() || resource.name.is_some();
+    let named = said(resource.id.as_deref()).or(said(resource.name.as_deref())).is_some();
     let targeted = view.target_user().is_some() && named;
     match sense.class {
         Kind::Account if targeted => &ACCOUNT_CHANGE,
@@ -165,7 +165,7 @@ fn class(view: &View<'_>, sense: &Sense<'_>) -> &'static Class {
         Kind::Group if named => &GROUP_MANAGEMENT,
         Kind::Lifecycle => &LIFECYCLE,
         Kind::PolicyViolation => &COMPLIANCE_FINDING,
-        Kind::Role if targeted && view.event.detail("role").is_some() => &USER_ACCESS,
+        Kind::Role if targeted && said(view.event.detail("role")).is_some() => &USER_ACCESS,
         Kind::Session => &AUTHENTICATION,
         Kind::Unknown => &BASE,
         _ => &API_ACTIVITY,
@@ -225,6 +225,10 @@ fn is_finding(class: &Class) -> bool {
     class.uid / 1000 == 2
 }
 
+fn has_host_profile(class: &Class) -> bool {
+    is_finding(class) || class.uid == LIFECYCLE.uid
+}
+
 fn severity(grade: Grade) -> (u32, &'static str) {
     match grade {
         Grade::Informational => (1, "Informational"),
@@ -235,8 +239,8 @@ fn severity(grade: Grade) -> (u32, &'static str) {
     }
 }
 
-fn metadata(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
-    let View { id, record, event, envelope, .. } = view;
+fn metadata(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>, class: &Class) {
+    let View { id, record, event, .. } = view;
     o.group("metadata", |o| {
         o.text("version", VERSION);
         o.plain("uid", id);
@@ -247,12 +251,14 @@ fn metadata(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         o.number("logged_time", millis(record.received));
         o.plain("original_time", view.time());
         o.text_of("log_level", event.severity.as_deref());
-        o.text_of("correlation_uid", event.request_id.as_deref().or(envelope.msgid.as_deref()));
+        o.text_of("correlation_uid", event.request_id.as_deref());
         if let Some(bytes) = record.cut_from.and_then(|bytes| i64::try_from(bytes).ok()) {
             o.flag("is_truncated", true);
             o.number("untruncated_size", bytes);
         }
         o.group("product", |o| product(o, sense));
+        // In these classes it is this profile that knows an actor.
+        o.texts("profiles", has_host_profile(class).then_some("host"));
     });
 }
 
@@ -270,9 +276,8 @@ fn actor(o: &mut Object<'_>, event: &Event<'_>) {
 }
 
 fn user(o: &mut Object<'_>, event: &Event<'_>) {
-    let said = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
     let actor = &event.actor;
-    if !said(actor.name.as_deref()) && !said(actor.id.as_deref()) {
+    if said(actor.name.as_deref()).or(said(actor.id.as_deref())).is_none() {
         o.text("name", UNKNOWN);
         return;
     }
@@ -292,9 +297,7 @@ fn target(o: &mut Object<'_>, view: &View<'_>) {
 }
 
 fn authentication(o: &mut Object<'_>, event: &Event<'_>) {
-    let Some(method) = event.actor.method.as_deref().filter(|method| !method.is_empty()) else {
-        return;
-    };
+    let Some(method) = said(event.actor.method.as_deref()) else { return };
     let known = PROTOCOLS.iter().find(|(word, ..)| method.eq_ignore_ascii_case(word));
     let (number, caption) =
         known.map_or((OTHER, method), |(_, number, caption)| (*number, caption));
@@ -315,9 +318,8 @@ fn client(o: &mut Object<'_>, sense: &Sense<'_>) {
 fn api(o: &mut Object<'_>, event: &Event<'_>) {
     let detail = |name| event.detail(name);
     o.group("api", |o| {
-        let verb = detail("verb").filter(|verb| !verb.is_empty());
-        let action = Some(event.action.as_ref()).filter(|action| !action.is_empty());
-        o.text("operation", verb.or(action).unwrap_or(UNKNOWN));
+        let action = said(Some(event.action.as_ref()));
+        o.text("operation", said(detail("verb")).or(action).unwrap_or(UNKNOWN));
         o.group("request", |o| o.text_of("uid", event.request_id.as_deref()));
         o.group("response", |o| {
             o.number_of("code", detail("code").and_then(|code| code.parse::<u16>().ok()));
@@ -334,11 +336,8 @@ fn api(o: &mut Object<'_>, event: &Event<'_>) {
 
 fn resources(o: &mut Object<'_>, event: &Event<'_>) {
     let resource = &event.resource;
-    let said = |text: &Option<std::borrow::Cow<'_, str>>| {
-        text.as_deref().is_some_and(|text| !text.is_empty())
-    };
     // A resource must have a name or an id.
-    let named = said(&resource.id) || said(&resource.name);
+    let named = said(resource.id.as_deref()).or(said(resource.name.as_deref())).is_some();
     o.list("resources", named.then_some(resource), |o, resource| {
         o.text_of("name", resource.name.as_deref());
         o.text_of("uid", resource.id.as_deref());
@@ -389,7 +388,7 @@ fn detection(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
 }
 
 /// What OCSF has no place for in this class.
-fn unmapped(o: &mut Object<'_>, view: &View<'_>, original: Original<'_>) {
+fn unmapped(o: &mut Object<'_>, view: &View<'_>, class: &Class, original: Original<'_>) {
     let View { record, event, .. } = view;
     let detail = |name| event.detail(name);
     o.text("origin", view.chain.origin.as_str());
@@ -412,8 +411,11 @@ fn unmapped(o: &mut Object<'_>, view: &View<'_>, original: Original<'_>) {
     o.text_of("changes", changes(event).as_deref());
     o.text_of("role", detail("role"));
     o.text_of("stage", detail("stage"));
-    if event.stream == Stream::Falco {
+    if has_host_profile(class) {
+        // These classes have no end of a connection.
         o.text_of("source_address", event.source_address.as_deref());
+    }
+    if event.stream == Stream::Falco {
         for name in ["host", "source", "pod", "container", "container-id", "image", "image-tag"] {
             o.text_of(name, detail(name));
         }

@@ -10,6 +10,8 @@ use shared::record::Stream;
 
 use crate::event::View;
 
+use super::said;
+
 /// What an event is, for every schema.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sense<'v> {
@@ -123,8 +125,8 @@ impl<'v> Sense<'v> {
         let event = &view.event;
         let change = change(event);
         let class = class(event, change);
-        let rule = event.kind.as_deref().filter(|_| event.stream == Stream::Falco);
-        let action = Some(event.action.as_ref()).filter(|action| !action.is_empty());
+        let rule = said(event.kind.as_deref()).filter(|_| event.stream == Stream::Falco);
+        let action = said(Some(event.action.as_ref()));
         Self {
             class,
             change,
@@ -156,7 +158,7 @@ impl<'v> Client<'v> {
 impl Severity {
     /// What the source says, but never below what the event is by itself.
     fn of(event: &Event<'_>, class: Class) -> Self {
-        let said = event.severity.as_deref().and_then(said).unwrap_or(0);
+        let said = event.severity.as_deref().and_then(grade_of).unwrap_or(0);
         let own = match (event.privileged, event.outcome, class) {
             (Some(Privilege::BreakGlass | Privilege::ClusterAdmin), _, _) => 9,
             (Some(_), _, _) => 8,
@@ -212,7 +214,7 @@ pub enum Grade {
 }
 
 /// A source's own word for it: Falco's priorities, syslog's severities, and common grades.
-fn said(word: &str) -> Option<u8> {
+fn grade_of(word: &str) -> Option<u8> {
     let known = SEVERITIES.iter().find(|(name, _)| word.trim().eq_ignore_ascii_case(name));
     known.map(|(_, number)| *number)
 }
@@ -400,9 +402,9 @@ mod tests {
 
     #[test]
     fn severities_are_read_in_any_letter_case() {
-        assert_eq!(said("Informational"), Some(2));
-        assert_eq!(said("CRITICAL"), Some(9));
-        assert_eq!(said("what"), None);
+        assert_eq!(grade_of("Informational"), Some(2));
+        assert_eq!(grade_of("CRITICAL"), Some(9));
+        assert_eq!(grade_of("what"), None);
         assert_eq!(Severity(0).from_one(), 1);
         assert_eq!(Severity(6).grade(), Grade::Medium);
     }

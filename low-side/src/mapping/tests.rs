@@ -42,10 +42,23 @@ fn check(raw: &[u8], stream: Stream) {
 #[test]
 fn every_sample_is_one_well_formed_text_in_every_schema() {
     let all = every();
-    for (raw, stream) in &all {
+    for (raw, stream) in all {
         check(raw, *stream);
     }
     eprintln!("{} samples", all.len());
+    // For the validators of packaging/scripts/check-mappings.sh.
+    let Some(dir) = std::env::var_os("PENSTOCK_RENDER_DIR").map(std::path::PathBuf::from) else {
+        return;
+    };
+    for (name, render) in JSON.into_iter().chain(LINES) {
+        let mut out = Vec::new();
+        for (raw, stream) in all {
+            viewed(raw, *stream, |view| render(&mut out, view));
+            out.push(b'\n');
+        }
+        let end = if LINES.iter().any(|(line, _)| *line == name) { "txt" } else { "jsonl" };
+        std::fs::write(dir.join(format!("{name}.{end}")), out).unwrap();
+    }
 }
 
 proptest! {
@@ -125,7 +138,7 @@ fn the_index_template_knows_every_field_of_every_document() {
     assert_eq!((&original["index"], &original["doc_values"]), (&Value::from(false), &false.into()));
     let mut seen = std::collections::BTreeSet::new();
     for (raw, stream) in every() {
-        let document = json_of(ecs::render, &raw, stream);
+        let document = json_of(ecs::render, raw, *stream);
         leaves(&document, "", &mut seen);
         let types = &document["event"]["type"];
         for kind in types.as_array().into_iter().flatten() {
@@ -181,7 +194,7 @@ fn rows_have_only_columns_of_their_table() {
         }
     }
     for (raw, stream) in every() {
-        let (row, table) = viewed(&raw, stream, |view| {
+        let (row, table) = viewed(raw, *stream, |view| {
             let mut out = Vec::new();
             sentinel::row(&mut out, view);
             (out, sentinel::Table::of(view))
@@ -261,7 +274,7 @@ fn events_of_a_cim_model_have_its_required_fields() {
     };
     let render: Render = |out, view| cim::hec_envelope(out, view, "");
     for (raw, stream) in every() {
-        let event = json_of(render, &raw, stream);
+        let event = json_of(render, raw, *stream);
         assert!(event["host"].as_str().is_some_and(|host| !host.is_empty()));
         assert!(event.get("index").is_none());
         assert!(event["fields"].as_object().unwrap().values().all(Value::is_string));
@@ -284,7 +297,7 @@ fn times_go_through_no_float() {
 #[test]
 fn types_of_ocsf_follow_from_class_and_activity() {
     for (raw, stream) in every() {
-        let event = json_of(ocsf::render, &raw, stream);
+        let event = json_of(ocsf::render, raw, *stream);
         let class = event["class_uid"].as_u64().unwrap();
         let activity = event["activity_id"].as_u64().unwrap();
         assert_eq!(event["type_uid"], class * 100 + activity);
@@ -340,7 +353,7 @@ fn read_cef(line: &str) -> (Vec<String>, Vec<(String, String)>) {
 #[test]
 fn cef_keeps_to_the_lengths_and_is_read_back() {
     for (raw, stream) in every() {
-        viewed(&raw, stream, |view| {
+        viewed(raw, *stream, |view| {
             let mut out = Vec::new();
             cef::render(&mut out, view);
             let line = String::from_utf8(out).unwrap();
@@ -383,7 +396,7 @@ fn cef_keeps_to_the_lengths_and_is_read_back() {
 fn leef_is_read_back_and_says_what_it_changed() {
     for (raw, stream) in every() {
         let mut out = Vec::new();
-        viewed(&raw, stream, |view| leef::render(&mut out, view));
+        viewed(raw, *stream, |view| leef::render(&mut out, view));
         let line = String::from_utf8(out).unwrap();
         let fields: Vec<_> = line.splitn(7, '|').collect();
         assert_eq!((fields[0], fields[5]), ("LEEF:2.0", "^"));
