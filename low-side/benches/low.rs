@@ -122,6 +122,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         filter: Filter::default(),
         kind: SinkKind::File(FileConfig {
             dir: dir.path().join("sink"),
+            schema: low_side::mapping::Schema::Native,
             rotate_bytes: 256 << 20,
             rotate_age: Duration::from_hours(24),
         }),

@@ -26,8 +26,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use shared::clock::Nanos;
 use shared::event::{Event, Outcome};
+use shared::record::Epoch;
 
 use crate::event::View;
+use crate::ledger::ChainName;
 
 /// A schema of JSON documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
@@ -55,6 +57,24 @@ impl Schema {
         }
     }
 
+    /// The chain that a rendered record belongs to, where the line is whole up to where it says so.
+    pub fn chain_of(self, line: &[u8]) -> Option<ChainName> {
+        let place: &[u8] = match self {
+            Schema::Native => return crate::event::chain_of(line),
+            Schema::Ecs => b"\"penstock\":{\"origin\":",
+            Schema::Ocsf => b"\"unmapped\":{\"origin\":",
+        };
+        // A quotation mark inside a value is escaped: this can only be the object itself.
+        let at = memchr::memmem::rfind(line, place)? + b"\"penstock\":".len();
+        let said = serde_json::Deserializer::from_slice(&line[at..]).into_iter::<Place>().next();
+        let said = said?.ok()?;
+        Some(ChainName {
+            origin: said.origin.parse().ok()?,
+            epoch: Epoch(said.epoch.parse().ok()?),
+            lane: said.lane.parse().ok()?,
+        })
+    }
+
     /// Appends a record in this schema: one JSON object, without a line end.
     pub fn render(self, out: &mut Vec<u8>, view: &View<'_>) {
         match self {
@@ -63,6 +83,14 @@ impl Schema {
             Schema::Ocsf => ocsf::render(out, view),
         }
     }
+}
+
+/// Where a record comes from, as documents say it.
+#[derive(Deserialize)]
+struct Place {
+    origin: String,
+    epoch: String,
+    lane: String,
 }
 
 impl View<'_> {

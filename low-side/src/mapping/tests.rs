@@ -30,6 +30,11 @@ fn check(raw: &[u8], stream: Stream) {
             render(&mut again, view);
             assert_eq!(out, again);
         }
+        for schema in Schema::ALL {
+            let mut out = Vec::new();
+            schema.render(&mut out, view);
+            assert_eq!(schema.chain_of(&out).as_ref(), Some(view.chain), "{}", schema.as_str());
+        }
         for (name, render) in LINES {
             let mut out = Vec::new();
             render(&mut out, view);

@@ -18,6 +18,7 @@ use crate::testing::{Chain, Site};
 fn file_config(site: &Site) -> SinkKind {
     SinkKind::File(FileConfig {
         dir: site.dir.path().join("sinks"),
+        schema: crate::mapping::Schema::Native,
         rotate_bytes: 1 << 30,
         rotate_age: Duration::from_secs(1 << 30),
     })

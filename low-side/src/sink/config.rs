@@ -11,6 +11,7 @@ use shared::record::{Lane, OriginId, RecordRef, Stream};
 use crate::event;
 use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
+use crate::mapping::Schema;
 use crate::tls::{RawTls, TlsConfig};
 
 /// One sink.
@@ -81,6 +82,8 @@ pub struct BatchLimits {
 pub struct FileConfig {
     /// The folder.
     pub dir: PathBuf,
+    /// In whose words records stand in it.
+    pub schema: Schema,
     /// The size at which the file is rotated.
     pub rotate_bytes: u64,
     /// The age at which the file is rotated.
@@ -92,6 +95,8 @@ pub struct FileConfig {
 pub struct HttpJsonConfig {
     /// Where it is.
     pub http: HttpConfig,
+    /// In whose words records are sent.
+    pub schema: Schema,
     /// How records stand in a request.
     pub shape: JsonShape,
     /// The size from which on a request is sent.
@@ -215,6 +220,8 @@ const TLS_KEYS: [&str; 4] = ["ca-file", "cert-file", "key-file", "server-name"];
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawFile {
     path: PathBuf,
+    #[serde(default)]
+    schema: Schema,
     #[serde(default = "rotate_bytes")]
     rotate_bytes: ByteSize,
     #[serde(default = "rotate_age")]
@@ -243,6 +250,8 @@ struct RawSyslog {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawHttpJson {
+    #[serde(default)]
+    schema: Schema,
     #[serde(default = "shape")]
     shape: JsonShape,
     #[serde(default = "body_bytes")]
@@ -477,6 +486,7 @@ fn file(section: &mut Section<'_>) -> Option<FileConfig> {
     section.check(!raw.rotate_age.0.is_zero(), "rotate-age", "must not be zero");
     Some(FileConfig {
         dir: raw.path,
+        schema: raw.schema,
         rotate_bytes: raw.rotate_bytes.0,
         rotate_age: raw.rotate_age.0,
     })
@@ -489,6 +499,7 @@ fn http_json(section: &mut Section<'_>) -> Option<HttpJsonConfig> {
     section.check_secret(http.url.tls, raw.authorization_file.as_deref(), "authorization-file");
     Some(HttpJsonConfig {
         http,
+        schema: raw.schema,
         shape: raw.shape,
         body_bytes: usize::try_from(raw.body_bytes.0).unwrap_or(usize::MAX),
         gzip: raw.gzip,

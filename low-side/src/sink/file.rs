@@ -27,6 +27,7 @@ use super::config::FileConfig;
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::ledger::{ChainName, FilePosition, Ledger, SinkId};
+use crate::mapping::Schema;
 
 /// The file sink.
 pub(super) struct FileSink<C> {
@@ -285,14 +286,22 @@ impl<C: Clock> Sink for FileSink<C> {
         let Some(open) = self.open.as_ref().filter(|open| open.tail > 0) else {
             return Ok(None);
         };
-        let mut start = [0; event::CHAIN_BYTES_MAX];
-        let read = open.file.read_at(&mut start, open.position).map_err(|err| self.io(err))?;
-        Ok(event::chain_of(&start[..read]))
+        let (position, tail) = (open.position, open.tail);
+        let longest = match self.config.schema {
+            Schema::Native => event::CHAIN_BYTES_MAX,
+            // They stand behind the original there.
+            Schema::Ecs | Schema::Ocsf => LINE_BYTES_MAX,
+        };
+        let mut line = vec![0; longest.min(usize::try_from(tail).unwrap_or(longest))];
+        open.file.read_exact_at(&mut line, position).map_err(|err| self.io(err))?;
+        let end = line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len());
+        Ok(self.config.schema.chain_of(&line[..end]))
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
         let before = self.waiting.len();
-        event::render(&mut self.waiting, item.chain, item.record);
+        let schema = self.config.schema;
+        event::with_view(item.chain, item.record, |view| schema.render(&mut self.waiting, view));
         self.waiting.push(b'\n');
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= WRITE_BYTES {
@@ -350,6 +359,8 @@ impl<C: Clock> Sink for FileSink<C> {
     }
 }
 
+/// So much is looked through for the chain of a line that a killed process left.
+const LINE_BYTES_MAX: usize = 1 << 20;
 /// Large enough that system calls do not show, small enough to be no matter of memory.
 const WRITE_BYTES: usize = 256 * 1024;
 /// The file is read by the SIEM's own shipper, through its group.

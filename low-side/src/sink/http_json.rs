@@ -121,8 +121,9 @@ impl Sink for HttpJsonSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
+        let schema = self.config.schema;
         let bytes = self.bulk.push(item, |out| {
-            event::render(out, item.chain, item.record);
+            event::with_view(item.chain, item.record, |view| schema.render(out, view));
             out.push(b'\n');
         });
         if self.bulk.size() >= self.config.body_bytes {
