@@ -1,16 +1,13 @@
 """Renders raw records as native events: through a real high side, a bundle, and a real low side.
 
-    render.py RAW.jsonl... > native.jsonl
-
-Each line of the files is one record. The programs are looked for in target/debug, or in the folder
-that PENSTOCK_BIN names.
+The programs are looked for in target/debug, or in the folder that PENSTOCK_BIN names.
 """
 
+import hashlib
 import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -30,7 +27,10 @@ def render(lines, origin="siem-tests"):
     with tempfile.TemporaryDirectory(prefix="penstock-render-") as base:
         base = pathlib.Path(base)
         high, low = base / "high", base / "low"
-        (base / "raw.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+        # A file for each line: its path comes along with the event and says which line it was.
+        (base / "raw").mkdir()
+        for at, line in enumerate(lines):
+            (base / f"raw/{at}.jsonl").write_bytes(line + b"\n")
 
         def run(program, *arguments):
             done = subprocess.run([folder / program, *map(str, arguments)], capture_output=True, check=False)
@@ -43,7 +43,8 @@ def render(lines, origin="siem-tests"):
         (base / "crossing").mkdir()
         (high / "high.toml").write_text(
             f'origin = "{origin}"\nkeys-dir = "{high}/keys"\nstate-dir = "{high}/state"\n'
-            f'[[file]]\nname = "raw"\npaths = ["{base}/raw.jsonl"]\n'
+            '[guard]\ndefault-suppressions = false\n'
+            f'[[file]]\nname = "raw"\npaths = ["{base}/raw/*.jsonl"]\n'
             f'[[carrier]]\nname = "folder"\ntype = "folder"\npath = "{base}/crossing"\n'
         )
         (low / "low.toml").write_text(
@@ -74,20 +75,23 @@ def render(lines, origin="siem-tests"):
             for agent in agents:
                 agent.terminate()
                 agent.wait()
-    place = {}
-    for at, line in enumerate(line for line in lines if line):
-        place.setdefault(line.decode("utf-8", "replace"), []).append(at)
     for event in events:
-        # Two chains, one for each lane: the raw text says which line it was.
-        event["_at"] = place[event["raw"]].pop(0)
+        event["_at"] = int(pathlib.Path(event["peer"]).stem)
     return sorted(events, key=lambda event: event["_at"])
 
 
 def main():
-    lines = [line for file in sys.argv[1:] for line in pathlib.Path(file).read_bytes().splitlines()]
-    for event in render(lines):
-        event.pop("_at")
-        print(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+    """Renders tests/raw.jsonl into tests/native.jsonl; what differs from run to run is made equal."""
+    here = pathlib.Path(__file__).parent
+    samples = [json.loads(line) for line in (here / "raw.jsonl").read_text().splitlines()]
+    events = render([sample["raw"].encode() for sample in samples])
+    with (here / "native.jsonl").open("w") as out:
+        for sample, event in zip(samples, events, strict=True):
+            at = event.pop("_at")
+            event["id"] = hashlib.sha256(f"siem-tests {at}".encode()).hexdigest()[:40]
+            event |= {"epoch": 1, "received": "2026-11-25T12:00:00.000000000Z", "peer": "raw.jsonl"}
+            out.write(json.dumps({"case": sample["case"], "event": event}, ensure_ascii=False, separators=(",", ":")) + "\n")
+    print(f"{len(events)} events")
 
 
 if __name__ == "__main__":
