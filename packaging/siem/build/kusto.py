@@ -71,8 +71,8 @@ def single(rule, condition):
         window = common.WINDOW
         days = [f"{day % 7}d" for day in range(window["last-day"] + 1, 8)]
         text += (
-            f"\n| where hourofday(TimeGenerated) < {window['from-hour']} or hourofday(TimeGenerated) >= "
-            f"{window['to-hour']} or dayofweek(TimeGenerated) in ({', '.join(days)})"
+            f"\n| where hourofday(EventTime) < {window['from-hour']} or hourofday(EventTime) >= "
+            f"{window['to-hour']} or dayofweek(EventTime) in ({', '.join(days)})"
         )
     return text
 
@@ -91,10 +91,10 @@ def correlation(rule, conditions):
             return start + counted("hits", keys, count, span) + news("hits", by) + f"\n| summarize Events = count() + {count - 1}, First = min(First), Last = max(Last) by {by}"
         field = common.fields("sentinel")[rule.condition.fieldref]
         return start + (
-            f"hits\n| project {by}, Last = TimeGenerated\n"
-            f"| join kind=inner (hits | project {by}, TimeGenerated, {field}) on {by}\n"
-            f"| where TimeGenerated between (Last - {span} .. Last)\n"
-            f"| summarize Values = dcount({field}), First = min(TimeGenerated) by {by}, Last\n"
+            f"hits\n| project {by}, Last = EventTime\n"
+            f"| join kind=inner (hits | project {by}, EventTime, {field}) on {by}\n"
+            f"| where EventTime <= Last and Last - EventTime <= {span}\n"
+            f"| summarize Values = dcount({field}), First = min(EventTime) by {by}, Last\n"
             f"| where Values >= {count}{news('hits', by)}\n"
             f"| summarize Values = max(Values), First = min(First), Last = max(Last) by {by}"
         )
@@ -104,7 +104,7 @@ def correlation(rule, conditions):
         lets.append(part(f"rule{name}", reference.rule, conditions, keys, filled))
         names.append(f"rule{name}")
     first, *others = names
-    text = "".join(lets) + f"{first}\n| project {by}, First = Time, Last = Time"
+    text = f"{first}\n| project {by}, First = Time, Last = Time"
     for other in others:
         text += f"\n| join kind=inner ({other} | project {by}, Time) on {by}"
         if kind == "temporal_ordered":
@@ -112,8 +112,9 @@ def correlation(rule, conditions):
         else:
             text += "\n| extend First = min_of(First, Time), Last = max_of(Last, Time)"
         text += f"\n| where Last - First <= {span}\n| project {by}, First, Last"
-    latest = f"(union {', '.join(names)})"
-    return text + news(latest, by) + f"\n| summarize First = min(First), Last = max(Last) by {by}"
+    lets.append(f"let parts = union {', '.join(names)};\n")
+    text = "".join(lets) + text
+    return text + news("parts", by) + f"\n| summarize First = min(First), Last = max(Last) by {by}"
 
 
 def part(name, rule, conditions, keys, filled):
@@ -122,7 +123,7 @@ def part(name, rule, conditions, keys, filled):
     if not isinstance(rule, SigmaCorrelationRule):
         return (
             f"let {name} = {hits(rule, conditions[rule.name], '    ')}\n    | where {filled}\n"
-            f"    | project {by}, Time = TimeGenerated, Arrived;\n"
+            f"    | project {by}, Time = EventTime, Arrived;\n"
         )
     base = common.base_rules(rule)[0]
     start = f"let {name}Hits = {hits(base, conditions[base.name], '    ')}\n    | where {filled};\n"
@@ -135,8 +136,8 @@ def counted(hits_name, keys, count, span):
     order = ", ".join(f"{key} asc" for key in keys)
     same = " and ".join(f"prev({key}, {count - 1}) == {key}" for key in keys)
     return (
-        f"{hits_name}\n| sort by {order}, TimeGenerated asc\n"
-        f"| extend First = prev(TimeGenerated, {count - 1}), Same = {same}, Last = TimeGenerated\n"
+        f"{hits_name}\n| sort by {order}, EventTime asc\n"
+        f"| extend First = prev(EventTime, {count - 1}), Same = {same}, Last = EventTime\n"
         f"| where Same and Last - First <= {span}"
     )
 

@@ -49,8 +49,8 @@ def single(rule, search):
             f"\n| where penstock_hour < {window['from-hour']} OR penstock_hour >= {window['to-hour']}"
             f" OR penstock_day > {window['last-day']}"
         )
-    shown = ["_time", "host", "record_id", "user", "src", "event.action", "event.outcome", "event.privileged",
-             "event.resource.environment", "event.resource.namespace", "event.resource.kind", "event.resource.name"]
+    shown = ["_time", "host", "record_id", "penstock_actor", "user", "src", "operation", "result", "privileged",
+             "environment", "namespace", "resource_type", "resource_name"]
     return search + f"\n| dedup record_id\n| table {' '.join(shown)}"
 
 
