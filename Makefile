@@ -4,7 +4,7 @@ CARGO ?= cargo
 SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build
+.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -32,6 +32,12 @@ bench-diode: peers ## Measure the UDP diode, beside lidi where LIDI_DIR names th
 
 fuzz-smoke: ## Run each fuzz target for a few seconds
 	$(SCRIPTS)/fuzz-smoke.sh
+
+siem-content: ## Write the queries of every SIEM anew from the Sigma rules
+	$(SCRIPTS)/siem-content.sh
+
+test-siem: ## Run the detection rules over samples, and have every SIEM's queries checked
+	$(SCRIPTS)/test-siem.sh
 
 # Formatting and lints of the Rust code.
 check:

@@ -74,9 +74,10 @@ def single(rule, condition):
     if common.attribute(rule, "change-window") == "outside":
         window = common.WINDOW
         filters.append({"script": {"script": {"lang": "painless", "source": (
-            "def t = doc['@timestamp'].value; "
-            f"return t.getHour() < {window['from-hour']} || t.getHour() >= {window['to-hour']}"
-            f" || t.getDayOfWeekEnum().getValue() > {window['last-day']};"
+            "long s = doc['@timestamp'].value.toInstant().toEpochMilli() / 1000L; long hour = (s % 86400L) / 3600L; "
+            # 1970-01-01 was a Thursday.
+            f"return hour < {window['from-hour']} || hour >= {window['to-hour']}"
+            f" || (s / 86400L + 3L) % 7L + 1L > {window['last-day']};"
         )}}})
     return {"size": 10, "query": {"bool": {"filter": filters}}}
 
