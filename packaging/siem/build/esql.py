@@ -77,27 +77,27 @@ def correlation(rule, conditions):
     wanted = " or ".join(f"({conditions[base.name]})" for base in bases)
     text = (
         f"from {INDICES}\n| where ({wanted}) and {filled}\n"
-        f"| eval window = date_trunc({span} seconds, @timestamp)\n"
-        f"| eval window = mv_append(window, window - {span} seconds)\n| mv_expand window\n"
+        f"| eval slot = date_trunc({span} seconds, @timestamp)\n"
+        f"| eval slot = mv_append(slot, slot - {span} seconds)\n| mv_expand slot\n"
     )
     if kind in ("event_count", "value_count"):
         count = "count(*)" if kind == "event_count" else f"count_distinct({names[rule.condition.fieldref]})"
         test = f"found >= {rule.condition.count}"
-        text += f"| stats found = {count}, first = min(@timestamp), last = max(@timestamp) by window, {by}\n"
+        text += f"| stats found = {count}, first_seen = min(@timestamp), last_seen = max(@timestamp) by slot, {by}\n"
     else:
         first = rule.rules[0].rule
-        evals, stats, tests = [], ["first = min(@timestamp)", "last = max(@timestamp)"], []
+        evals, stats, tests = [], ["first_seen = min(@timestamp)", "last_seen = max(@timestamp)"], []
         for at, base in enumerate(bases):
             evals.append(f"time{at} = case({conditions[base.name]}, @timestamp, null)")
             stats.append(f"count{at} = count(time{at})")
             least = first.condition.count if at == 0 and isinstance(first, SigmaCorrelationRule) else 1
             tests.append(f"count{at} >= {least}")
         if kind == "temporal_ordered":
-            stats += ["begin = min(time0)", f"end = max(time{len(bases) - 1})"]
-            tests.append("begin <= end")
-        text += f"| eval {', '.join(evals)}\n| stats {', '.join(stats)} by window, {by}\n"
+            stats += ["begins = min(time0)", f"ends = max(time{len(bases) - 1})"]
+            tests.append("begins <= ends")
+        text += f"| eval {', '.join(evals)}\n| stats {', '.join(stats)} by slot, {by}\n"
         test = " and ".join(tests)
-    return text + f"| where {test}\n| stats first = min(first), last = max(last) by {by}"
+    return text + f"| where {test}\n| stats first_seen = min(first_seen), last_seen = max(last_seen) by {by}"
 
 
 def threat(rule):

@@ -171,6 +171,16 @@ def resource(rule, query, is_correlation):
     raises = common.attribute(rule, "route") == "soc" or level in ("high", "critical")
     entities = [("Account", "Name", "Username"), ("IP", "Address", "SourceIP")]
     columns = [common.fields("sentinel")[f] for f in rule.group_by] if is_correlation else [c for _, _, c in entities]
+    mapped = [
+        {"entityType": kind, "fieldMappings": [{"identifier": identifier, "columnName": column}]}
+        for kind, identifier, column in entities
+        if column in columns
+    ]
+    incident = {"createIncident": raises}
+    if raises:
+        # One incident a day for the same user and address; without these, one for each alert.
+        incident["groupingConfiguration"] = {
+            "enabled": bool(mapped), "reopenClosedIncident": False, "lookbackDuration": "P1D", "matchingMethod": "AllEntities"}
     return {
         "type": "Microsoft.OperationalInsights/workspaces/providers/alertRules",
         "apiVersion": "2023-02-01",
@@ -178,7 +188,8 @@ def resource(rule, query, is_correlation):
         "kind": "Scheduled",
         "properties": {
             "displayName": f"Penstock: {rule.title}",
-            "description": rule.description,
+            # Techniques take no sub-techniques in this version of the API.
+            "description": f"{rule.description} ATT&CK: {', '.join(techniques)}.",
             "severity": "High" if level == "critical" else level.capitalize(),
             "enabled": True,
             "query": query,
@@ -190,25 +201,9 @@ def resource(rule, query, is_correlation):
             "suppressionDuration": "PT5H",
             "tactics": ["".join(word.capitalize() for word in tactic.split("-")) for tactic in tactics],
             "techniques": sorted({technique.split(".")[0] for technique in techniques}),
-            "subTechniques": [technique for technique in techniques if "." in technique],
-            "incidentConfiguration": {
-                "createIncident": raises,
-                "groupingConfiguration": {
-                    "enabled": True,
-                    "reopenClosedIncident": False,
-                    "lookbackDuration": "P1D",
-                    "matchingMethod": "AllEntities" if is_correlation else "AnyAlert",
-                    "groupByEntities": [],
-                    "groupByAlertDetails": [],
-                    "groupByCustomDetails": [],
-                },
-            } if raises else {"createIncident": False},
+            "incidentConfiguration": incident,
             "eventGroupingSettings": {"aggregationKind": "AlertPerResult"},
-            "entityMappings": [
-                {"entityType": kind, "fieldMappings": [{"identifier": identifier, "columnName": column}]}
-                for kind, identifier, column in entities
-                if column in columns
-            ] or None,
+            **({"entityMappings": mapped} if mapped else {}),
             "customDetails": {column: column for column in columns} if is_correlation else {
                 "RecordId": "RecordId", "Action": "Action", "Namespace": "Namespace", "ResourceName": "ResourceName",
             },
