@@ -9,6 +9,7 @@ use shared::config::Span;
 use shared::record::Stream;
 
 use crate::config::DEFAULT_PATH;
+use crate::report::Framework;
 
 /// Opens the bundles that cross the gap, admits each once, and delivers their records to the SIEM.
 #[derive(Debug, Parser)]
@@ -181,6 +182,26 @@ pub enum Verb {
         #[arg(long, value_name = "SPAN", default_value = "24h")]
         last: Span,
         /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the evidence of a period for an auditor: a page, its data, and their signatures.
+    Report {
+        /// Received from this time on, as 2026-11-01T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Nanos,
+        /// Received before this time.
+        #[arg(long, value_name = "TIME")]
+        to: Nanos,
+        /// Whose controls the sections are mapped to.
+        #[arg(long, value_enum)]
+        framework: Framework,
+        /// The page, whose name ends with .html, beside which the data are written; or a folder, where
+        /// the report makes its own name. Nothing that stands there is replaced. [default: this folder,
+        /// or with --json nothing]
+        #[arg(long, value_name = "FILE|FOLDER")]
+        output: Option<PathBuf>,
+        /// Print the data, too.
         #[arg(long)]
         json: bool,
     },

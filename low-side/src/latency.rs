@@ -136,6 +136,12 @@ impl Histogram {
         self.longest_ms
     }
 
+    /// The counts by the shortest time that each stands for, in milliseconds.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        let some = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        some.map(|(at, count)| (at.checked_sub(1).map_or(0, |at| end_of(at) + 1), *count))
+    }
+
     /// How many certainly took longer than this: those in the same bucket are not counted.
     pub fn over(&self, limit: Duration) -> u64 {
         let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).min(MILLIS_MAX);
@@ -230,6 +236,19 @@ impl Pending {
     }
 }
 
+/// What is told apart when counts are read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LatencyKey {
+    /// The sink.
+    pub sink: String,
+    /// The lane.
+    pub lane: String,
+    /// The stream.
+    pub stream: String,
+    /// Where the way begins.
+    pub hop: String,
+}
+
 /// One row of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -258,6 +277,28 @@ pub struct LatencySum {
     pub over_budget: u64,
     /// How many ended before they began: the clocks lie apart.
     pub negative: u64,
+}
+
+impl LatencySum {
+    /// The row of one histogram.
+    pub fn of(key: LatencyKey, counts: &Histogram, budgets: &Budgets) -> Self {
+        let LatencyKey { sink, lane, stream, hop } = key;
+        let budget = lane.parse().map_or(budgets.routine, |lane| budgets.of(lane));
+        Self {
+            sink,
+            lane,
+            stream,
+            hop,
+            records: counts.count(),
+            p50_ms: counts.percentile_ms(50),
+            p95_ms: counts.percentile_ms(95),
+            p99_ms: counts.percentile_ms(99),
+            max_ms: counts.longest_ms(),
+            budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+            over_budget: counts.over(budget),
+            negative: counts.negative(),
+        }
+    }
 }
 
 /// How far the clock of a high side may lie from ours.

@@ -33,6 +33,7 @@ pub mod ranges;
 pub mod receiver;
 mod release;
 pub mod replay;
+pub mod report;
 pub mod sink;
 pub mod site;
 pub mod staging;

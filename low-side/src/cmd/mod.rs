@@ -20,6 +20,7 @@ mod officer;
 mod quarantine;
 mod receipt;
 mod sinks;
+mod report;
 mod status;
 
 use std::fmt::Display;
@@ -150,6 +151,16 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
         Verb::Receipt { out } => receipt::receipt(&load()?, out),
         Verb::Latency { last, json } => receipt::latency(&load()?, *last, *json),
+        Verb::Report { from, to, framework, output, json } => {
+            let asked = report::Asked {
+                config_file: &cli.config,
+                period: (*from, *to),
+                framework: *framework,
+                output: output.as_deref(),
+                as_json: *json,
+            };
+            report::report(&load()?, &asked)
+        }
         Verb::Custody { verb } => custody::run(&load()?, verb),
         Verb::Officer { verb } => match verb {
             OfficerVerb::Add { file } => officer::add(&load()?, file),

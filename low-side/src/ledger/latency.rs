@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use shared::clock::Nanos;
 
 use super::{ChainName, Ledger, LedgerError, SinkId};
-use crate::latency::{Budgets, ClockSum, Histogram, KEPT, Key, LatencySum, WINDOW};
+use crate::latency::{Budgets, ClockSum, Histogram, KEPT, Key, LatencyKey, LatencySum, WINDOW};
 
 /// The window that a time lies in.
 fn window_of(time: Nanos) -> i64 {
@@ -79,47 +79,70 @@ impl Ledger {
         budgets: &Budgets,
         now: Nanos,
     ) -> Result<Vec<LatencySum>, LedgerError> {
+        let counted = self.histograms(before(now, last).saturating_add(1), i64::MAX)?;
+        let sums = counted.into_iter().map(|(key, counts)| LatencySum::of(key, &counts, budgets));
+        Ok(sums.collect())
+    }
+
+    /// How long records took that were delivered in a period, in whole windows; and when the oldest
+    /// window begins that is still kept.
+    pub fn latencies_between(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> Result<(BTreeMap<LatencyKey, Histogram>, Option<Nanos>), LedgerError> {
+        let end = to.as_secs().saturating_add(i64::from(to.0.rem_euclid(1_000_000_000) > 0));
+        let counted = self.histograms(window_of(from), end)?;
+        let oldest: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT min(window_s) FROM latency")?
+            .query_row([], |row| row.get(0))?;
+        Ok((counted, oldest.map(|secs| Nanos(secs.saturating_mul(1_000_000_000)))))
+    }
+
+    /// The counts of the windows that begin at `begin` or later, and before `end`.
+    fn histograms(
+        &self,
+        begin: i64,
+        end: i64,
+    ) -> Result<BTreeMap<LatencyKey, Histogram>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT s.name, l.lane, l.stream, l.hop, l.counts FROM latency l
-             JOIN sink s ON s.id = l.sink WHERE l.window_s > ?1",
+             JOIN sink s ON s.id = l.sink WHERE l.window_s >= ?1 AND l.window_s < ?2",
         )?;
-        let mut rows = statement.query([before(now, last)])?;
-        let mut sums: BTreeMap<(String, String, String, String), Histogram> = BTreeMap::new();
+        let mut rows = statement.query([begin, end])?;
+        let mut sums: BTreeMap<LatencyKey, Histogram> = BTreeMap::new();
         while let Some(row) = rows.next()? {
-            let key = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let key = LatencyKey {
+                sink: row.get(0)?,
+                lane: row.get(1)?,
+                stream: row.get(2)?,
+                hop: row.get(3)?,
+            };
             let text: String = row.get(4)?;
             if let Some(counts) = Histogram::from_text(&text) {
                 sums.entry(key).or_default().merge(&counts);
             }
         }
-        let sum = |((sink, lane, stream, hop), counts): ((String, String, String, String), _)| {
-            let counts: Histogram = counts;
-            let budget = lane.parse().map_or(budgets.routine, |lane| budgets.of(lane));
-            LatencySum {
-                sink,
-                lane,
-                stream,
-                hop,
-                records: counts.count(),
-                p50_ms: counts.percentile_ms(50),
-                p95_ms: counts.percentile_ms(95),
-                p99_ms: counts.percentile_ms(99),
-                max_ms: counts.longest_ms(),
-                budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
-                over_budget: counts.over(budget),
-                negative: counts.negative(),
-            }
-        };
-        Ok(sums.into_iter().map(sum).collect())
+        Ok(sums)
     }
 
     /// How far each high side's clock may lie from ours, by what came in the last so long.
     pub fn clocks(&self, last: Duration, now: Nanos) -> Result<Vec<ClockSum>, LedgerError> {
+        self.shortest(before(now, last).saturating_add(1), i64::MAX)
+    }
+
+    /// The same, by what came in a period.
+    pub fn clocks_between(&self, from: Nanos, to: Nanos) -> Result<Vec<ClockSum>, LedgerError> {
+        self.shortest(window_of(from), to.as_secs().saturating_add(1))
+    }
+
+    fn shortest(&self, begin: i64, end: i64) -> Result<Vec<ClockSum>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT origin, min(shortest_ns) FROM clock_skew WHERE window_s > ?1
+            "SELECT origin, min(shortest_ns) FROM clock_skew WHERE window_s >= ?1 AND window_s < ?2
              GROUP BY origin ORDER BY origin",
         )?;
-        let rows = statement.query_map([before(now, last)], |row| {
+        let rows = statement.query_map([begin, end], |row| {
             let shortest: i64 = row.get(1)?;
             Ok(ClockSum { origin: row.get(0)?, shortest_ms: shortest.div_euclid(1_000_000) })
         })?;

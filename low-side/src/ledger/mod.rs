@@ -14,6 +14,7 @@ mod custody;
 #[cfg(test)]
 mod custody_tests;
 mod delivery;
+mod evidence;
 mod latency;
 mod numbers;
 mod periods;
@@ -36,6 +37,10 @@ pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
 pub use custody::{Arrival, CustodyError};
 pub use delivery::{Again, ChainState, Delivery, FilePosition, SinkId, StoredRange};
+pub use evidence::{
+    AlarmSum, BundleInStore, ChainProof, EpochBegun, FlowSum, GapProof, Heard, LossProof,
+    SignerSum, SinkTaken, WaitSum,
+};
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
@@ -69,6 +74,16 @@ pub enum LedgerError {
         /// The version found.
         found: i64,
         /// The latest version known.
+        known: usize,
+    },
+    /// An earlier version of the program wrote it, and it is only to be read.
+    #[error(
+        "the ledger has version {found}, this program reads {known}\n  try: start the agent once, which brings it up to date"
+    )]
+    Older {
+        /// The version found.
+        found: i64,
+        /// The version that can be read.
         known: usize,
     },
     /// A file could not be put in its place.
@@ -136,6 +151,33 @@ impl Ledger {
         } else {
             Err(LedgerError::Absent(path))
         }
+    }
+
+    /// Opens the ledger of a state folder for reading alone, whether or not an agent runs.
+    pub fn open_read_only(state_dir: &Path) -> Result<Self, LedgerError> {
+        let path = state_dir.join(FILE_NAME);
+        if !path.exists() {
+            return Err(LedgerError::Absent(path));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let conn = Connection::open_with_flags(&path, flags)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::expect_current(&conn)?;
+        Ok(Self { conn, custody: CustodyFolder::at(state_dir) })
+    }
+
+    /// Reads several things of one moment: nothing that is written meanwhile is seen.
+    pub fn at_one_moment<T, E: From<LedgerError>>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let tx = self.conn.unchecked_transaction().map_err(LedgerError::from)?;
+        let found = read(self)?;
+        tx.finish().map_err(LedgerError::from)?;
+        Ok(found)
     }
 
     fn connect(path: &Path, create: OpenFlags) -> Result<Self, LedgerError> {

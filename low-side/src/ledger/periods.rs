@@ -34,6 +34,18 @@ pub struct MissingInPeriod {
     pub bundles: u64,
     /// How many sequence numbers lie between the neighbours.
     pub records: u64,
+    /// The number of the first of them.
+    pub first: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// When the last record before them was received.
+    pub begins: Option<Nanos>,
+    /// When the first record behind them was received.
+    pub ends: Option<Nanos>,
+    /// When a bundle behind them came.
+    pub noticed: Nanos,
+    /// When they stopped holding what is behind them.
+    pub passed: Option<Nanos>,
 }
 
 /// A loss that the high side declared.
@@ -116,8 +128,9 @@ impl Ledger {
         origin: Option<&str>,
     ) -> Result<Vec<MissingInPeriod>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT origin, epoch, lane, last - first + 1, coalesce(after, 1) - coalesce(before, 0) - 1
-             FROM (SELECT c.origin, c.epoch, c.lane, g.first, g.last,
+            "SELECT origin, epoch, lane, last - first + 1, coalesce(after, 1) - coalesce(before, 0) - 1,
+                 first, last, begins, ends, noticed_ns, passed_ns
+             FROM (SELECT c.origin, c.epoch, c.lane, g.first, g.last, g.noticed_ns, g.passed_ns,
                  (SELECT last_sequence FROM bundle b WHERE b.chain = g.chain AND b.number < g.first ORDER BY number DESC LIMIT 1) AS before,
                  (SELECT first_sequence FROM bundle b WHERE b.chain = g.chain AND b.number > g.last ORDER BY number LIMIT 1) AS after,
                  (SELECT newest_ns FROM bundle b WHERE b.chain = g.chain AND b.number < g.first AND newest_ns IS NOT NULL ORDER BY number DESC LIMIT 1) AS begins,
@@ -131,6 +144,12 @@ impl Ledger {
                 chain: chain_name(row, 0)?,
                 bundles: uint(row.get(3)?),
                 records: uint(row.get(4)?),
+                first: uint(row.get(5)?),
+                last: uint(row.get(6)?),
+                begins: row.get::<_, Option<i64>>(7)?.map(Nanos),
+                ends: row.get::<_, Option<i64>>(8)?.map(Nanos),
+                noticed: Nanos(row.get(9)?),
+                passed: row.get::<_, Option<i64>>(10)?.map(Nanos),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

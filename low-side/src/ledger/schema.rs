@@ -193,6 +193,17 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Refuses tables of another version than this program's.
+pub(super) fn expect_current(conn: &Connection) -> Result<(), LedgerError> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len();
+    match usize::try_from(found).unwrap_or(usize::MAX).cmp(&known) {
+        std::cmp::Ordering::Less => Err(LedgerError::Older { found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(LedgerError::Newer { found, known }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,21 +81,59 @@ pub fn open(
     limits: &Limits,
     now: Nanos,
 ) -> Result<VerifiedBundle, Refusal> {
+    let (SignedHeader { header, digest, releases }, layout) =
+        signed_header(file, trust, limits, now)?;
+    verify_digest(file, layout, &header)?;
+    let mut records = RecordReader::start(file, layout, &header, identities, limits)?;
+    records.verify()?;
+    Ok(VerifiedBundle {
+        digest,
+        releases,
+        file_bytes: layout.file_bytes(),
+        manifest: records.into_manifest(),
+        header,
+    })
+}
+
+/// What can be verified of a bundle without a decryption key: who signed it, and who released it. Of its
+/// payload nothing is known.
+#[derive(Clone, Debug)]
+pub struct SignedHeader {
+    /// The header, which the signature is over.
+    pub header: Header,
+    /// The bundle's identity.
+    pub digest: BundleDigest,
+    /// Whose signatures release it, by the order of their keys.
+    pub releases: Vec<ReleasedBy>,
+}
+
+/// Verifies container, signature and release of a bundle, and reads nothing of its payload: enough to
+/// say of a stored bundle who let it leave.
+///
+/// # Errors
+/// The first rule that it breaks, or [`Refusal::Io`] where the file can't be read.
+pub fn verify_header(
+    file: &File,
+    trust: &Trust,
+    limits: &Limits,
+    now: Nanos,
+) -> Result<SignedHeader, Refusal> {
+    signed_header(file, trust, limits, now).map(|(signed, _)| signed)
+}
+
+/// Steps 1 to 5.
+fn signed_header(
+    file: &File,
+    trust: &Trust,
+    limits: &Limits,
+    now: Nanos,
+) -> Result<(SignedHeader, Layout), Refusal> {
     let container = read_container(file, limits)?;
     let header = container.header;
     verify_signature(&header, &container.header_bytes, &container.signature, trust, now)?;
     let digest = BundleDigest::of(&container.header_bytes);
     let releases = verify_release(&header, &digest, container.release.as_ref(), trust, now)?;
-    verify_digest(file, container.layout, &header)?;
-    let mut records = RecordReader::start(file, container.layout, &header, identities, limits)?;
-    records.verify()?;
-    Ok(VerifiedBundle {
-        digest,
-        releases,
-        file_bytes: container.layout.file_bytes(),
-        manifest: records.into_manifest(),
-        header,
-    })
+    Ok((SignedHeader { header, digest, releases }, container.layout))
 }
 
 /// Reads a bundle again that was opened and admitted before. Its digest, kept by the ledger, stands

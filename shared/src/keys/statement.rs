@@ -30,16 +30,19 @@ pub enum StatementKind {
     Custody,
     /// What arrived on the low side.
     Receipt,
+    /// The evidence of a period, for an auditor.
+    Report,
     /// What was put on a medium, or taken from it.
     Transfer,
 }
 
 impl StatementKind {
     /// Every kind.
-    pub const ALL: [StatementKind; 4] = [
+    pub const ALL: [StatementKind; 5] = [
         StatementKind::Catalogue,
         StatementKind::Custody,
         StatementKind::Receipt,
+        StatementKind::Report,
         StatementKind::Transfer,
     ];
 
@@ -49,6 +52,7 @@ impl StatementKind {
             Self::Catalogue => "penstock-catalogue@v1",
             Self::Custody => "penstock-custody@v1",
             Self::Receipt => "penstock-receipt@v1",
+            Self::Report => "penstock-report@v1",
             Self::Transfer => "penstock-transfer@v1",
         }
     }

@@ -1,0 +1,921 @@
+//! The page: the report as people read and print it. The JSON beside it says the same, and more exactly.
+
+use super::chart::{self, Bar, Bars, Share};
+use super::frameworks::{Control, section};
+use super::gather::{Flow, LatencyHistogram, Report, counted};
+use super::html::Html;
+use super::listed::Listed;
+
+/// What the page says of the files that it was written with.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The name of the JSON file.
+    pub json: &'a str,
+    /// The SHA-256 of its bytes.
+    pub json_sha256: &'a str,
+}
+
+/// Writes the page.
+pub fn page(report: &Report, files: Files<'_>) -> String {
+    let mut html = Html::document();
+    html.element("html", &[("lang", "en")], |html| {
+        html.element("head", &[], |html| head(html, report));
+        html.element("body", &[], |html| {
+            html.element("header", &[], |html| title(html, report));
+            html.element("main", &[], |html| sections(html, report, files));
+        });
+    });
+    html.into_string()
+}
+
+fn head(html: &mut Html, report: &Report) {
+    html.void("meta", &[("charset", "utf-8")]);
+    html.void("meta", &[("name", "viewport"), ("content", "width=device-width, initial-scale=1")]);
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    html.void("meta", &[("http-equiv", "Content-Security-Policy"), ("content", policy)]);
+    html.void("meta", &[("name", "color-scheme"), ("content", "light dark")]);
+    let made = &report.made;
+    html.leaf(
+        "title",
+        &[],
+        &format!("Evidence report of {}, {} to {}", made.site, day(&report.from), day(&report.to)),
+    );
+    html.style(STYLE);
+}
+
+fn title(html: &mut Html, report: &Report) {
+    html.leaf("p", &[("class", "kicker")], "Penstock evidence report");
+    html.leaf("h1", &[], &format!("Audit records at {}", report.made.site));
+    html.element("p", &[("class", "period")], |html| {
+        html.text("Received from ");
+        time(html, &report.from);
+        html.text(" to ");
+        time(html, &report.to);
+    });
+    html.leaf("p", &[("class", "period")], &format!("Evidence towards {}", report.framework.title));
+}
+
+fn sections(html: &mut Html, report: &Report, files: Files<'_>) {
+    verdict(html, report);
+    about(html, report, files);
+    completeness(html, report);
+    proof(html, report);
+    exceptions(html, report);
+    latency(html, report);
+    flow(html, report);
+    integrity(html, report);
+    custody(html, report);
+    keys(html, report);
+    archive(html, report);
+    alarms(html, report);
+    configuration(html, report);
+    framework(html, report);
+    limits(html, &report.made.site, files);
+}
+
+fn verdict(html: &mut Html, report: &Report) {
+    let verdict = &report.verdict;
+    let class = if verdict.complete { "verdict complete" } else { "verdict incomplete" };
+    html.element("section", &[("class", class), ("aria-labelledby", "verdict")], |html| {
+        let word = if verdict.complete { "complete" } else { "INCOMPLETE" };
+        html.leaf("h2", &[("id", "verdict")], word);
+        if verdict.complete {
+            let text = "Every record of the period arrived or was suppressed by a named rule. None is missing or lost, and every proof below holds.";
+            html.leaf("p", &[], text);
+        } else {
+            list(html, &verdict.reasons);
+        }
+    });
+    if verdict.notes.count() > 0 {
+        html.element("section", &[("class", "notes"), ("aria-labelledby", "notes")], |html| {
+            html.leaf("h2", &[("id", "notes")], "To be known besides");
+            list(html, &verdict.notes);
+        });
+    }
+}
+
+fn about(html: &mut Html, report: &Report, files: Files<'_>) {
+    let made = &report.made;
+    begin(html, report, "about", "This report", |html| {
+        html.element("dl", &[], |html| {
+            pair(html, "Site", &made.site);
+            pair(html, "Made", &short(&made.at));
+            pair(html, "By", &format!("{} on {}", made.by, made.host));
+            pair(html, "With", &made.program);
+            pair(html, "Data", files.json);
+            code_pair(html, "SHA-256 of the data", files.json_sha256);
+            match &made.signed_by {
+                Some(key) => code_pair(html, "Signed by", key),
+                None => pair(html, "Signed by", "nobody: this side has no signing key"),
+            }
+        });
+    });
+}
+
+fn completeness(html: &mut Html, report: &Report) {
+    let account = &report.account;
+    begin(html, report, section::COMPLETENESS, "Completeness", |html| {
+        let text = "Every record that the high sides received in the period, to the record: generated = arrived + suppressed + lost + missing.";
+        html.leaf("p", &[], text);
+        html.element("dl", &[("class", "tiles")], |html| {
+            for (name, count, class) in [
+                ("generated", account.generated, "plain"),
+                ("arrived", account.arrived, "arrived"),
+                ("suppressed by rule", account.suppressed, "suppressed"),
+                ("declared lost", account.lost, "lost"),
+                ("missing", account.missing, "missing"),
+            ] {
+                html.element("div", &[("class", class)], |html| {
+                    html.leaf("dt", &[], name);
+                    html.leaf("dd", &[], &number(count));
+                });
+            }
+        });
+        let share = |name, count, class| Share { name, count, class };
+        let shares = [
+            share("arrived", account.arrived, "arrived"),
+            share("suppressed", account.suppressed, "suppressed"),
+            share("lost", account.lost, "lost"),
+            share("missing", account.missing, "missing"),
+        ];
+        chart::shares(html, "shares", "Where the records are", &shares);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        for (stream, part) in &account.streams {
+            rows.push(vec![stream.clone(), "arrived".to_owned(), number(part.arrived)]);
+            for (rule, records) in &part.suppressed {
+                let what = format!("suppressed by rule {rule}");
+                rows.push(vec![stream.clone(), what, number(*records)]);
+            }
+        }
+        for (reason, records) in &account.losses {
+            let what = format!("declared lost: {reason}");
+            rows.push(vec!["of no known stream".to_owned(), what, number(*records)]);
+        }
+        if account.missing > 0 {
+            let what = "missing".to_owned();
+            rows.push(vec!["of no known stream".to_owned(), what, number(account.missing)]);
+        }
+        rows.push(vec!["all".to_owned(), "generated".to_owned(), number(account.generated)]);
+        let columns =
+            [text_column("Stream"), text_column("What became of them"), count_column("Records")];
+        table(html, "Records by stream", &columns, &rows);
+        let text =
+            "Of what was lost or has not come, the stream is not known: it stands in the records.";
+        html.leaf("p", &[("class", "small")], text);
+        let sinks = rows_of(&report.not_taken, |sink| {
+            let state = if sink.numbers == 0 {
+                "everything of the period was taken"
+            } else {
+                "not all was taken"
+            };
+            vec![sink.sink.clone(), number(sink.numbers), state.to_owned()]
+        });
+        let columns = [text_column("Sink"), count_column("Not taken"), text_column("State")];
+        table(html, "Delivery to the sinks, in sequence numbers", &columns, &sinks);
+    });
+}
+
+fn proof(html: &mut Html, report: &Report) {
+    let sums = &report.chain_sums;
+    begin(html, report, section::PROOF, "Proof by sequence numbers", |html| {
+        let text = "Each high side numbers its records without holes, in each epoch and lane. Below are the whole bundles that reach into the period, so the numbers may go a little beyond it. The numbers assigned must be the sum of what became of them.";
+        html.leaf("p", &[], text);
+        let state = format!(
+            "{} assigned = {} arrived + {} suppressed + {} lost + {} missing: {}",
+            number(sums.assigned),
+            number(sums.arrived),
+            number(sums.suppressed),
+            number(sums.lost),
+            number(sums.missing),
+            if sums.wrong_chains == 0 { "adds up" } else { "DOES NOT ADD UP" }
+        );
+        html.leaf("p", &[("class", "sum")], &state);
+        let rows = rows_of(&report.chains, |chain| {
+            vec![
+                chain.chain.clone(),
+                format!("{} to {}", number(chain.first_bundle), number(chain.last_bundle)),
+                format!("{} to {}", number(chain.first_sequence), number(chain.last_sequence)),
+                number(chain.assigned),
+                number(chain.arrived),
+                number(chain.suppressed),
+                number(chain.lost),
+                number(chain.missing),
+                if chain.adds_up { "yes".to_owned() } else { "NO".to_owned() },
+            ]
+        });
+        let columns = [
+            text_column("Chain"),
+            text_column("Bundles"),
+            text_column("Sequence"),
+            count_column("Assigned"),
+            count_column("Arrived"),
+            count_column("Suppressed"),
+            count_column("Lost"),
+            count_column("Missing"),
+            text_column("Adds up"),
+        ];
+        table(html, "Chains: origin/epoch/lane", &columns, &rows);
+        let rows = rows_of(&report.heard, |heard| {
+            vec![heard.origin.clone(), heard.lane.clone(), short(&heard.through)]
+        });
+        let columns = [text_column("High side"), text_column("Lane"), text_column("Proven until")];
+        table(html, "Until when each lane was heard of", &columns, &rows);
+    });
+}
+
+fn exceptions(html: &mut Html, report: &Report) {
+    let custody = &report.custody.tally;
+    begin(html, report, section::EXCEPTIONS, "Missing, lost, refused", |html| {
+        let rows = rows_of(&report.gaps, |gap| {
+            let passed = gap
+                .passed
+                .as_deref()
+                .map_or("holds".to_owned(), |at| format!("passed {}", short(at)));
+            let around = |time: &Option<String>| time.as_deref().map_or("-".to_owned(), short);
+            vec![
+                gap.chain.clone(),
+                format!("{} to {}", number(gap.first), number(gap.last)),
+                number(gap.records),
+                format!("{} to {}", around(&gap.after), around(&gap.before)),
+                short(&gap.noticed),
+                passed,
+            ]
+        });
+        let columns = [
+            text_column("Chain"),
+            text_column("Bundles"),
+            count_column("Records"),
+            text_column("Received between"),
+            text_column("Noticed"),
+            text_column("What is behind"),
+        ];
+        table(html, "Bundles that have not come", &columns, &rows);
+        let rows = rows_of(&report.losses, |loss| {
+            let listener = if loss.listener.is_empty() { "-" } else { &loss.listener };
+            vec![
+                loss.chain.clone(),
+                loss.reason.clone(),
+                listener.to_owned(),
+                number(loss.records),
+                number(loss.numbered),
+                format!("{} to {}", short(&loss.from), short(&loss.to)),
+            ]
+        });
+        let columns = [
+            text_column("Chain"),
+            text_column("Reason"),
+            text_column("Listener"),
+            count_column("Records"),
+            count_column("With a number"),
+            text_column("Lost between"),
+        ];
+        table(html, "What the high side declared lost", &columns, &rows);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        rows.push(vec!["duplicate, set aside".to_owned(), number(custody.duplicates)]);
+        for (code, files) in &custody.quarantined {
+            rows.push(vec![format!("quarantined: {code}"), number(*files)]);
+        }
+        let columns = [text_column("What"), count_column("Files")];
+        table(
+            html,
+            "Files that were not admitted in the period, by the custody log",
+            &columns,
+            &rows,
+        );
+        let rows = rows_of(&report.epochs_begun, |begun| {
+            vec![begun.origin.clone(), begun.epoch.to_string(), short(&begun.sealed)]
+        });
+        let columns =
+            [text_column("High side"), text_column("New epoch"), text_column("First sealed")];
+        table(html, "Buffers that began anew", &columns, &rows);
+    });
+}
+
+fn latency(html: &mut Html, report: &Report) {
+    let proof = &report.latency;
+    begin(html, report, section::LATENCY, "Latency against the budget", |html| {
+        let text = "From the reception of a record on the high side, or from when the event happened as its source says, to a sink's confirmation. Percentiles are at most 1/16 too long. Single records are counted for seven days; the last table covers the whole period.";
+        html.leaf("p", &[], text);
+        for (at, shown) in proof
+            .delivered
+            .items
+            .iter()
+            .filter(|one| one.sum.hop.starts_with("received"))
+            .take(CHARTS_MAX)
+            .enumerate()
+        {
+            histogram(html, at, shown);
+        }
+        let rows = rows_of(&proof.delivered, |shown| {
+            let sum = &shown.sum;
+            vec![
+                sum.sink.clone(),
+                sum.lane.clone(),
+                sum.stream.clone(),
+                sum.hop.replace("-to-", " to "),
+                number(sum.records),
+                span(sum.p50_ms),
+                span(sum.p95_ms),
+                span(sum.p99_ms),
+                span(sum.max_ms),
+                span(sum.budget_ms),
+                number(sum.over_budget),
+            ]
+        });
+        let columns = [
+            text_column("Sink"),
+            text_column("Lane"),
+            text_column("Stream"),
+            text_column("Way"),
+            count_column("Records"),
+            count_column("p50"),
+            count_column("p95"),
+            count_column("p99"),
+            count_column("Longest"),
+            count_column("Budget"),
+            count_column("Over"),
+        ];
+        table(html, "To the sinks", &columns, &rows);
+        let rows = rows_of(&proof.admitted, |wait| {
+            let signed = |millis: i64| span(u64::try_from(millis).unwrap_or(0));
+            vec![
+                wait.origin.clone(),
+                wait.lane.clone(),
+                number(wait.bundles),
+                number(wait.records),
+                signed(wait.mean_ms),
+                signed(wait.max_ms),
+                span(wait.budget_ms),
+                number(wait.bundles_over),
+                number(wait.records_over),
+            ]
+        });
+        let columns = [
+            text_column("High side"),
+            text_column("Lane"),
+            count_column("Bundles"),
+            count_column("Records"),
+            count_column("Mean"),
+            count_column("Longest"),
+            count_column("Budget"),
+            count_column("Bundles over"),
+            count_column("Records in them"),
+        ];
+        table(html, "From a bundle's oldest record to its admission", &columns, &rows);
+        let rows = rows_of(&proof.clocks, |clock| vec![clock.text()]);
+        table(html, "How far the clocks may lie apart", &[text_column("Clocks")], &rows);
+    });
+}
+
+fn histogram(html: &mut Html, at: usize, shown: &LatencyHistogram) {
+    let sum = &shown.sum;
+    let mut bars = Vec::new();
+    let mut limit = None;
+    let mut words = Vec::new();
+    for bar in &shown.histogram {
+        let label = match bar.up_to_ms {
+            Some(end) => format!("\u{2264} {}", span(end)),
+            None => "more".to_owned(),
+        };
+        let late = bar.up_to_ms.is_none_or(|end| end > sum.budget_ms);
+        if late && limit.is_none() {
+            limit = Some((bars.len(), format!("budget {}", span(sum.budget_ms))));
+        }
+        if bar.records > 0 {
+            words.push(format!("{} {label}", number(bar.records)));
+        }
+        bars.push(Bar { label, count: bar.records, more: 0, late });
+    }
+    let title = format!("{} to {}, lane {}: received to delivered", sum.stream, sum.sink, sum.lane);
+    let description = format!("Records by the time they took: {}.", words.join(", "));
+    figure(html, &title, |html| {
+        let chart = Bars {
+            id: &format!("latency-{at}"),
+            title: &title,
+            description: &description,
+            bars,
+            counts: true,
+            limit,
+            height: 150,
+        };
+        chart::bars(html, &chart);
+    });
+}
+
+fn flow(html: &mut Html, report: &Report) {
+    let flow = &report.flow;
+    begin(html, report, section::FLOW, "Flow over time", |html| {
+        let part = span(flow.part_secs.saturating_mul(1_000));
+        let text = format!(
+            "Records by when the high side received them, in parts of {part}. Those of a bundle stand where its newest record was received. Darker: arrived; lighter: suppressed by a rule."
+        );
+        html.leaf("p", &[], &text);
+        if flow.streams.is_empty() {
+            html.leaf("p", &[("class", "none")], "No record of the period arrived.");
+        }
+        for (at, (stream, of_stream)) in flow.streams.iter().take(CHARTS_MAX).enumerate() {
+            let (arrived, suppressed): (u64, u64) =
+                (of_stream.arrived.iter().sum(), of_stream.suppressed.iter().sum());
+            let empty = (0..flow.parts)
+                .filter(|part| {
+                    of_stream.arrived.get(*part) == Some(&0)
+                        && of_stream.suppressed.get(*part) == Some(&0)
+                })
+                .count() as u64;
+            let description = format!(
+                "{} arrived and {} suppressed in {} of {part}; {} without any.",
+                number(arrived),
+                number(suppressed),
+                counted(flow.parts as u64, "part"),
+                counted(empty, "part")
+            );
+            let bars = (0..flow.parts).map(|part| Bar {
+                label: flow_label(flow, &report.from, part),
+                count: of_stream.arrived.get(part).copied().unwrap_or(0),
+                more: of_stream.suppressed.get(part).copied().unwrap_or(0),
+                late: false,
+            });
+            let title = format!("{stream}: {description}");
+            figure(html, &title, |html| {
+                let chart = Bars {
+                    id: &format!("flow-{at}"),
+                    title: stream,
+                    description: &description,
+                    bars: bars.collect(),
+                    counts: false,
+                    limit: None,
+                    height: 120,
+                };
+                chart::bars(html, &chart);
+            });
+        }
+    });
+}
+
+/// Some of the parts say when they begin.
+fn flow_label(flow: &Flow, from: &str, part: usize) -> String {
+    let every = flow.parts.div_ceil(6).max(1);
+    let Ok(shared::clock::Nanos(from)) = from.parse() else { return String::new() };
+    if !part.is_multiple_of(every) {
+        return String::new();
+    }
+    let secs = i64::try_from(flow.part_secs.saturating_mul(part as u64)).unwrap_or(0);
+    let begin = shared::clock::Nanos(from.saturating_add(secs.saturating_mul(1_000_000_000)));
+    let begin = begin.to_string();
+    if flow.part_secs >= 86_400 {
+        day(&begin).to_owned()
+    } else {
+        begin.get(5..16).unwrap_or_default().replace('T', " ")
+    }
+}
+
+fn integrity(html: &mut Html, report: &Report) {
+    let (sums, stored) = (&report.chain_sums, &report.stored);
+    begin(html, report, section::INTEGRITY, "Chains, store and custody log", |html| {
+        html.element("dl", &[], |html| {
+            let links = match sums.broken {
+                0 => format!("{} compared, each bundle names the one before it, and its records continue the buffer's hash chain", counted(sums.links, "link")),
+                broken => format!("{} OF {} DO NOT HOLD", number(broken), number(sums.links)),
+            };
+            pair(html, "Links between bundles", &links);
+            let headers = format!(
+                "{} of {}: container, signature and releases verified again, and the digest is the ledger's",
+                number(stored.verified),
+                counted(stored.bundles, "bundle")
+            );
+            pair(html, "Stored bundles", &headers);
+            pair(html, "Stored files found damaged", &number(sums.damaged));
+            let custody = match &report.custody.verdict {
+                Some(verdict) if report.custody.verified => format!(
+                    "verified from its first entry to its last: {}, {}, signed up to entry {}",
+                    counted(verdict.entries, "entry"),
+                    counted(verdict.checkpoints, "checkpoint"),
+                    number(verdict.signed_through)
+                ),
+                Some(verdict) => {
+                    format!("DOES NOT VERIFY: {}", counted(verdict.found, "finding"))
+                }
+                None => "not verified".to_owned(),
+            };
+            pair(html, "Custody log", &custody);
+            if let Some(verdict) = &report.custody.verdict {
+                code_pair(html, "Its head", &verdict.head);
+                for key in &verdict.keys {
+                    code_pair(html, "Its checkpoints signed by", key);
+                }
+            }
+        });
+        let findings = report.custody.verdict.iter().flat_map(|verdict| &verdict.findings);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        rows.extend(findings.map(|finding| {
+            vec![format!("{}:{}", finding.file, finding.line), finding.text.clone()]
+        }));
+        let columns = [text_column("Where"), text_column("What is wrong with the custody log")];
+        some_table(html, "Findings", &columns, &rows);
+        let rows = rows_of(&stored.wrong, |wrong| {
+            vec![wrong.file.clone(), wrong.code.clone(), wrong.problem.clone()]
+        });
+        let columns = [code_column("File"), text_column("Code"), text_column("Problem")];
+        some_table(html, "Stored bundles that are not as they should be", &columns, &rows);
+        let rows = rows_of(&report.chains, |chain| {
+            let or_none =
+                |digest: &Option<String>| digest.clone().unwrap_or_else(|| "-".to_owned());
+            vec![
+                chain.chain.clone(),
+                number(chain.links),
+                number(chain.broken()),
+                or_none(&chain.head),
+                or_none(&chain.record_head),
+            ]
+        });
+        let columns = [
+            text_column("Chain"),
+            count_column("Links"),
+            count_column("Broken"),
+            code_column("Digest of the last bundle"),
+            code_column("Hash behind the last record"),
+        ];
+        table(html, "Heads of the chains", &columns, &rows);
+    });
+}
+
+fn custody(html: &mut Html, report: &Report) {
+    let (stored, tally) = (&report.stored, &report.custody.tally);
+    begin(html, report, section::CUSTODY, "Who did what", |html| {
+        let text = format!(
+            "Releases stand in the bundles of the period, and were verified again. The rest is from the {} of the custody log dated in the period, by the clock of this side.",
+            counted(tally.entries, "entry")
+        );
+        html.leaf("p", &[], &text);
+        let rows = rows_of(&stored.releases, |release| {
+            let officer = release.officer.clone().unwrap_or_else(|| "not known here".to_owned());
+            vec![
+                officer,
+                release.key.clone(),
+                number(release.bundles),
+                short(&release.first),
+                short(&release.last),
+            ]
+        });
+        let columns = [
+            text_column("Officer"),
+            code_column("Key"),
+            count_column("Bundles"),
+            text_column("First sealed"),
+            text_column("Last sealed"),
+        ];
+        table(html, "Bundles released by officers", &columns, &rows);
+        html.leaf(
+            "p",
+            &[("class", "small")],
+            &format!("{} of the period carry no release.", counted(stored.unreleased, "bundle")),
+        );
+        let rows = rows_of(&tally.media, |done| {
+            vec![number(done.entry), short(&done.at), done.who.clone(), done.detail.clone()]
+        });
+        let columns =
+            [count_column("Entry"), text_column("When"), text_column("Who"), text_column("What")];
+        table(html, "Media with a transfer record, read and signed for", &columns, &rows);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        for (by, files) in &tally.arrivals {
+            rows.push(vec![by.clone(), number(*files)]);
+        }
+        table(html, "How files came", &[text_column("Way"), count_column("Files")], &rows);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        for (who, actions) in &tally.people {
+            let did: Vec<String> = actions
+                .iter()
+                .map(|(action, times)| format!("{action} {}", number(*times)))
+                .collect();
+            rows.push(vec![who.clone(), did.join(", ")]);
+        }
+        table(html, "Who did what how often", &[text_column("Who"), text_column("Actions")], &rows);
+        let rows = rows_of(&tally.events, |done| {
+            vec![
+                number(done.entry),
+                short(&done.at),
+                done.who.clone(),
+                done.action.clone(),
+                done.detail.clone(),
+            ]
+        });
+        let columns = [
+            count_column("Entry"),
+            text_column("When"),
+            text_column("Who"),
+            text_column("Action"),
+            text_column("What"),
+        ];
+        some_table(html, "Gaps passed, files deleted, the log repaired", &columns, &rows);
+    });
+}
+
+fn keys(html: &mut Html, report: &Report) {
+    begin(html, report, section::KEYS, "Keys", |html| {
+        let text = "More than one key of a high side in the first table is a change of keys, at the times shown. The custody log does not note changes of the lists of keys: compare their digests below with those of earlier reports.";
+        html.leaf("p", &[], text);
+        let rows = rows_of(&report.signers, |signer| {
+            vec![
+                signer.origin.clone(),
+                signer.key.clone(),
+                number(signer.bundles),
+                short(&signer.first),
+                short(&signer.last),
+            ]
+        });
+        let columns = [
+            text_column("High side"),
+            code_column("Key"),
+            count_column("Bundles"),
+            text_column("First sealed"),
+            text_column("Last sealed"),
+        ];
+        table(html, "Keys that signed the bundles of the period", &columns, &rows);
+        let rows = rows_of(&report.officers, |officer| {
+            vec![officer.name.clone(), officer.key.clone(), officer.state.to_owned()]
+        });
+        let columns = [text_column("Officer"), code_column("Key"), text_column("Now")];
+        table(html, "Officers' keys as they are now", &columns, &rows);
+    });
+}
+
+fn archive(html: &mut Html, report: &Report) {
+    begin(html, report, section::ARCHIVE, "Archive", |html| match &report.archive {
+        None => html.leaf("p", &[("class", "none")], "No archive is configured."),
+        Some(archive) => {
+            html.element("dl", &[], |html| {
+                pair(html, "Where", &archive.target);
+                pair(html, "Lock", &archive.lock);
+                let or_unknown =
+                    |time: &Option<String>| time.as_deref().map_or("not known".to_owned(), short);
+                pair(html, "Locked until, at least", &or_unknown(&archive.locked_until));
+                pair(html, "Lock last verified", &or_unknown(&archive.verified));
+                pair(html, "Bundles of the period in it", &number(archive.bundles));
+                pair(html, "Bundles of the period not in it", &number(archive.waiting));
+            });
+            let mut problems = Listed::default();
+            problems.extend(archive.problems.iter().cloned());
+            list(html, &problems);
+        }
+    });
+}
+
+fn alarms(html: &mut Html, report: &Report) {
+    begin(html, report, section::ALARMS, "Alarms", |html| {
+        let rows = rows_of(&report.alarms, |alarm| {
+            vec![alarm.code.clone(), number(alarm.alarms), number(alarm.raised), number(alarm.open)]
+        });
+        let columns = [
+            text_column("Alarm"),
+            count_column("Subjects"),
+            count_column("Raised"),
+            count_column("Not acknowledged"),
+        ];
+        table(html, "Alarms of this side that stood in the period", &columns, &rows);
+    });
+}
+
+fn configuration(html: &mut Html, report: &Report) {
+    begin(html, report, section::CONFIGURATION, "Configuration", |html| {
+        html.leaf(
+            "p",
+            &[],
+            "As it was when this report was made, to be compared with what was approved.",
+        );
+        let rows = rows_of(&report.configuration, |file| {
+            let sha256 = file.sha256.clone().unwrap_or_else(|| "there is none".to_owned());
+            vec![file.what.to_owned(), file.path.clone(), sha256]
+        });
+        let columns = [text_column("What"), code_column("File"), code_column("SHA-256")];
+        table(html, "Files that this side runs with", &columns, &rows);
+    });
+}
+
+fn framework(html: &mut Html, report: &Report) {
+    let text = &report.framework;
+    begin(html, report, "framework", text.title, |html| {
+        html.leaf("p", &[], &format!("Source: {}.", text.source));
+        let modest = "The sections named here are evidence towards these controls. Whether a control is met is for the auditor to say, and takes more than this report.";
+        html.leaf("p", &[], modest);
+        let mut rows: Listed<Vec<String>> = Listed::default();
+        rows.extend(text.controls.iter().map(|control| {
+            let sections = control.sections.join(", ");
+            vec![
+                control.id.to_owned(),
+                control.about.to_owned(),
+                control.evidence.to_owned(),
+                sections,
+            ]
+        }));
+        let columns = [
+            text_column("Control"),
+            text_column("About"),
+            text_column("What is shown here, and what is not"),
+            text_column("Sections"),
+        ];
+        table(html, "Controls", &columns, &rows);
+        html.leaf("p", &[], &format!("Keeping: {}", text.retention));
+    });
+}
+
+fn limits(html: &mut Html, site: &str, files: Files<'_>) {
+    html.element("section", &[("aria-labelledby", "verify")], |html| {
+        html.leaf("h2", &[("id", "verify")], "Verifying this report");
+        html.leaf("p", &[], "The data beside this page hold the same, exactly. They have the SHA-256 above, and each file has a signature of its own:");
+        let stem = files.json.strip_suffix(".json").unwrap_or(files.json);
+        let commands = format!(
+            "sha256sum {stem}.json\nssh-keygen -Y verify -f signers -I {site} -n {0} -s {stem}.json.sig < {stem}.json\nssh-keygen -Y verify -f signers -I {site} -n {0} -s {stem}.html.sig < {stem}.html",
+            super::gather::namespace()
+        );
+        html.element("pre", &[], |html| {
+            for (at, line) in commands.lines().enumerate() {
+                if at > 0 {
+                    html.void("br", &[]);
+                }
+                html.text(line);
+            }
+        });
+        html.leaf("p", &[], "signers is a file with one line: the site's name, a space, and the key in the line signer of what penstock-low public prints.");
+        html.leaf("h3", &[], "What this report can't show");
+        html.element("ul", &[], |html| {
+            for text in [
+                "What a source did not send, or lost before the high side received it, has no number. Losses of a UDP socket are counted by the kernel and declared; those on the network are not.",
+                "Bundles behind the last one that came are not known to exist. That is why each lane says until when it is proven.",
+                "Times of reception are by the high side's clock, times of admission by this side's.",
+                "Of stored bundles the signed header was read again, which names the payload's SHA-256; the payload itself was verified when the bundle was admitted, and is whenever it is opened.",
+                "Who can write to this side's ledger, custody log and key folder can make a report that verifies. Checkpoints of the custody log kept elsewhere, and the high side's own custody log, are the remedy.",
+            ] {
+                html.leaf("li", &[], text);
+            }
+        });
+    });
+}
+
+/// A section with its heading and the controls it serves.
+fn begin(
+    html: &mut Html,
+    report: &Report,
+    id: &'static str,
+    title: &str,
+    inside: impl FnOnce(&mut Html),
+) {
+    let heading = format!("{id}-heading");
+    html.element("section", &[("id", id), ("aria-labelledby", &heading)], |html| {
+        html.leaf("h2", &[("id", &heading)], title);
+        let serves = |control: &&Control| control.sections.contains(&id);
+        let controls: Vec<&str> =
+            report.framework.controls.iter().filter(serves).map(|control| control.id).collect();
+        if !controls.is_empty() {
+            let text = format!("Evidence towards {}", controls.join(" \u{b7} "));
+            html.leaf("p", &[("class", "controls")], &text);
+        }
+        inside(html);
+    });
+}
+
+fn figure(html: &mut Html, caption: &str, inside: impl FnOnce(&mut Html)) {
+    html.element("figure", &[], |html| {
+        html.leaf("figcaption", &[], caption);
+        inside(html);
+    });
+}
+
+fn pair(html: &mut Html, name: &str, value: &str) {
+    html.leaf("dt", &[], name);
+    html.leaf("dd", &[], value);
+}
+
+fn code_pair(html: &mut Html, name: &str, value: &str) {
+    html.leaf("dt", &[], name);
+    html.element("dd", &[], |html| html.leaf("code", &[], value));
+}
+
+fn list(html: &mut Html, listed: &Listed<String>) {
+    html.element("ul", &[], |html| {
+        for item in &listed.items {
+            html.leaf("li", &[], item);
+        }
+        if listed.left_out > 0 {
+            html.leaf("li", &[], &format!("and {} more, not listed", number(listed.left_out)));
+        }
+    });
+}
+
+/// A column of a table.
+#[derive(Clone, Copy)]
+struct Column {
+    name: &'static str,
+    class: &'static str,
+}
+
+const fn text_column(name: &'static str) -> Column {
+    Column { name, class: "" }
+}
+
+const fn count_column(name: &'static str) -> Column {
+    Column { name, class: "count" }
+}
+
+const fn code_column(name: &'static str) -> Column {
+    Column { name, class: "code" }
+}
+
+fn rows_of<T>(listed: &Listed<T>, row: impl Fn(&T) -> Vec<String>) -> Listed<Vec<String>> {
+    Listed { items: listed.items.iter().map(row).collect(), left_out: listed.left_out }
+}
+
+/// A table; where there is nothing, the caption says so.
+fn table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<Vec<String>>) {
+    if rows.count() == 0 {
+        html.leaf("p", &[("class", "none")], &format!("{caption}: none."));
+        return;
+    }
+    some_table(html, caption, columns, rows);
+}
+
+/// A table; where there is nothing, nothing.
+fn some_table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<Vec<String>>) {
+    if rows.count() == 0 {
+        return;
+    }
+    html.element("div", &[("class", "scroll"), ("tabindex", "0")], |html| {
+        html.element("table", &[], |html| {
+            html.leaf("caption", &[], caption);
+            html.element("thead", &[], |html| {
+                html.element("tr", &[], |html| {
+                    for column in columns {
+                        html.leaf("th", &[("scope", "col"), ("class", column.class)], column.name);
+                    }
+                });
+            });
+            html.element("tbody", &[], |html| {
+                for row in &rows.items {
+                    html.element("tr", &[], |html| {
+                        for (at, (column, cell)) in columns.iter().zip(row).enumerate() {
+                            let class = [("class", column.class), ("scope", "row")];
+                            let (name, attributes) =
+                                if at == 0 { ("th", &class[..]) } else { ("td", &class[..1]) };
+                            html.leaf(name, attributes, cell);
+                        }
+                    });
+                }
+            });
+        });
+    });
+    if rows.left_out > 0 {
+        let text = format!("{} are not listed here.", counted(rows.left_out, "more row"));
+        html.leaf("p", &[("class", "small")], &text);
+    }
+}
+
+fn time(html: &mut Html, time: &str) {
+    html.leaf("time", &[("datetime", time)], &short(time));
+}
+
+/// A time without the fraction of its second.
+fn short(time: &str) -> String {
+    match (time.get(..10), time.get(11..19)) {
+        (Some(day), Some(clock)) => format!("{day} {clock} UTC"),
+        _ => time.to_owned(),
+    }
+}
+
+fn day(time: &str) -> &str {
+    time.get(..10).unwrap_or(time)
+}
+
+/// A number with its thousands apart.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A time that something took: three digits are enough.
+fn span(millis: u64) -> String {
+    let whole = |unit: u64, name: &str| format!("{}\u{a0}{name}", millis / unit);
+    let part = |unit: u64, name: &str| {
+        let tenths = millis.saturating_mul(10) / unit;
+        let dot =
+            if tenths.is_multiple_of(10) { String::new() } else { format!(".{}", tenths % 10) };
+        format!("{}{dot}\u{a0}{name}", number(tenths / 10))
+    };
+    match millis {
+        0..1_000 => whole(1, "ms"),
+        1_000..60_000 => part(1_000, "s"),
+        60_000..3_600_000 => part(60_000, "min"),
+        3_600_000..172_800_000 => part(3_600_000, "h"),
+        _ => part(86_400_000, "d"),
+    }
+}
+
+/// So many charts of one kind are drawn; the tables have the rest.
+const CHARTS_MAX: usize = 12;
+
+const STYLE: &str = include_str!("page.css");
