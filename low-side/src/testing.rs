@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use shared::bundle::{
-    BundleDigest, Limits, Manifest, SealReason, StreamCount, SuppressedCount, seal,
+    BundleDigest, Limits, Loss, Manifest, SealReason, StreamCount, SuppressedCount, seal,
 };
 use shared::clock::{FakeClock, Nanos};
 use shared::keys::{
@@ -110,6 +110,17 @@ impl Site {
         messages: &[Vec<u8>],
         suppressed: u64,
     ) -> PathBuf {
+        self.seal_losing(chain, messages, suppressed, Vec::new())
+    }
+
+    /// As [`Site::seal_with`]; the bundle declares these losses.
+    pub(crate) fn seal_losing(
+        &self,
+        chain: &mut Chain,
+        messages: &[Vec<u8>],
+        suppressed: u64,
+        losses: Vec<Loss>,
+    ) -> PathBuf {
         let source = SourceTag::new("syslog", "10.0.0.1:99", None);
         let first = chain.sequence + 1;
         let mut records = Vec::new();
@@ -172,7 +183,7 @@ impl Site {
                     bytes: 10 * records,
                 }],
             },
-            losses: Vec::new(),
+            losses,
         };
         let path = self
             .dir

@@ -19,6 +19,8 @@ pub mod html;
 pub mod listed;
 pub mod page;
 pub mod stored;
+#[cfg(test)]
+mod tests;
 
 pub use archive::ArchiveProof;
 pub use frameworks::Framework;
