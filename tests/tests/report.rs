@@ -99,11 +99,11 @@ fn a_report_says_what_was_sent_lost_and_missing_and_stock_tools_verify_it() {
     assert!(agent.stop(PATIENCE).success());
     high.run(["seal"]).success();
     high.run(["export", medium.to_str().unwrap()]).success();
-    let last: Vec<PathBuf> =
+    let behind: Vec<PathBuf> =
         bundles_in(&medium).into_iter().filter(|path| !bundles.contains(path)).collect();
 
     let agent = low.start();
-    for bundle in [&bundles[0], &bundles[2], &bundles[0], &last[0]] {
+    for bundle in [&bundles[0], &bundles[2], &bundles[0], &behind[0]] {
         low.run(["import", bundle.to_str().unwrap()]).success();
     }
     low.run(["gaps", "--pass", low.json(["gaps", "--json"])[0]["id"].to_string().as_str()])

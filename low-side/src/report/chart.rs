@@ -2,7 +2,7 @@
 //! that say in words what it shows.
 
 use super::html::Html;
-use super::page::number;
+use super::words::number;
 
 /// A segment of the one bar that shows where everything went.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,9 @@ pub struct Bars<'a> {
 const WIDTH: u32 = 720;
 const LEFT: u32 = 64;
 const RIGHT: u32 = 8;
-const TOP: u32 = 20;
+/// Room above the bars, where each says how many it stands for, and a limit what it is.
+const TOP_WITH_COUNTS: u32 = 34;
+const TOP: u32 = 10;
 const BOTTOM: u32 = 24;
 
 /// Draws shares of one whole as a single bar, the smallest still seen.
@@ -86,14 +88,14 @@ pub fn bars(html: &mut Html, chart: &Bars<'_>) {
     let words = (chart.id, chart.title, chart.description);
     let highest =
         chart.bars.iter().map(|bar| bar.count.saturating_add(bar.more)).max().unwrap_or(0);
-    let plot = u64::from(chart.height - TOP - BOTTOM);
+    let top = u64::from(if chart.counts { TOP_WITH_COUNTS } else { TOP });
+    let plot = u64::from(chart.height - BOTTOM) - top;
     let base = u64::from(chart.height - BOTTOM);
     let wide = u64::from(WIDTH - LEFT - RIGHT);
     let bars = chart.bars.len().max(1) as u64;
     let at = |bar: usize| u64::from(LEFT) + wide * bar as u64 / bars;
     figure(html, words, WIDTH, chart.height, |html| {
-        let y = u64::from(TOP);
-        for (height, value) in [(y, highest), (base - plot / 2, highest.div_ceil(2)), (base, 0)] {
+        for (height, value) in [(top, highest), (base - plot / 2, highest.div_ceil(2)), (base, 0)] {
             if height < base && highest == 0 {
                 continue;
             }
@@ -128,7 +130,7 @@ pub fn bars(html: &mut Html, chart: &Bars<'_>) {
         if let Some((bar, meaning)) = &chart.limit {
             let x = at(*bar);
             line(html, "limit", (x, 4), (x, base));
-            label(html, "limit-text end", (x.saturating_sub(5), 13), meaning);
+            label(html, "limit-text end", (x.saturating_sub(5), 12), meaning);
         }
     });
 }

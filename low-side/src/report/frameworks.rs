@@ -51,6 +51,10 @@ pub struct Control {
 
 /// The names of the sections that controls refer to.
 pub mod section {
+    /// The report itself.
+    pub const ABOUT: &str = "about";
+    /// The controls.
+    pub const CONTROLS: &str = "controls";
     /// The account of every record.
     pub const COMPLETENESS: &str = "completeness";
     /// The proof by sequence numbers.
@@ -73,6 +77,26 @@ pub mod section {
     pub const ALARMS: &str = "alarms";
     /// What this side runs with.
     pub const CONFIGURATION: &str = "configuration";
+
+    /// The heading of a section.
+    pub fn title(id: &str) -> &str {
+        match id {
+            ABOUT => "This report",
+            ALARMS => "Alarms",
+            ARCHIVE => "Archive",
+            COMPLETENESS => "Completeness",
+            CONFIGURATION => "Configuration",
+            CONTROLS => "Controls",
+            CUSTODY => "Who did what",
+            EXCEPTIONS => "Missing, lost, refused",
+            FLOW => "Flow over time",
+            INTEGRITY => "Chains, store and custody log",
+            KEYS => "Keys",
+            LATENCY => "Latency against the budget",
+            PROOF => "Proof by sequence numbers",
+            other => other,
+        }
+    }
 }
 
 use section::{

@@ -14,6 +14,7 @@ use shared::record::OriginId;
 use super::custody::{CustodyProof, tally};
 use super::frameworks::{Framework, FrameworkText};
 use super::stored::{self, StoredProof};
+use super::words::{counted, short};
 use super::{ArchiveProof, Listed};
 use crate::account::{self, Account, Period};
 use crate::import::Keys;
@@ -547,11 +548,24 @@ fn judge_time(
     }
     for heard in &report.heard.items {
         let Heard { origin, lane, through, through_at } = heard;
-        if *through_at < to {
-            reasons.push(format!(
-                "nothing proves what {origin} received in the lane {lane} after {through}"
-            ));
+        if *through_at >= to {
+            continue;
         }
+        let text = format!(
+            "nothing proves what {origin} received in the lane {lane} after {}",
+            short(through)
+        );
+        // Who was taken off the list before the period sends no more.
+        if *through_at >= from || trusted.iter().any(|trusted| trusted.as_str() == origin) {
+            reasons.push(text);
+        } else {
+            notes.push(format!("{text}; it is not trusted any more"));
+        }
+    }
+    if report.heard.left_out > 0 {
+        let lanes = counted(report.heard.left_out, "more lane");
+        reasons
+            .push(format!("{lanes} are not listed, and until when they are proven was not judged"));
     }
     let known = |origin: &OriginId| report.heard.items.iter().any(|h| h.origin == origin.as_str());
     for origin in trusted.iter().filter(|origin| !known(origin)) {
@@ -563,7 +577,8 @@ fn judge_time(
     for begun in &report.epochs_begun.items {
         let EpochBegun { origin, epoch, sealed } = begun;
         reasons.push(format!(
-            "the buffer of {origin} was lost or restored, and epoch {epoch} began at {sealed}: nothing proves what the earlier one held behind its last bundle"
+            "the buffer of {origin} was lost or restored, and epoch {epoch} began at {}: nothing proves what the earlier one held behind its last bundle",
+            short(sealed)
         ));
     }
     let lanes: BTreeMap<&str, Vec<&str>> =
@@ -656,19 +671,10 @@ fn judge_delivery(report: &Report, from: Nanos, notes: &mut Listed<String>) {
         notes.push(format!(
             "how long single records took is counted for 7 days; of this period {}",
             match &latency.counted_from {
-                Some(at) => format!("from {at} on"),
+                Some(at) => format!("from {} on", short(at)),
                 None => "nothing is left".to_owned(),
             }
         ));
-    }
-}
-
-/// `1 record`, `2 records`, `3 entries`.
-pub(super) fn counted(count: u64, noun: &str) -> String {
-    match (count, noun.strip_suffix('y')) {
-        (1, _) => format!("1 {noun}"),
-        (_, Some(stem)) => format!("{} {stem}ies", super::page::number(count)),
-        _ => format!("{} {noun}s", super::page::number(count)),
     }
 }
 

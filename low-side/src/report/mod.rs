@@ -21,6 +21,7 @@ pub mod page;
 pub mod stored;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use archive::ArchiveProof;
 pub use frameworks::Framework;

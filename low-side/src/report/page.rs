@@ -2,9 +2,10 @@
 
 use super::chart::{self, Bar, Bars, Share};
 use super::frameworks::{Control, section};
-use super::gather::{Flow, LatencyHistogram, Report, counted};
+use super::gather::{Flow, LatencyHistogram, Report};
 use super::html::Html;
 use super::listed::Listed;
+use super::words::{counted, day, number, short, span};
 
 /// What the page says of the files that it was written with.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +97,7 @@ fn verdict(html: &mut Html, report: &Report) {
 
 fn about(html: &mut Html, report: &Report, files: Files<'_>) {
     let made = &report.made;
-    begin(html, report, "about", "This report", |html| {
+    begin(html, report, section::ABOUT, |html| {
         html.element("dl", &[], |html| {
             pair(html, "Site", &made.site);
             pair(html, "Made", &short(&made.at));
@@ -114,14 +115,14 @@ fn about(html: &mut Html, report: &Report, files: Files<'_>) {
 
 fn completeness(html: &mut Html, report: &Report) {
     let account = &report.account;
-    begin(html, report, section::COMPLETENESS, "Completeness", |html| {
+    begin(html, report, section::COMPLETENESS, |html| {
         let text = "Every record that the high sides received in the period, to the record: generated = arrived + suppressed + lost + missing.";
         html.leaf("p", &[], text);
         html.element("dl", &[("class", "tiles")], |html| {
             for (name, count, class) in [
                 ("generated", account.generated, "plain"),
                 ("arrived", account.arrived, "arrived"),
-                ("suppressed by rule", account.suppressed, "suppressed"),
+                ("suppressed", account.suppressed, "suppressed"),
                 ("declared lost", account.lost, "lost"),
                 ("missing", account.missing, "missing"),
             ] {
@@ -177,7 +178,7 @@ fn completeness(html: &mut Html, report: &Report) {
 
 fn proof(html: &mut Html, report: &Report) {
     let sums = &report.chain_sums;
-    begin(html, report, section::PROOF, "Proof by sequence numbers", |html| {
+    begin(html, report, section::PROOF, |html| {
         let text = "Each high side numbers its records without holes, in each epoch and lane. Below are the whole bundles that reach into the period, so the numbers may go a little beyond it. The numbers assigned must be the sum of what became of them.";
         html.leaf("p", &[], text);
         let state = format!(
@@ -204,7 +205,7 @@ fn proof(html: &mut Html, report: &Report) {
             ]
         });
         let columns = [
-            text_column("Chain"),
+            name_column("Chain"),
             text_column("Bundles"),
             text_column("Sequence"),
             count_column("Assigned"),
@@ -218,14 +219,14 @@ fn proof(html: &mut Html, report: &Report) {
         let rows = rows_of(&report.heard, |heard| {
             vec![heard.origin.clone(), heard.lane.clone(), short(&heard.through)]
         });
-        let columns = [text_column("High side"), text_column("Lane"), text_column("Proven until")];
+        let columns = [text_column("High side"), text_column("Lane"), time_column("Proven until")];
         table(html, "Until when each lane was heard of", &columns, &rows);
     });
 }
 
 fn exceptions(html: &mut Html, report: &Report) {
     let custody = &report.custody.tally;
-    begin(html, report, section::EXCEPTIONS, "Missing, lost, refused", |html| {
+    begin(html, report, section::EXCEPTIONS, |html| {
         let rows = rows_of(&report.gaps, |gap| {
             let passed = gap
                 .passed
@@ -242,11 +243,11 @@ fn exceptions(html: &mut Html, report: &Report) {
             ]
         });
         let columns = [
-            text_column("Chain"),
+            name_column("Chain"),
             text_column("Bundles"),
             count_column("Records"),
-            text_column("Received between"),
-            text_column("Noticed"),
+            time_column("Received between"),
+            time_column("Noticed"),
             text_column("What is behind"),
         ];
         table(html, "Bundles that have not come", &columns, &rows);
@@ -262,12 +263,12 @@ fn exceptions(html: &mut Html, report: &Report) {
             ]
         });
         let columns = [
-            text_column("Chain"),
+            name_column("Chain"),
             text_column("Reason"),
             text_column("Listener"),
             count_column("Records"),
             count_column("With a number"),
-            text_column("Lost between"),
+            time_column("Lost between"),
         ];
         table(html, "What the high side declared lost", &columns, &rows);
         let mut rows: Listed<Vec<String>> = Listed::default();
@@ -286,14 +287,14 @@ fn exceptions(html: &mut Html, report: &Report) {
             vec![begun.origin.clone(), begun.epoch.to_string(), short(&begun.sealed)]
         });
         let columns =
-            [text_column("High side"), text_column("New epoch"), text_column("First sealed")];
+            [text_column("High side"), text_column("New epoch"), time_column("First sealed")];
         table(html, "Buffers that began anew", &columns, &rows);
     });
 }
 
 fn latency(html: &mut Html, report: &Report) {
     let proof = &report.latency;
-    begin(html, report, section::LATENCY, "Latency against the budget", |html| {
+    begin(html, report, section::LATENCY, |html| {
         let text = "From the reception of a record on the high side, or from when the event happened as its source says, to a sink's confirmation. Percentiles are at most 1/16 too long. Single records are counted for seven days; the last table covers the whole period.";
         html.leaf("p", &[], text);
         for (at, shown) in proof
@@ -404,7 +405,7 @@ fn histogram(html: &mut Html, at: usize, shown: &LatencyHistogram) {
 
 fn flow(html: &mut Html, report: &Report) {
     let flow = &report.flow;
-    begin(html, report, section::FLOW, "Flow over time", |html| {
+    begin(html, report, section::FLOW, |html| {
         let part = span(flow.part_secs.saturating_mul(1_000));
         let text = format!(
             "Records by when the high side received them, in parts of {part}. Those of a bundle stand where its newest record was received. Darker: arrived; lighter: suppressed by a rule."
@@ -449,19 +450,45 @@ fn flow(html: &mut Html, report: &Report) {
                 chart::bars(html, &chart);
             });
         }
+        if !flow.streams.is_empty() {
+            flow_table(html, flow, &report.from);
+        }
     });
+}
+
+/// The numbers of the charts, for those who can't see them; closed, so that they are not printed.
+fn flow_table(html: &mut Html, flow: &Flow, from: &str) {
+    let streams: Vec<_> = flow.streams.iter().take(CHARTS_MAX).collect();
+    let mut columns = vec![time_column("From")];
+    columns.extend(streams.iter().map(|(stream, _)| count_column(stream)));
+    let mut rows: Listed<Vec<String>> = Listed::default();
+    rows.extend((0..flow.parts).map(|part| {
+        let mut row = vec![part_begin(flow, from, part).map_or(String::new(), |at| short(&at))];
+        row.extend(streams.iter().map(|(_, counts)| {
+            let count = |counts: &[u64]| number(counts.get(part).copied().unwrap_or(0));
+            format!("{} + {}", count(&counts.arrived), count(&counts.suppressed))
+        }));
+        row
+    }));
+    html.element("details", &[], |html| {
+        html.leaf("summary", &[], "The same as a table");
+        some_table(html, "Arrived + suppressed, by stream", &columns, &rows);
+    });
+}
+
+fn part_begin(flow: &Flow, from: &str, part: usize) -> Option<String> {
+    let from: shared::clock::Nanos = from.parse().ok()?;
+    let secs = flow.part_secs.saturating_mul(part as u64);
+    Some(from.plus(std::time::Duration::from_secs(secs)).to_string())
 }
 
 /// Some of the parts say when they begin.
 fn flow_label(flow: &Flow, from: &str, part: usize) -> String {
     let every = flow.parts.div_ceil(6).max(1);
-    let Ok(shared::clock::Nanos(from)) = from.parse() else { return String::new() };
     if !part.is_multiple_of(every) {
         return String::new();
     }
-    let secs = i64::try_from(flow.part_secs.saturating_mul(part as u64)).unwrap_or(0);
-    let begin = shared::clock::Nanos(from.saturating_add(secs.saturating_mul(1_000_000_000)));
-    let begin = begin.to_string();
+    let begin = part_begin(flow, from, part).unwrap_or_default();
     if flow.part_secs >= 86_400 {
         day(&begin).to_owned()
     } else {
@@ -471,9 +498,10 @@ fn flow_label(flow: &Flow, from: &str, part: usize) -> String {
 
 fn integrity(html: &mut Html, report: &Report) {
     let (sums, stored) = (&report.chain_sums, &report.stored);
-    begin(html, report, section::INTEGRITY, "Chains, store and custody log", |html| {
+    begin(html, report, section::INTEGRITY, |html| {
         html.element("dl", &[], |html| {
             let links = match sums.broken {
+                0 if sums.links == 0 => "there are none to compare".to_owned(),
                 0 => format!("{} compared, each bundle names the one before it, and its records continue the buffer's hash chain", counted(sums.links, "link")),
                 broken => format!("{} OF {} DO NOT HOLD", number(broken), number(sums.links)),
             };
@@ -529,7 +557,7 @@ fn integrity(html: &mut Html, report: &Report) {
             ]
         });
         let columns = [
-            text_column("Chain"),
+            name_column("Chain"),
             count_column("Links"),
             count_column("Broken"),
             code_column("Digest of the last bundle"),
@@ -541,7 +569,7 @@ fn integrity(html: &mut Html, report: &Report) {
 
 fn custody(html: &mut Html, report: &Report) {
     let (stored, tally) = (&report.stored, &report.custody.tally);
-    begin(html, report, section::CUSTODY, "Who did what", |html| {
+    begin(html, report, section::CUSTODY, |html| {
         let text = format!(
             "Releases stand in the bundles of the period, and were verified again. The rest is from the {} of the custody log dated in the period, by the clock of this side.",
             counted(tally.entries, "entry")
@@ -561,8 +589,8 @@ fn custody(html: &mut Html, report: &Report) {
             text_column("Officer"),
             code_column("Key"),
             count_column("Bundles"),
-            text_column("First sealed"),
-            text_column("Last sealed"),
+            time_column("First sealed"),
+            time_column("Last sealed"),
         ];
         table(html, "Bundles released by officers", &columns, &rows);
         html.leaf(
@@ -574,7 +602,7 @@ fn custody(html: &mut Html, report: &Report) {
             vec![number(done.entry), short(&done.at), done.who.clone(), done.detail.clone()]
         });
         let columns =
-            [count_column("Entry"), text_column("When"), text_column("Who"), text_column("What")];
+            [count_column("Entry"), time_column("When"), text_column("Who"), text_column("What")];
         table(html, "Media with a transfer record, read and signed for", &columns, &rows);
         let mut rows: Listed<Vec<String>> = Listed::default();
         for (by, files) in &tally.arrivals {
@@ -601,7 +629,7 @@ fn custody(html: &mut Html, report: &Report) {
         });
         let columns = [
             count_column("Entry"),
-            text_column("When"),
+            time_column("When"),
             text_column("Who"),
             text_column("Action"),
             text_column("What"),
@@ -611,7 +639,7 @@ fn custody(html: &mut Html, report: &Report) {
 }
 
 fn keys(html: &mut Html, report: &Report) {
-    begin(html, report, section::KEYS, "Keys", |html| {
+    begin(html, report, section::KEYS, |html| {
         let text = "More than one key of a high side in the first table is a change of keys, at the times shown. The custody log does not note changes of the lists of keys: compare their digests below with those of earlier reports.";
         html.leaf("p", &[], text);
         let rows = rows_of(&report.signers, |signer| {
@@ -627,8 +655,8 @@ fn keys(html: &mut Html, report: &Report) {
             text_column("High side"),
             code_column("Key"),
             count_column("Bundles"),
-            text_column("First sealed"),
-            text_column("Last sealed"),
+            time_column("First sealed"),
+            time_column("Last sealed"),
         ];
         table(html, "Keys that signed the bundles of the period", &columns, &rows);
         let rows = rows_of(&report.officers, |officer| {
@@ -640,7 +668,7 @@ fn keys(html: &mut Html, report: &Report) {
 }
 
 fn archive(html: &mut Html, report: &Report) {
-    begin(html, report, section::ARCHIVE, "Archive", |html| match &report.archive {
+    begin(html, report, section::ARCHIVE, |html| match &report.archive {
         None => html.leaf("p", &[("class", "none")], "No archive is configured."),
         Some(archive) => {
             html.element("dl", &[], |html| {
@@ -661,7 +689,7 @@ fn archive(html: &mut Html, report: &Report) {
 }
 
 fn alarms(html: &mut Html, report: &Report) {
-    begin(html, report, section::ALARMS, "Alarms", |html| {
+    begin(html, report, section::ALARMS, |html| {
         let rows = rows_of(&report.alarms, |alarm| {
             vec![alarm.code.clone(), number(alarm.alarms), number(alarm.raised), number(alarm.open)]
         });
@@ -676,7 +704,7 @@ fn alarms(html: &mut Html, report: &Report) {
 }
 
 fn configuration(html: &mut Html, report: &Report) {
-    begin(html, report, section::CONFIGURATION, "Configuration", |html| {
+    begin(html, report, section::CONFIGURATION, |html| {
         html.leaf(
             "p",
             &[],
@@ -693,13 +721,15 @@ fn configuration(html: &mut Html, report: &Report) {
 
 fn framework(html: &mut Html, report: &Report) {
     let text = &report.framework;
-    begin(html, report, "framework", text.title, |html| {
+    begin(html, report, section::CONTROLS, |html| {
         html.leaf("p", &[], &format!("Source: {}.", text.source));
         let modest = "The sections named here are evidence towards these controls. Whether a control is met is for the auditor to say, and takes more than this report.";
         html.leaf("p", &[], modest);
         let mut rows: Listed<Vec<String>> = Listed::default();
         rows.extend(text.controls.iter().map(|control| {
-            let sections = control.sections.join(", ");
+            let sections: Vec<&str> =
+                control.sections.iter().map(|id| section::title(id)).collect();
+            let sections = sections.join("; ");
             vec![
                 control.id.to_owned(),
                 control.about.to_owned(),
@@ -752,16 +782,10 @@ fn limits(html: &mut Html, site: &str, files: Files<'_>) {
 }
 
 /// A section with its heading and the controls it serves.
-fn begin(
-    html: &mut Html,
-    report: &Report,
-    id: &'static str,
-    title: &str,
-    inside: impl FnOnce(&mut Html),
-) {
+fn begin(html: &mut Html, report: &Report, id: &'static str, inside: impl FnOnce(&mut Html)) {
     let heading = format!("{id}-heading");
     html.element("section", &[("id", id), ("aria-labelledby", &heading)], |html| {
-        html.leaf("h2", &[("id", &heading)], title);
+        html.leaf("h2", &[("id", &heading)], section::title(id));
         let serves = |control: &&Control| control.sections.contains(&id);
         let controls: Vec<&str> =
             report.framework.controls.iter().filter(serves).map(|control| control.id).collect();
@@ -803,20 +827,28 @@ fn list(html: &mut Html, listed: &Listed<String>) {
 
 /// A column of a table.
 #[derive(Clone, Copy)]
-struct Column {
-    name: &'static str,
+struct Column<'a> {
+    name: &'a str,
     class: &'static str,
 }
 
-const fn text_column(name: &'static str) -> Column {
+const fn text_column(name: &str) -> Column<'_> {
     Column { name, class: "" }
 }
 
-const fn count_column(name: &'static str) -> Column {
+const fn name_column(name: &str) -> Column<'_> {
+    Column { name, class: "name" }
+}
+
+const fn time_column(name: &str) -> Column<'_> {
+    Column { name, class: "time" }
+}
+
+const fn count_column(name: &str) -> Column<'_> {
     Column { name, class: "count" }
 }
 
-const fn code_column(name: &'static str) -> Column {
+const fn code_column(name: &str) -> Column<'_> {
     Column { name, class: "code" }
 }
 
@@ -825,7 +857,7 @@ fn rows_of<T>(listed: &Listed<T>, row: impl Fn(&T) -> Vec<String>) -> Listed<Vec
 }
 
 /// A table; where there is nothing, the caption says so.
-fn table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<Vec<String>>) {
+fn table(html: &mut Html, caption: &str, columns: &[Column<'_>], rows: &Listed<Vec<String>>) {
     if rows.count() == 0 {
         html.leaf("p", &[("class", "none")], &format!("{caption}: none."));
         return;
@@ -834,12 +866,18 @@ fn table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<Vec<S
 }
 
 /// A table; where there is nothing, nothing.
-fn some_table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<Vec<String>>) {
+fn some_table(html: &mut Html, caption: &str, columns: &[Column<'_>], rows: &Listed<Vec<String>>) {
     if rows.count() == 0 {
         return;
     }
     html.element("div", &[("class", "scroll"), ("tabindex", "0")], |html| {
-        html.element("table", &[], |html| {
+        let class = match (columns.len() > 5, rows.items.len() <= SHORT_ROWS) {
+            (true, true) => "wide short",
+            (true, false) => "wide",
+            (false, true) => "short",
+            (false, false) => "",
+        };
+        html.element("table", &[("class", class)], |html| {
             html.leaf("caption", &[], caption);
             html.element("thead", &[], |html| {
                 html.element("tr", &[], |html| {
@@ -855,7 +893,10 @@ fn some_table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<
                             let class = [("class", column.class), ("scope", "row")];
                             let (name, attributes) =
                                 if at == 0 { ("th", &class[..]) } else { ("td", &class[..1]) };
-                            html.leaf(name, attributes, cell);
+                            html.element(name, attributes, |html| match column.class {
+                                "time" => times(html, cell),
+                                _ => html.text(cell),
+                            });
                         }
                     });
                 }
@@ -868,53 +909,22 @@ fn some_table(html: &mut Html, caption: &str, columns: &[Column], rows: &Listed<
     }
 }
 
+/// One time, or two with `to` between them: neither is broken over lines.
+fn times(html: &mut Html, text: &str) {
+    for (at, part) in text.splitn(2, " to ").enumerate() {
+        if at > 0 {
+            html.text(" to ");
+        }
+        html.leaf("span", &[("class", "whole")], part);
+    }
+}
+
 fn time(html: &mut Html, time: &str) {
     html.leaf("time", &[("datetime", time)], &short(time));
 }
 
-/// A time without the fraction of its second.
-fn short(time: &str) -> String {
-    match (time.get(..10), time.get(11..19)) {
-        (Some(day), Some(clock)) => format!("{day} {clock} UTC"),
-        _ => time.to_owned(),
-    }
-}
-
-fn day(time: &str) -> &str {
-    time.get(..10).unwrap_or(time)
-}
-
-/// A number with its thousands apart.
-pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// A time that something took: three digits are enough.
-fn span(millis: u64) -> String {
-    let whole = |unit: u64, name: &str| format!("{}\u{a0}{name}", millis / unit);
-    let part = |unit: u64, name: &str| {
-        let tenths = millis.saturating_mul(10) / unit;
-        let dot =
-            if tenths.is_multiple_of(10) { String::new() } else { format!(".{}", tenths % 10) };
-        format!("{}{dot}\u{a0}{name}", number(tenths / 10))
-    };
-    match millis {
-        0..1_000 => whole(1, "ms"),
-        1_000..60_000 => part(1_000, "s"),
-        60_000..3_600_000 => part(60_000, "min"),
-        3_600_000..172_800_000 => part(3_600_000, "h"),
-        _ => part(86_400_000, "d"),
-    }
-}
-
+/// A table of so many rows is not broken over pages.
+const SHORT_ROWS: usize = 12;
 /// So many charts of one kind are drawn; the tables have the rest.
 const CHARTS_MAX: usize = 12;
 

@@ -7,8 +7,9 @@ use shared::clock::Nanos;
 use shared::record::{Lane, Stream};
 
 use super::custody::Done;
-use super::gather::{LatencyBar, counted};
+use super::gather::LatencyBar;
 use super::page::{Files, page};
+use super::words::counted;
 use super::*;
 use crate::account::StreamAccount;
 use crate::import::{Importer, Sidecar};
@@ -192,6 +193,13 @@ fn another_epoch_and_a_trusted_side_that_is_silent_are_no_complete_period() {
     let found = reasons(START, at(3));
     assert!(found.len() == 1 && found[0].contains("epoch 2 began"), "{found:?}");
     assert!(reasons(at(1), at(3)).is_empty(), "it began before");
+    // Taken off the list, it still owes what is left of a period in which it was heard of.
+    let list = site.dir.path().join("keys/allowed_signers");
+    let kept = std::fs::read(&list).unwrap();
+    std::fs::write(&list, "").unwrap();
+    assert!(reasons(at(1), at(9)).iter().any(|reason| reason.contains("nothing proves")));
+    assert!(reasons(at(5), at(9)).is_empty());
+    std::fs::write(&list, kept).unwrap();
     let future = START.plus(Duration::from_hours(2));
     assert!(reasons(at(1), future).iter().any(|reason| reason.contains("is not over")));
 }
