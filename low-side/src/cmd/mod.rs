@@ -19,8 +19,8 @@ mod medium;
 mod officer;
 mod quarantine;
 mod receipt;
-mod sinks;
 mod report;
+mod sinks;
 mod status;
 
 use std::fmt::Display;
