@@ -1,4 +1,5 @@
-//! Import time per bundle with few and with many bundles in the ledger, and the file sink's rate.
+//! Import time per bundle with few and with many bundles in the ledger, the rate of each mapping, and
+//! the file sink's.
 //!
 //! `cargo bench -p low-side`; prints one table. The folder of the measured files is `$TMPDIR`.
 
@@ -9,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use low_side::admit::Candidate;
 use low_side::config::{AdmissionConfig, GapPolicy};
+use low_side::event::{View, render_view, with_view};
 use low_side::folders::Folders;
 use low_side::import::{Importer, KeyRing, Keys, Outcome, Sidecar, Source};
 use low_side::ledger::{BundleFacts, ChainName, Ledger};
+use low_side::mapping::{cef, cim, ecs, leef, ocsf, sentinel};
 use low_side::replay::{HealthBoard, Replayer};
 use low_side::sink::config::{BatchLimits, FileConfig, Filter, SinkConfig, SinkKind};
 use low_side::sink::dead_letters::DeadLetters;
@@ -19,11 +22,12 @@ use low_side::sink::make;
 use shared::bell::Bell;
 use shared::bundle::{BundleDigest, Limits, Manifest, SealReason, StreamCount, seal};
 use shared::clock::{Clock, Nanos, SystemClock};
+use shared::event::recognise;
 use shared::keys::{
     IDENTITY_FILE, Recipients, ReleasePolicy, SigningKey, Trust, Validity, generate_identity,
     generate_signing_key,
 };
-use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode};
+use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode, parse};
 
 const POLICY: AdmissionConfig = AdmissionConfig {
     gap: GapPolicy::Pass,
@@ -37,6 +41,8 @@ const IMPORTED_RECORDS: u64 = 100;
 /// Bundles and records of the replay.
 const REPLAYED: (u64, u64) = (10, 50_000);
 const MESSAGE_BYTES: usize = 750;
+/// How long each schema is measured.
+const MAPPING_TIME: Duration = Duration::from_secs(2);
 
 struct High {
     signer: SigningKey,
@@ -50,6 +56,9 @@ type Outcomes<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcomes<()> {
     println!("what                                             figure");
+    for (name, rate) in mapping_rates()? {
+        println!("understand and map to {name:<19}{rate:>12.0} records/s");
+    }
     for known in [10, 100_000] {
         let (mean, worst) = import_cost(known)?;
         println!(
@@ -101,6 +110,48 @@ fn import_cost(known: u64) -> Outcomes<(Duration, Duration)> {
         worst = worst.max(took);
     }
     Ok((total / u32::try_from(IMPORTED)?, worst))
+}
+
+/// How fast one thread makes events of each schema from records of the golden samples.
+fn mapping_rates() -> Outcomes<Vec<(&'static str, f64)>> {
+    type Render = fn(&mut Vec<u8>, &View<'_>);
+    let renders: [(&str, Render); 7] = [
+        ("native", render_view),
+        ("ecs", ecs::render),
+        ("hec", |out, view| cim::hec_envelope(out, view, "portainer_audit")),
+        ("cef", cef::render),
+        ("leef", leef::render),
+        ("ocsf", ocsf::render),
+        ("sentinel", sentinel::row),
+    ];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mapping/golden/samples.txt");
+    let samples = std::fs::read_to_string(path)?;
+    let source = SourceTag::new("syslog-tls", "10.0.0.1:40112", None);
+    let mut records = Vec::new();
+    let lines = samples.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '=']));
+    for (sequence, raw) in (1..).zip(lines) {
+        let mut bytes = Vec::new();
+        let stream = recognise(raw.as_bytes());
+        encode(&mut bytes, Sequence(sequence), Nanos(1), stream, &source, None, raw.as_bytes());
+        records.push(bytes);
+    }
+    let chain = ChainName { origin: "plant-7".parse()?, epoch: Epoch(1), lane: Lane::Routine };
+    let mut rates = Vec::new();
+    for (name, render) in renders {
+        let mut out = Vec::new();
+        let started = Instant::now();
+        let mut made = 0_u32;
+        while started.elapsed() < MAPPING_TIME {
+            for bytes in &records {
+                out.clear();
+                with_view(&chain, &parse(bytes, 1 << 20)?.0, |view| render(&mut out, view));
+                std::hint::black_box(&out);
+                made += 1;
+            }
+        }
+        rates.push((name, f64::from(made) / started.elapsed().as_secs_f64()));
+    }
+    Ok(rates)
 }
 
 fn replay_rate() -> Outcomes<(f64, f64)> {

@@ -228,6 +228,8 @@ pub(crate) fn name_of<T: serde::Serialize>(value: T) -> String {
 const TECHNIQUES_MAX: usize = 16;
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;

@@ -316,7 +316,7 @@ fn types_of_ocsf_follow_from_class_and_activity() {
 }
 
 /// A reader of CEF: the fields of the header, and the pairs.
-fn read_cef(line: &str) -> (Vec<String>, Vec<(String, String)>) {
+pub(super) fn read_cef(line: &str) -> (Vec<String>, Vec<(String, String)>) {
     let mut header = vec![String::new()];
     let mut chars = line.chars();
     while header.len() < 8 {
