@@ -10,7 +10,8 @@ use super::*;
 use crate::import::{Outcome, Sidecar};
 use crate::ledger::Again;
 use crate::sink::config::{
-    Body, Confirm, FileConfig, Framing, SinkConfig, SinkKind, SyslogConfig, SyslogFormat,
+    Body, Confirm, Endpoint, FileConfig, Framing, SinkConfig, SinkKind, SyslogConfig, SyslogFormat,
+    Wire,
 };
 use crate::sink::make;
 use crate::testing::{Chain, Site};
@@ -209,14 +210,16 @@ fn a_disk_that_does_not_give_a_bundle_is_no_damage() {
 
 fn syslog_config(listener: &TcpListener, confirm: Confirm) -> SinkKind {
     SinkKind::Syslog(SyslogConfig {
-        address: listener.local_addr().unwrap().to_string(),
-        tls: None,
+        endpoint: Endpoint {
+            address: listener.local_addr().unwrap().to_string(),
+            tls: None,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_millis(300),
+        },
         format: SyslogFormat::Rfc5424,
-        framing: Framing::Lf,
         body: Body::Original,
-        confirm,
-        confirm_timeout: Duration::from_millis(300),
-        connect_timeout: Duration::from_secs(5),
+        message_bytes_max: 1 << 16,
+        wire: Wire::Stream { framing: Framing::Lf, confirm },
     })
 }
 

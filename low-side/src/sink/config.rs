@@ -117,25 +117,50 @@ pub enum JsonShape {
     Array,
 }
 
-/// A syslog receiver.
+/// A receiver that is spoken to over a connection of its own protocol.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SyslogConfig {
+pub struct Endpoint {
     /// `HOST:PORT`.
     pub address: String,
     /// TLS, or plain TCP where there is none.
     pub tls: Option<TlsConfig>,
-    /// The header of messages that we make.
-    pub format: SyslogFormat,
-    /// How messages are kept apart.
-    pub framing: Framing,
-    /// What a message carries.
-    pub body: Body,
-    /// When a batch counts as delivered.
-    pub confirm: Confirm,
-    /// How long the receiver may take to close, or to take the next bytes.
-    pub confirm_timeout: Duration,
     /// How long connecting and the TLS handshake may take.
     pub connect_timeout: Duration,
+    /// How long the receiver may take for its next sign of life: to take bytes, to answer, to close.
+    pub timeout: Duration,
+}
+
+/// A syslog receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyslogConfig {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The header of messages that we make.
+    pub format: SyslogFormat,
+    /// What a message carries.
+    pub body: Body,
+    /// The longest message that is sent, header included. A longer one goes to the dead letters whole:
+    /// receivers cut what is too long for them, and say nothing.
+    pub message_bytes_max: usize,
+    /// How messages are handed over.
+    pub wire: Wire,
+}
+
+/// How messages are handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// By RELP: the receiver acknowledges every message.
+    Relp {
+        /// Messages that may be under way and not acknowledged, at most.
+        window: usize,
+    },
+    /// As a stream of messages, which nobody acknowledges (RFC 6587, and RFC 5425 with TLS).
+    Stream {
+        /// How messages are kept apart.
+        framing: Framing,
+        /// When a batch counts as delivered.
+        confirm: Confirm,
+    },
 }
 
 /// The header of messages that we make.
@@ -231,21 +256,30 @@ struct RawFile {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawSyslog {
-    address: String,
     transport: Transport,
     #[serde(default = "format")]
     format: SyslogFormat,
-    #[serde(default = "framing")]
-    framing: Framing,
+    framing: Option<Framing>,
     #[serde(default = "body")]
     body: Body,
-    #[serde(default = "confirm")]
-    confirm: Confirm,
+    #[serde(default = "message_bytes_max")]
+    max_message_bytes: ByteSize,
+    confirm: Option<Confirm>,
+    window: Option<u64>,
+}
+
+/// What sinks that have a protocol of their own have.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawEndpoint {
+    address: String,
     #[serde(default = "confirm_timeout")]
     confirm_timeout: Span,
     #[serde(default = "connect_timeout")]
     connect_timeout: Span,
 }
+
+const ENDPOINT_KEYS: [&str; 3] = ["address", "confirm-timeout", "connect-timeout"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -335,6 +369,30 @@ impl Section<'_> {
         raw.check(used, &|name| format!("sink[{position}].{name}"), self.problems)
     }
 
+    /// Takes the keys of a receiver that has a protocol of its own.
+    pub(crate) fn endpoint(&mut self, with_tls: bool) -> Option<Endpoint> {
+        let tls = self.tls(with_tls);
+        self.check(
+            tls.as_ref().is_none_or(|tls| tls.ca_file.is_some()),
+            "ca-file",
+            "is needed: the receiver's certificate is always verified",
+        );
+        let raw: RawEndpoint = self.take(&ENDPOINT_KEYS)?;
+        let problem = format!("is written HOST:PORT, not {:?}", raw.address);
+        self.check(split_address(&raw.address).is_some(), "address", &problem);
+        for (name, span) in
+            [("confirm-timeout", raw.confirm_timeout), ("connect-timeout", raw.connect_timeout)]
+        {
+            self.check(!span.0.is_zero(), name, "must not be zero");
+        }
+        Some(Endpoint {
+            address: raw.address,
+            tls: tls.filter(|_| with_tls),
+            connect_timeout: raw.connect_timeout.0,
+            timeout: raw.confirm_timeout.0,
+        })
+    }
+
     /// Takes the keys of a server that is spoken to over HTTP.
     pub(crate) fn http(&mut self) -> Option<HttpConfig> {
         let raw: RawHttp = self.take(&HTTP_KEYS)?;
@@ -352,6 +410,8 @@ impl Section<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Transport {
+    Relp,
+    RelpTls,
     Tcp,
     Tls,
 }
@@ -406,14 +466,16 @@ fn retry_max() -> Span {
 fn format() -> SyslogFormat {
     SyslogFormat::Rfc5424
 }
-fn framing() -> Framing {
-    Framing::OctetCounting
-}
 fn body() -> Body {
     Body::Json
 }
-fn confirm() -> Confirm {
-    Confirm::Close
+// rsyslog's and Wazuh's longest at their largest common setting; see sinks/syslog.md.
+fn message_bytes_max() -> ByteSize {
+    ByteSize::kib(64)
+}
+// What librelp's own client has under way.
+fn relp_window() -> u64 {
+    128
 }
 // A receiver that writes a batch to a slow disk before it reads on.
 fn confirm_timeout() -> Span {
@@ -508,32 +570,47 @@ fn http_json(section: &mut Section<'_>) -> Option<HttpJsonConfig> {
 }
 
 fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
-    let is_tls = section.table.get("transport").and_then(|value| value.as_str()) == Some("tls");
-    let tls = section.tls(is_tls);
-    section.check(
-        tls.as_ref().is_none_or(|tls| tls.ca_file.is_some()),
-        "ca-file",
-        "is needed: the receiver's certificate is always verified",
-    );
+    let transport = section.table.get("transport").and_then(|value| value.as_str());
+    let with_tls = matches!(transport, Some("tls" | "relp-tls"));
+    let endpoint = section.endpoint(with_tls)?;
     let raw: RawSyslog = section.rest()?;
-    let problem = format!("is written HOST:PORT, not {:?}", raw.address);
-    section.check(split_address(&raw.address).is_some(), "address", &problem);
-    for (name, span) in
-        [("confirm-timeout", raw.confirm_timeout), ("connect-timeout", raw.connect_timeout)]
-    {
-        section.check(!span.0.is_zero(), name, "must not be zero");
-    }
+    let relp = matches!(raw.transport, Transport::Relp | Transport::RelpTls);
+    let wire = if relp {
+        let window = raw.window.unwrap_or_else(relp_window);
+        section.check(raw.framing.is_none(), "framing", "is for tcp and tls: RELP has its own");
+        let why = "is for tcp and tls: RELP acknowledges every message";
+        section.check(raw.confirm.is_none(), "confirm", why);
+        section.check((1..=RELP_WINDOW_MAX).contains(&window), "window", "is 1 to 1,000");
+        Wire::Relp { window: usize::try_from(window).unwrap_or(1) }
+    } else {
+        section.check(raw.window.is_none(), "window", "is for RELP");
+        let framing = raw.framing.unwrap_or(Framing::OctetCounting);
+        Wire::Stream { framing, confirm: raw.confirm.unwrap_or(Confirm::Close) }
+    };
+    let longest = if relp { RELP_DATA_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+    let longest_size = ByteSize(longest);
+    section.check(
+        (MESSAGE_BYTES_LEAST..=longest).contains(&raw.max_message_bytes.0),
+        "max-message-bytes",
+        &format!("is 480 to {longest_size} for this transport"),
+    );
     Some(SyslogConfig {
-        address: raw.address,
-        tls: tls.filter(|_| raw.transport == Transport::Tls),
+        endpoint,
         format: raw.format,
-        framing: raw.framing,
         body: raw.body,
-        confirm: raw.confirm,
-        confirm_timeout: raw.confirm_timeout.0,
-        connect_timeout: raw.connect_timeout.0,
+        message_bytes_max: usize::try_from(raw.max_message_bytes.0).unwrap_or(usize::MAX),
+        wire,
     })
 }
+
+/// The specification: "in relp version 1, it is always 128K".
+const RELP_DATA_BYTES_MAX: u64 = 128 * 1024;
+/// Eight bytes of memory for each, at most, beside the frames in the socket.
+const RELP_WINDOW_MAX: u64 = 1_000;
+/// What RFC 5424 (6.1) obliges every receiver to take.
+const MESSAGE_BYTES_LEAST: u64 = 480;
+/// More than any record may have.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The types of sinks, for a problem.
 const TYPES: &str = "\"file\", \"http\" or \"syslog\"";

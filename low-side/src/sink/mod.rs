@@ -1,10 +1,12 @@
 //! The SIEM side. A sink takes records in batches; a batch counts once it is confirmed.
 
+mod answered;
 mod bulk;
 pub mod config;
 pub mod dead_letters;
 mod file;
 mod http_json;
+mod relp;
 mod syslog;
 mod syslog_format;
 mod transport;
@@ -20,7 +22,7 @@ use shared::record::{RecordId, RecordRef};
 use crate::http::{Answer, HttpError, credential};
 use crate::ledger::{ChainName, FilePosition, Ledger, LedgerError, SinkId};
 use crate::tls::TlsError;
-use config::{SinkConfig, SinkKind};
+use config::{SinkConfig, SinkKind, Wire};
 
 /// Why a batch was not delivered. The batch is sent again.
 #[derive(Debug, thiserror::Error)]
@@ -170,9 +172,13 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
-        SinkKind::Syslog(syslog) => {
-            Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
-        }
+        SinkKind::Syslog(syslog) => match syslog.wire {
+            Wire::Relp { window } => Box::new(relp::RelpSink::new(syslog.clone(), window, bell)),
+            Wire::Stream { framing, confirm } => {
+                let wire = (framing, confirm);
+                Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), wire, clock, bell))
+            }
+        },
     }
 }
 
@@ -209,7 +215,7 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
             http.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
-        SinkKind::Syslog(syslog) => match &syslog.tls {
+        SinkKind::Syslog(syslog) => match &syslog.endpoint.tls {
             Some(tls) => Ok(tls.load().map(|_| ())?),
             None => Ok(()),
         },

@@ -10,9 +10,9 @@
 
 use shared::clock::Clock;
 
-use super::config::{Confirm, SyslogConfig};
+use super::config::{Confirm, Framing, SyslogConfig};
 use super::transport::{CLOSE_IN_ORDER, Connection};
-use super::{Confirmed, Item, Sink, SinkError, syslog_format};
+use super::{Confirmed, Item, Rejected, Sink, SinkError, syslog_format};
 use crate::ledger::Ledger;
 use shared::bell::Bell;
 
@@ -20,6 +20,8 @@ use shared::bell::Bell;
 pub(super) struct SyslogSink<C> {
     name: String,
     config: SyslogConfig,
+    framing: Framing,
+    confirm: Confirm,
     clock: C,
     bell: Bell,
     /// How many times in a row the receiver did not close.
@@ -29,22 +31,33 @@ pub(super) struct SyslogSink<C> {
     connection: Option<Connection>,
     /// Framed messages on their way to the socket.
     waiting: Vec<u8>,
-    scratch: Vec<u8>,
+    message: Vec<u8>,
+    /// What is too long to be sent.
+    rejected: Vec<Rejected>,
 }
 
 impl<C: Clock> SyslogSink<C> {
     /// A sink that connects when it has something to say.
-    pub(super) fn new(name: &str, config: SyslogConfig, clock: C, bell: Bell) -> Self {
+    pub(super) fn new(
+        name: &str,
+        config: SyslogConfig,
+        (framing, confirm): (Framing, Confirm),
+        clock: C,
+        bell: Bell,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             config,
+            framing,
+            confirm,
             clock,
             bell,
             unclosed: 0,
             told: false,
             connection: None,
             waiting: Vec::new(),
-            scratch: Vec::new(),
+            message: Vec::new(),
+            rejected: Vec::new(),
         }
     }
 
@@ -54,7 +67,7 @@ impl<C: Clock> SyslogSink<C> {
         if self.unclosed >= UNCLOSED_MAX && !self.told {
             let message = format!(
                 "{} did not close the connection in order after {} batches in a row, so that they are sent again and again; set confirm = \"write\" if this receiver never closes",
-                self.config.address, self.unclosed
+                self.config.endpoint.address, self.unclosed
             );
             ledger.raise(NOT_CONFIRMING, &self.name, &message, self.clock.now())?;
             self.told = true;
@@ -75,6 +88,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
     fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
         self.tell_if_never_closed(ledger)?;
         self.waiting.clear();
+        self.rejected.clear();
         if let Some(connection) = &mut self.connection {
             // It stood idle: the receiver may have closed it.
             if connection.check().is_ok() {
@@ -82,14 +96,24 @@ impl<C: Clock> Sink for SyslogSink<C> {
             }
             self.connection = None;
         }
-        self.connection = Some(Connection::open(&self.config, &self.bell)?);
+        self.connection = Some(Connection::open(&self.config.endpoint, &self.bell)?);
         Ok(())
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
         let before = self.waiting.len();
-        let (chain, record) = (item.chain, item.record);
-        syslog_format::frame(&mut self.waiting, &mut self.scratch, &self.config, chain, record);
+        let longest = self.config.message_bytes_max;
+        syslog_format::message(&mut self.message, &self.config, item.chain, item.record);
+        let length = syslog_format::frame(&mut self.waiting, self.framing, &self.message);
+        if length > longest {
+            self.waiting.truncate(before);
+            self.rejected.push(Rejected {
+                chain: item.chain.clone(),
+                sequence: item.record.sequence.0,
+                reason: syslog_format::too_long(length, longest),
+            });
+            return Ok(0);
+        }
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= SEND_BYTES {
             self.send()?;
@@ -99,7 +123,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        match self.config.confirm {
+        match self.confirm {
             Confirm::Close => {
                 if let Some(connection) = self.connection.take() {
                     let closed = connection.close();
@@ -116,7 +140,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
                 }
             }
         }
-        Ok(Confirmed::default())
+        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {

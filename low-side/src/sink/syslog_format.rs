@@ -14,33 +14,43 @@ const PRIORITY: u8 = 13 * 8 + 6;
 /// RFC 5424 allows 32 characters of MSGID: the first 128 bits of the record id.
 const MSGID_CHARACTERS: usize = 32;
 
-/// Appends one framed message. `scratch` is memory to be used again.
-pub(super) fn frame(
+/// Writes one message into `out`, which is emptied first.
+pub(super) fn message(
     out: &mut Vec<u8>,
-    scratch: &mut Vec<u8>,
     config: &SyslogConfig,
     chain: &ChainName,
     record: &RecordRef<'_>,
 ) {
-    scratch.clear();
+    out.clear();
     match config.body {
-        Body::Original if begins_with_priority(record.raw) => scratch.extend_from_slice(record.raw),
+        Body::Original if begins_with_priority(record.raw) => out.extend_from_slice(record.raw),
         body => {
-            header(scratch, config.format, chain, record);
+            header(out, config.format, chain, record);
             match body {
-                Body::Json => event::render(scratch, chain, record),
-                Body::Original => scratch.extend_from_slice(record.raw),
+                Body::Json => event::render(out, chain, record),
+                Body::Original => out.extend_from_slice(record.raw),
             }
         }
     }
-    match config.framing {
+}
+
+/// Why a message that is too long is refused.
+pub(super) fn too_long(length: usize, longest: usize) -> String {
+    format!("the message has {length} bytes, and max-message-bytes is {longest}")
+}
+
+/// Appends a message as it stands in a stream; gives the length that the receiver counts.
+pub(super) fn frame(out: &mut Vec<u8>, framing: Framing, message: &[u8]) -> usize {
+    match framing {
         Framing::OctetCounting => {
-            let _ = write!(out, "{} ", scratch.len());
-            out.extend_from_slice(scratch);
+            let _ = write!(out, "{} ", message.len());
+            out.extend_from_slice(message);
+            message.len()
         }
         Framing::Lf => {
+            let before = out.len();
             // A receiver ends a message at LF, and many at NUL: written as rsyslog writes them.
-            for &byte in scratch.iter() {
+            for &byte in message {
                 match byte {
                     b'\n' => out.extend_from_slice(b"#012"),
                     0 => out.extend_from_slice(b"#000"),
@@ -48,6 +58,7 @@ pub(super) fn frame(
                 }
             }
             out.push(b'\n');
+            out.len() - before
         }
     }
 }
@@ -95,18 +106,20 @@ mod tests {
     use shared::record::{Epoch, Lane, Sequence, SourceTag, Stream, encode, parse};
 
     use super::*;
-    use crate::sink::config::Confirm;
+    use crate::sink::config::{Confirm, Endpoint, Wire};
 
     fn framed(format: SyslogFormat, framing: Framing, body: Body, raw: &[u8]) -> String {
         let config = SyslogConfig {
-            address: "siem:514".to_owned(),
-            tls: None,
+            endpoint: Endpoint {
+                address: "siem:514".to_owned(),
+                tls: None,
+                connect_timeout: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+            },
             format,
-            framing,
             body,
-            confirm: Confirm::Close,
-            confirm_timeout: Duration::from_secs(1),
-            connect_timeout: Duration::from_secs(1),
+            message_bytes_max: 1 << 16,
+            wire: Wire::Stream { framing, confirm: Confirm::Close },
         };
         let chain =
             ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(1), lane: Lane::Routine };
@@ -114,9 +127,10 @@ mod tests {
         let mut bytes = Vec::new();
         let time = Nanos(1_793_740_219_000_000_001);
         encode(&mut bytes, Sequence(42), time, Stream::PortainerAuth, &source, None, raw);
-        let mut out = Vec::new();
+        let (mut out, mut text) = (Vec::new(), Vec::new());
         let record = parse(&bytes, 1 << 20).unwrap().0;
-        frame(&mut out, &mut Vec::new(), &config, &chain, &record);
+        message(&mut text, &config, &chain, &record);
+        frame(&mut out, framing, &text);
         String::from_utf8_lossy(&out).into_owned()
     }
 

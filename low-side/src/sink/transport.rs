@@ -1,4 +1,4 @@
-//! A connection to a syslog receiver: TCP, or TLS over it.
+//! A connection to a receiver: TCP, or TLS over it.
 //!
 //! Every call has a deadline and gives up early when the agent stops: the socket's own timeouts are
 //! short, and the loops here look at the clock and the bell in between.
@@ -13,7 +13,7 @@ use rustls::{ClientConnection, StreamOwned};
 use shared::bell::Bell;
 
 use super::SinkError;
-use super::config::{SyslogConfig, split_address};
+use super::config::{Endpoint, split_address};
 use crate::tls::{TlsConfig, TlsError};
 
 /// A connection.
@@ -34,7 +34,7 @@ type Step<T> = io::Result<Option<T>>;
 
 impl Connection {
     /// Connects, and with TLS makes sure that we were let in.
-    pub(super) fn open(config: &SyslogConfig, bell: &Bell) -> Result<Self, SinkError> {
+    pub(super) fn open(config: &Endpoint, bell: &Bell) -> Result<Self, SinkError> {
         let network = |doing: &'static str| {
             move |source| SinkError::Network { address: config.address.clone(), doing, source }
         };
@@ -53,7 +53,7 @@ impl Connection {
             bell: bell.clone(),
         };
         connection.handshake()?;
-        connection.timeout = config.confirm_timeout;
+        connection.timeout = config.timeout;
         Ok(connection)
     }
 
@@ -105,16 +105,45 @@ impl Connection {
         }
     }
 
-    /// Whether the receiver has said anything that ends the connection.
+    /// Waits for what the receiver says next; appends it, some bytes at least.
+    pub(super) fn receive(
+        &mut self,
+        into: &mut Vec<u8>,
+        doing: &'static str,
+    ) -> Result<(), SinkError> {
+        self.flush()?;
+        let mut buffer = [0; 4096];
+        let count = self.until(doing, |stream| match stream.read(&mut buffer)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(Some(count)),
+        })?;
+        into.extend_from_slice(&buffer[..count]);
+        Ok(())
+    }
+
+    /// Whether the connection still stands.
     pub(super) fn check(&mut self) -> Result<(), SinkError> {
+        self.is_quiet().map(|_| ())
+    }
+
+    /// Whether the receiver has said nothing. An error where it ended the connection.
+    pub(super) fn is_quiet(&mut self) -> Result<bool, SinkError> {
         let unblock = |stream: &Stream, on| stream.socket().set_nonblocking(on);
         unblock(&self.stream, true).map_err(|source| self.network("checking", source))?;
         let found = self.stream.discard();
         unblock(&self.stream, false).map_err(|source| self.network("checking", source))?;
         match found {
             Ok(0) => Err(self.network("checking", io::ErrorKind::UnexpectedEof.into())),
-            Err(error) if !is_pause(&error) => Err(self.network("checking", error)),
-            Ok(_) | Err(_) => Ok(()),
+            Err(error) if is_pause(&error) => Ok(true),
+            Err(error) => Err(self.network("checking", error)),
+            Ok(_) => Ok(false),
+        }
+    }
+
+    /// A last word, for which nobody waits.
+    pub(super) fn say_at_once(&mut self, bytes: &[u8]) {
+        if self.stream.socket().set_nonblocking(true).is_ok() {
+            let _ = self.stream.write(bytes).and_then(|_| self.stream.flush());
         }
     }
 
@@ -209,12 +238,15 @@ impl Stream {
 
     /// Reads and forgets: a syslog receiver has nothing to say. 0 is the orderly end.
     fn discard(&mut self) -> io::Result<usize> {
-        let mut buffer = [0; 4096];
+        self.read(&mut [0; 4096])
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.read(&mut buffer),
-            Self::Tls(tls) => match tls.read(&mut buffer) {
-                // Receivers end with a bare FIN as often as with close_notify. Nothing was to be
-                // read, so there is nothing that could have been cut off.
+            Self::Plain(tcp) => tcp.read(buffer),
+            Self::Tls(tls) => match tls.read(buffer) {
+                // Receivers end with a bare FIN as often as with close_notify. What is read here has
+                // its own ends, so that nothing can be cut off unseen.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
                 other => other,
             },
@@ -222,7 +254,7 @@ impl Stream {
     }
 }
 
-fn connect(config: &SyslogConfig, bell: &Bell) -> Result<TcpStream, SinkError> {
+fn connect(config: &Endpoint, bell: &Bell) -> Result<TcpStream, SinkError> {
     let network = |source| SinkError::Network {
         address: config.address.clone(),
         doing: "connecting",
@@ -243,7 +275,7 @@ fn connect(config: &SyslogConfig, bell: &Bell) -> Result<TcpStream, SinkError> {
 }
 
 /// The certificates are read for each connection: a renewed one is used without a restart.
-fn client(config: &SyslogConfig, tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
+fn client(config: &Endpoint, tls: &TlsConfig) -> Result<ClientConnection, SinkError> {
     let host = split_address(&config.address).unwrap_or_default();
     let (settings, name) = (tls.load()?, tls.name(&host)?);
     ClientConnection::new(Arc::new(settings), name).map_err(|err| {

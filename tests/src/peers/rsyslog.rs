@@ -78,6 +78,25 @@ impl Rsyslog {
         ))
     }
 
+    /// Listens for RELP; with TLS, only for clients of the authority.
+    #[must_use]
+    pub fn listen_relp(self, address: SocketAddr, tls: Option<(&Path, &Certificate)>) -> Self {
+        let tls = tls.map_or_else(String::new, |(ca, own)| {
+            format!(
+                "tls=\"on\" tls.authMode=\"certvalid\" tls.caCert=\"{}\" tls.myCert=\"{}\" tls.myPrivKey=\"{}\"",
+                ca.display(),
+                own.cert.display(),
+                own.key.display()
+            )
+        });
+        self.with(&format!(
+            "module(load=\"imrelp\")\n\
+             input(type=\"imrelp\" address=\"{}\" port=\"{}\" maxDataSize=\"128k\" {tls})",
+            address.ip(),
+            address.port()
+        ))
+    }
+
     /// Reads lines that are appended to a file.
     #[must_use]
     pub fn follow(self, file: &Path, tag: &str) -> Self {
