@@ -5,7 +5,7 @@
 //! confirmed a batch, and not before. An error makes the batch be sent again after a pause, for
 //! ever; it touches neither the inbox nor another sink.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::ledger::{AdmittedBundle, ChainId, ChainState, Delivery, Ledger, Ledge
 use crate::ranges::RangeSet;
 use crate::sink::config::{BatchLimits, Filter};
 use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::{Item, Rejected, Sink, SinkError};
+use crate::sink::{Confirmed, Item, Rejected, Sink, SinkError};
 
 /// How a sink does, for `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -154,6 +154,8 @@ struct Progress {
     blocked: HashMap<ChainId, Blocked>,
     /// The chain served last, so that many origins take turns.
     last_chain: ChainId,
+    /// Batches that were handed over and are noted when their time has come, the oldest first.
+    held: VecDeque<Held>,
 }
 
 impl Progress {
@@ -161,6 +163,14 @@ impl Progress {
     fn blocked_by(&self) -> Option<String> {
         self.blocked.iter().min_by_key(|(chain, _)| **chain).map(|(_, blocked)| blocked.why.clone())
     }
+}
+
+/// A batch that the sink has confirmed, and that is not noted before `due`.
+struct Held {
+    due: Instant,
+    batch: Batch,
+    confirmed: Confirmed,
+    confirmed_at: Nanos,
 }
 
 /// Why a chain waits, and until when.
@@ -193,18 +203,21 @@ impl<C: Clock> Replayer<C> {
         let mut failures: u32 = 0;
         while !self.bell.stopping() {
             match self.deliver_batch(&mut progress) {
-                Ok(Some(records)) => {
+                Ok(Some(_)) => {
                     failures = 0;
                     let blocked = progress.blocked_by();
                     self.health.write(|health| {
                         health.state = if blocked.is_some() { "blocked" } else { "delivering" };
                         health.error = blocked;
                         health.failures = 0;
-                        health.delivered += records;
                         (health.circuit, health.next_try) = (Circuit::Closed, None);
                     });
                 }
-                Ok(None) => self.bell.wait(IDLE_LOOK),
+                Ok(None) => {
+                    let due = progress.held.front().map(|held| held.due);
+                    let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+                    self.bell.wait(due.unwrap_or(IDLE_LOOK).min(IDLE_LOOK));
+                }
                 Err(ReplayError::Sink(SinkError::Stopping)) => break,
                 Err(error) => {
                     let text = chain_text(&error);
@@ -247,6 +260,7 @@ impl<C: Clock> Replayer<C> {
 
     /// Delivers one batch; `None` where there is nothing to deliver.
     fn deliver_batch(&mut self, progress: &mut Progress) -> Result<Option<u64>, ReplayError> {
+        self.note_held(progress, Instant::now())?;
         // Somebody may have asked for records once more: the ledger is what counts.
         progress.taken.clear();
         // Looked at before the sink is: an idle sink needs no connection.
@@ -276,18 +290,42 @@ impl<C: Clock> Replayer<C> {
         if batch.deliveries.is_empty() {
             // The only bundle could not be read. What begun a connection ends it.
             self.sink.confirm()?;
+            self.sink.committed(&mut self.ledger)?;
             return Ok(None);
         }
         let confirmed = self.sink.confirm()?;
-        let now = self.clock.now();
-        if !confirmed.rejected.is_empty() {
-            self.keep_rejected(&mut batch, &confirmed.rejected, now)?;
+        let (records, confirmed_at) = (batch.records, self.clock.now());
+        let due = Instant::now() + self.sink.holds();
+        progress.held.push_back(Held { due, batch, confirmed, confirmed_at });
+        while let Some(oldest) = progress.held.front().map(|held| held.due)
+            && progress.held.len() > HELD_MAX
+        {
+            self.bell.rest(oldest.saturating_duration_since(Instant::now()));
+            if self.bell.stopping() {
+                return Err(SinkError::Stopping.into());
+            }
+            self.note_held(progress, Instant::now())?;
         }
-        let took = batch.latency.delivered(now);
-        self.ledger.deliver(self.id, &batch.deliveries, confirmed.position, &took, now)?;
-        self.sink.committed(&mut self.ledger)?;
-        self.hold_rate(batch.records, started);
-        Ok(Some(batch.records))
+        self.note_held(progress, Instant::now())?;
+        self.hold_rate(records, started);
+        Ok(Some(records))
+    }
+
+    /// Notes the batches whose time has come: the watermark moves.
+    fn note_held(&mut self, progress: &mut Progress, now: Instant) -> Result<(), ReplayError> {
+        while let Some(held) = progress.held.pop_front_if(|held| held.due <= now) {
+            let Held { mut batch, confirmed, confirmed_at, .. } = held;
+            self.sink.stands()?;
+            let now = self.clock.now();
+            if !confirmed.rejected.is_empty() {
+                self.keep_rejected(&mut batch, &confirmed.rejected, now)?;
+            }
+            let took = batch.latency.delivered(confirmed_at);
+            self.ledger.deliver(self.id, &batch.deliveries, confirmed.position, &took, now)?;
+            self.sink.committed(&mut self.ledger)?;
+            self.health.write(|health| health.delivered += batch.records);
+        }
+        Ok(())
     }
 
     /// Keeps what the receiver refused for good, and counts it, before the batch is noted.
@@ -374,7 +412,12 @@ impl<C: Clock> Replayer<C> {
             let taken = match progress.taken.entry(chain.id) {
                 std::collections::hash_map::Entry::Occupied(taken) => taken.into_mut(),
                 std::collections::hash_map::Entry::Vacant(empty) => {
-                    empty.insert(self.ledger.delivered(self.id, chain.id)?)
+                    let taken = empty.insert(self.ledger.delivered(self.id, chain.id)?);
+                    let held = progress.held.iter().flat_map(|held| &held.batch.deliveries);
+                    for delivery in held.filter(|delivery| delivery.chain == chain.id) {
+                        taken.insert(delivery.first, delivery.last);
+                    }
+                    taken
                 }
             };
             if let Some((bundle, from)) = self.ledger.next_bundle(&chain, taken)? {
@@ -563,6 +606,8 @@ pub fn chain_text(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Batches that were handed over and are not noted yet. With one more, the oldest is waited for.
+const HELD_MAX: usize = 64;
 /// How often the ledger is looked at for what another process has admitted.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// How long a chain with an unreadable bundle waits before another try.

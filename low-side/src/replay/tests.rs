@@ -289,6 +289,64 @@ fn a_syslog_batch_counts_only_when_the_receiver_read_it_all() {
 }
 
 #[test]
+fn what_was_sent_within_the_resend_window_is_sent_again_after_a_break() {
+    let site = Site::new();
+    let mut chain = Chain::new(1, Lane::Routine);
+    for message in ["<34>one", "<34>two", "<34>three"] {
+        import(&site, &site.seal(&mut chain, &[message]));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let window = Duration::from_hours(1);
+    let kind = syslog_config(&listener, Confirm::Write { resend_window: window });
+    let (told, tell) = sync_channel::<()>(1);
+    let server = thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        let mut read = [0; 16];
+        first.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"<34>one\n<34>two\n");
+        tell.recv().unwrap();
+        // It has read everything, and ends.
+        drop(first);
+        let (mut second, _) = listener.accept().unwrap();
+        let mut read = [0; 26];
+        second.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"<34>one\n<34>two\n<34>three\n");
+        tell.recv().unwrap();
+    });
+    let mut replayer = replayer(&site, kind, 1);
+    let mut progress = Progress::default();
+    let delivered = || site.ledger().sums().unwrap().sinks[0].delivered;
+    // One batch follows the other, though neither is noted yet.
+    assert_eq!(replayer.deliver_batch(&mut progress).unwrap(), Some(1));
+    assert_eq!(replayer.deliver_batch(&mut progress).unwrap(), Some(1));
+    assert_eq!(delivered(), 0);
+    told.send(()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while replayer.sink.stands().is_ok() {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+    let error = replayer.deliver_batch(&mut progress).unwrap_err();
+    assert!(matches!(error, ReplayError::Sink(SinkError::Network { .. })), "{error:?}");
+    assert_eq!(delivered(), 0);
+    replayer.sink.reset(&SinkError::Stopping);
+    progress = Progress::default();
+    for _ in 0..3 {
+        assert_eq!(replayer.deliver_batch(&mut progress).unwrap(), Some(1));
+    }
+    assert_eq!(replayer.deliver_batch(&mut progress).unwrap(), None);
+    assert_eq!(delivered(), 0);
+    replayer.note_held(&mut progress, Instant::now() + window).unwrap();
+    assert_eq!(delivered(), 3);
+    assert_eq!(replayer.health.read().delivered, 3);
+    // Nothing is held any more: an end is none of our concern.
+    told.send(()).unwrap();
+    server.join().unwrap();
+    while replayer.deliver_batch(&mut progress).unwrap().is_some() {}
+    assert_eq!(delivered(), 3);
+}
+
+#[test]
 fn a_receiver_that_never_closes_is_told_of() {
     let site = Site::new();
     import(&site, &site.seal(&mut Chain::new(1, Lane::Routine), &["<34>one"]));

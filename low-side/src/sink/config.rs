@@ -194,12 +194,23 @@ pub enum Body {
 }
 
 /// When a batch counts as delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
     /// When the receiver closed in order after we did: its program has read everything.
     Close,
-    /// When it was handed to the network. What a dying receiver had not read is lost.
+    /// When the receiver's kernel has it, and the connection has stood for so long since. What a dying
+    /// receiver had not read by then is lost.
+    Write {
+        /// What was sent in so long a time before a break is sent again. Zero: the batch counts when
+        /// it was handed to our own kernel.
+        resend_window: Duration,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawConfirm {
+    Close,
     Write,
 }
 
@@ -264,7 +275,8 @@ struct RawSyslog {
     body: Body,
     #[serde(default = "message_bytes_max")]
     max_message_bytes: ByteSize,
-    confirm: Option<Confirm>,
+    confirm: Option<RawConfirm>,
+    resend_window: Option<Span>,
     window: Option<u64>,
 }
 
@@ -473,6 +485,11 @@ fn body() -> Body {
 fn message_bytes_max() -> ByteSize {
     ByteSize::kib(64)
 }
+// A receiver that stalls for longer shows in the send queue. What was sent in so long is sent again after
+// each restart of the receiver, so that it is no longer than needed.
+fn resend_window() -> Span {
+    Span::secs(5)
+}
 // What librelp's own client has under way.
 fn relp_window() -> u64 {
     128
@@ -585,8 +602,19 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
     } else {
         section.check(raw.window.is_none(), "window", "is for RELP");
         let framing = raw.framing.unwrap_or(Framing::OctetCounting);
-        Wire::Stream { framing, confirm: raw.confirm.unwrap_or(Confirm::Close) }
+        let confirm = match raw.confirm {
+            None | Some(RawConfirm::Close) => Confirm::Close,
+            Some(RawConfirm::Write) => {
+                Confirm::Write { resend_window: raw.resend_window.unwrap_or_else(resend_window).0 }
+            }
+        };
+        Wire::Stream { framing, confirm }
     };
+    let writes = raw.confirm == Some(RawConfirm::Write);
+    let why = "is for confirm = \"write\": whatever else confirms needs none";
+    section.check(writes || raw.resend_window.is_none(), "resend-window", why);
+    let short = raw.resend_window.is_none_or(|window| window.0 <= RESEND_WINDOW_MAX);
+    section.check(short, "resend-window", "is 10m at most");
     let longest = if relp { RELP_DATA_BYTES_MAX } else { MESSAGE_BYTES_MAX };
     let longest_size = ByteSize(longest);
     section.check(
@@ -607,6 +635,8 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 const RELP_DATA_BYTES_MAX: u64 = 128 * 1024;
 /// Eight bytes of memory for each, at most, beside the frames in the socket.
 const RELP_WINDOW_MAX: u64 = 1_000;
+/// Nothing counts as delivered for so long: longer, and the watermark is of no use.
+const RESEND_WINDOW_MAX: Duration = Duration::from_mins(10);
 /// What RFC 5424 (6.1) obliges every receiver to take.
 const MESSAGE_BYTES_LEAST: u64 = 480;
 /// More than any record may have.

@@ -135,8 +135,9 @@ pub struct Confirmed {
     pub rejected: Vec<Rejected>,
 }
 
-/// A destination. Calls come in this order: `begin`, `write`..., `confirm`, `committed`; after any
-/// error `reset`, and then `begin` again.
+/// A destination. Calls come in this order: `begin`, `write`..., `confirm`, `stands`, `committed`; where
+/// a sink holds batches back, further ones come before the last two. After any error `reset`, and then
+/// `begin` again, with all that was not `committed`.
 pub trait Sink: Send {
     /// Makes ready for a batch: opens, connects, or finishes what was interrupted.
     fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError>;
@@ -148,6 +149,15 @@ pub trait Sink: Send {
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError>;
     /// Returns once the batch is delivered, as surely as this kind of sink can tell.
     fn confirm(&mut self) -> Result<Confirmed, SinkError>;
+    /// How long a confirmed batch is held back before it is noted, so that a break in that time makes it
+    /// be sent again. Further batches go out meanwhile.
+    fn holds(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Whether what was confirmed and held back still stands. Called before each batch is noted.
+    fn stands(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
     /// The batch is noted in the ledger.
     fn committed(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
         Ok(())

@@ -640,7 +640,7 @@ mod tests {
     fn who_speaks_something_else_is_named() {
         for (said, named) in [
             ("HTTP/1.1 400 Bad Request\r\n\r\n", "malformed header"),
-            ("1 rsp 20 200 OK\nrelp_version=0\n", "the command syslog"),
+            ("1 rsp 21 200 OK\nrelp_version=0\n", "the command syslog"),
             ("1 rsp 15 500 not for you\n", "answered 500: not for you"),
             ("2 rsp 6 200 OK\n", "not asked"),
             ("", "end of file"),

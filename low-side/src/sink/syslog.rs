@@ -3,10 +3,15 @@
 //! Syslog has no acknowledgement: what is written to a receiver that dies is lost without a word
 //! (1,499 of 2,000 messages in a measured case). With `confirm = "close"` each batch is one
 //! connection, and counts only when the receiver closed in order after us. With `confirm = "write"`
-//! the connection stays, and what a dying receiver had not read is lost.
+//! the connection stays. Then a batch counts when the receiver's kernel has acknowledged all of it and
+//! the connection has stood for the resend window since: a break in that time sends it again. What a
+//! receiver leaves unread for longer and then dies with is lost, and nothing on this side can know it.
 //!
 //! A batch that was not confirmed is sent again whole: delivery is at least once, and repeated
-//! records carry the same id.
+//! records carry the same id. Of what is held back, only the ranges are kept, not the messages.
+
+use std::io;
+use std::time::Duration;
 
 use shared::clock::Clock;
 
@@ -29,6 +34,8 @@ pub(super) struct SyslogSink<C> {
     /// The alarm about that was raised.
     told: bool,
     connection: Option<Connection>,
+    /// Batches that were confirmed and are not committed: they are lost with the connection.
+    held: u32,
     /// Framed messages on their way to the socket.
     waiting: Vec<u8>,
     message: Vec<u8>,
@@ -55,6 +62,7 @@ impl<C: Clock> SyslogSink<C> {
             unclosed: 0,
             told: false,
             connection: None,
+            held: 0,
             waiting: Vec::new(),
             message: Vec::new(),
             rejected: Vec::new(),
@@ -89,12 +97,10 @@ impl<C: Clock> Sink for SyslogSink<C> {
         self.tell_if_never_closed(ledger)?;
         self.waiting.clear();
         self.rejected.clear();
-        if let Some(connection) = &mut self.connection {
-            // It stood idle: the receiver may have closed it.
-            if connection.check().is_ok() {
-                return Ok(());
-            }
-            self.connection = None;
+        // It stood idle: the receiver may have closed it.
+        self.idle()?;
+        if self.connection.is_some() {
+            return Ok(());
         }
         self.connection = Some(Connection::open(&self.config.endpoint, &self.bell)?);
         Ok(())
@@ -133,9 +139,13 @@ impl<C: Clock> Sink for SyslogSink<C> {
                     closed?;
                 }
             }
-            Confirm::Write => {
+            Confirm::Write { resend_window } => {
                 if let Some(connection) = &mut self.connection {
                     connection.flush()?;
+                    if !resend_window.is_zero() {
+                        connection.wait_acknowledged()?;
+                        self.held += 1;
+                    }
                     connection.check()?;
                 }
             }
@@ -143,8 +153,28 @@ impl<C: Clock> Sink for SyslogSink<C> {
         Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
     }
 
+    fn holds(&self) -> Duration {
+        match self.confirm {
+            Confirm::Close => Duration::ZERO,
+            Confirm::Write { resend_window } => resend_window,
+        }
+    }
+
+    fn stands(&mut self) -> Result<(), SinkError> {
+        match &mut self.connection {
+            _ if self.held == 0 => Ok(()),
+            Some(connection) => connection.check(),
+            None => Err(SinkError::Network {
+                address: self.config.endpoint.address.clone(),
+                doing: "checking",
+                source: io::ErrorKind::NotConnected.into(),
+            }),
+        }
+    }
+
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
         self.told = false;
+        self.held = self.held.saturating_sub(1);
         // Also one that was raised before a restart.
         Ok(ledger.close_alarm(NOT_CONFIRMING, &self.name, self.clock.now())?)
     }
@@ -153,6 +183,9 @@ impl<C: Clock> Sink for SyslogSink<C> {
         if let Some(connection) = &mut self.connection
             && let Err(error) = connection.check()
         {
+            if self.held > 0 {
+                return Err(error);
+            }
             tracing::info!(%error, "an idle receiver closed the connection");
             self.connection = None;
         }
@@ -161,6 +194,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
 
     fn reset(&mut self, _error: &SinkError) {
         self.connection = None;
+        self.held = 0;
         self.waiting.clear();
     }
 }

@@ -76,6 +76,21 @@ impl Connection {
         self.until("take what was sent", |stream| stream.flush().map(Some))
     }
 
+    /// Waits until the receiver's kernel has acknowledged every byte. Its program may not have read any.
+    pub(super) fn wait_acknowledged(&mut self) -> Result<(), SinkError> {
+        self.until("acknowledge what was sent", |stream| {
+            if let Some(error) = stream.socket().take_error()? {
+                return Err(error);
+            }
+            let queue = send_queue(stream.socket())?;
+            match queue {
+                Some(0) => Ok(Some(())),
+                Some(_) => Ok(None),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            }
+        })
+    }
+
     /// Closes our side and waits until the receiver's program has read everything: only then does it
     /// see the end and close in order. A program that dies with something unread makes its kernel
     /// send a reset instead.
@@ -97,7 +112,7 @@ impl Connection {
             if let Some(error) = stream.socket().take_error()? {
                 return Err(error);
             }
-            Ok((!has_unacknowledged(stream.socket())?).then_some(()))
+            Ok(send_queue(stream.socket())?.is_none().then_some(()))
         })?;
         match self.stream.socket().take_error() {
             Ok(None) => Ok(()),
@@ -283,22 +298,29 @@ fn client(config: &Endpoint, tls: &TlsConfig) -> Result<ClientConnection, SinkEr
     })
 }
 
-/// Whether the kernel still waits for the peer to acknowledge our bytes or our end. Once both sides
-/// have ended and acknowledged, the socket is gone from the kernel's table.
+/// How many bytes, or ends, the peer's kernel has not acknowledged yet. `None` once both sides have ended
+/// and acknowledged: then the socket is gone from the kernel's table.
 ///
-/// `TCP_INFO` would say the same, but takes unsafe code to ask for.
-fn has_unacknowledged(socket: &TcpStream) -> io::Result<bool> {
+/// `SIOCOUTQ` and `TCP_INFO` would say the same, but take unsafe code to ask for.
+fn send_queue(socket: &TcpStream) -> io::Result<Option<u64>> {
     let inode = nix::sys::stat::fstat(socket.as_fd())?.st_ino.to_string();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         // A kernel without IPv6 has no second table.
         let Ok(text) = std::fs::read_to_string(table) else {
             continue;
         };
-        if text.lines().any(|line| line.split_ascii_whitespace().nth(9) == Some(&inode)) {
-            return Ok(true);
+        for line in text.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            // sl local remote state tx_queue:rx_queue ... inode
+            let queues = fields.nth(4).unwrap_or_default();
+            if fields.nth(4) == Some(&inode) {
+                let queue = queues.split(':').next().unwrap_or_default();
+                let queue = u64::from_str_radix(queue, 16);
+                return queue.map(Some).map_err(|_| io::ErrorKind::InvalidData.into());
+            }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Nothing now, but the connection lives.
