@@ -18,7 +18,7 @@
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
-//! - [`json`]: JSON looked at where it stands
+//! - [`json`], [`msgpack`]: JSON and `MessagePack` looked at where they stand
 //! - [`bell`]: how threads wake each other, and tell each other to end
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
@@ -38,6 +38,7 @@ pub mod exit;
 pub mod hook;
 pub mod json;
 pub mod keys;
+pub mod msgpack;
 pub mod parts;
 pub mod process;
 pub mod receipt;

@@ -36,6 +36,8 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// A file of JSON lines.
     File(FileConfig),
+    /// Fluentd, Fluent Bit, or another receiver of the Forward protocol.
+    Forward(ForwardConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
     /// A syslog receiver.
@@ -116,6 +118,34 @@ pub enum JsonShape {
     /// One array of objects.
     Array,
 }
+
+/// A receiver of the Forward protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardConfig {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The tag, in which `{stream}` stands for the record's stream.
+    pub tag: String,
+    /// The size from which on a chunk is sent.
+    pub chunk_bytes: usize,
+    /// Whether chunks are compressed.
+    pub gzip: bool,
+    /// The file with the key that both sides share.
+    pub shared_key_file: Option<PathBuf>,
+    /// A name, and the file with its password.
+    pub user: Option<(String, PathBuf)>,
+    /// What we call ourselves; Fluentd takes nobody who has its own name.
+    pub hostname: String,
+}
+
+impl ForwardConfig {
+    /// The tag of a stream's records.
+    pub fn tag(&self, stream: Stream) -> String {
+        self.tag.replace(STREAM, &stream.to_string())
+    }
+}
+
+const STREAM: &str = "{stream}";
 
 /// A receiver that is spoken to over a connection of its own protocol.
 #[derive(Clone, Debug, PartialEq)]
@@ -278,6 +308,23 @@ struct RawSyslog {
     confirm: Option<RawConfirm>,
     resend_window: Option<Span>,
     window: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawForward {
+    transport: Transport,
+    #[serde(default = "forward_tag")]
+    tag: String,
+    #[serde(default = "body_bytes")]
+    chunk_bytes: ByteSize,
+    #[serde(default)]
+    gzip: bool,
+    shared_key_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    #[serde(default = "forward_hostname")]
+    hostname: String,
 }
 
 /// What sinks that have a protocol of their own have.
@@ -454,6 +501,12 @@ fn http_batch_bytes() -> ByteSize {
 fn body_bytes() -> ByteSize {
     ByteSize::mib(1)
 }
+fn forward_tag() -> String {
+    format!("penstock.{STREAM}")
+}
+fn forward_hostname() -> String {
+    "penstock-low".to_owned()
+}
 fn shape() -> JsonShape {
     JsonShape::Lines
 }
@@ -516,6 +569,11 @@ impl RawSink {
             "file" => {
                 (SinkKind::File(file(&mut section)?), file_batch_records(), file_batch_bytes())
             }
+            "forward" => (
+                SinkKind::Forward(forward(&mut section)?),
+                syslog_batch_records(),
+                syslog_batch_bytes(),
+            ),
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
@@ -568,6 +626,48 @@ fn file(section: &mut Section<'_>) -> Option<FileConfig> {
         schema: raw.schema,
         rotate_bytes: raw.rotate_bytes.0,
         rotate_age: raw.rotate_age.0,
+    })
+}
+
+fn forward(section: &mut Section<'_>) -> Option<ForwardConfig> {
+    let transport = section.table.get("transport").and_then(|value| value.as_str());
+    let with_tls = transport == Some("tls");
+    let endpoint = section.endpoint(with_tls)?;
+    let raw: RawForward = section.rest()?;
+    let known = matches!(raw.transport, Transport::Tcp | Transport::Tls);
+    section.check(known, "transport", "is \"tcp\" or \"tls\"");
+    let bare = raw.tag.replace(STREAM, "");
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let good = (1..=128).contains(&raw.tag.len()) && bare.chars().all(plain);
+    section.check(good, "tag", "is 1 to 128 of a-z, A-Z, 0-9, '.', '_', '-', and {stream}");
+    let size = (1 << 10)..=(32 << 20);
+    section.check(size.contains(&raw.chunk_bytes.0), "chunk-bytes", "is 1KiB to 32MiB");
+    for (name, path) in
+        [("shared-key-file", &raw.shared_key_file), ("password-file", &raw.password_file)]
+    {
+        let absolute = path.as_deref().is_none_or(Path::is_absolute);
+        section.check(absolute, name, "must be an absolute path");
+    }
+    section.check(
+        raw.user.is_some() == raw.password_file.is_some(),
+        "user",
+        "and password-file go together",
+    );
+    section.check(
+        raw.user.is_none() || raw.shared_key_file.is_some(),
+        "user",
+        "is asked for only together with a shared key: set shared-key-file",
+    );
+    let named = (1..=255).contains(&raw.hostname.len()) && raw.hostname.chars().all(plain);
+    section.check(named, "hostname", "is a host's name");
+    Some(ForwardConfig {
+        endpoint,
+        tag: raw.tag,
+        chunk_bytes: usize::try_from(raw.chunk_bytes.0).unwrap_or(usize::MAX),
+        gzip: raw.gzip,
+        shared_key_file: raw.shared_key_file,
+        user: raw.user.zip(raw.password_file),
+        hostname: raw.hostname,
     })
 }
 
@@ -643,7 +743,7 @@ const MESSAGE_BYTES_LEAST: u64 = 480;
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"http\" or \"syslog\"";
+const TYPES: &str = "\"file\", \"forward\", \"http\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

@@ -5,6 +5,7 @@ mod bulk;
 pub mod config;
 pub mod dead_letters;
 mod file;
+mod forward;
 mod http_json;
 mod relp;
 mod syslog;
@@ -22,7 +23,7 @@ use shared::record::{RecordId, RecordRef};
 use crate::http::{Answer, HttpError, credential};
 use crate::ledger::{ChainName, FilePosition, Ledger, LedgerError, SinkId};
 use crate::tls::TlsError;
-use config::{SinkConfig, SinkKind, Wire};
+use config::{Endpoint, SinkConfig, SinkKind, Wire};
 
 /// Why a batch was not delivered. The batch is sent again.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +182,7 @@ pub fn make(
         SinkKind::File(file) => {
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
+        SinkKind::Forward(forward) => Box::new(forward::ForwardSink::new(forward.clone(), bell)),
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
         SinkKind::Syslog(syslog) => match syslog.wire {
             Wire::Relp { window } => Box::new(relp::RelpSink::new(syslog.clone(), window, bell)),
@@ -199,6 +201,7 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
         SinkKind::File(file) => {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
+        SinkKind::Forward(_) => "nothing can be set up over Forward\n".to_owned(),
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
         SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
     };
@@ -208,7 +211,9 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
 /// Whether a record can be found at the destination by its id; `None` where it can't be asked.
 pub fn find(config: &SinkConfig, _id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
-        SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
+        SinkKind::File(_) | SinkKind::Forward(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => {
+            Ok(None)
+        }
     }
 }
 
@@ -225,9 +230,21 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
             http.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
-        SinkKind::Syslog(syslog) => match &syslog.endpoint.tls {
-            Some(tls) => Ok(tls.load().map(|_| ())?),
-            None => Ok(()),
-        },
+        SinkKind::Forward(forward) => {
+            check_tls(&forward.endpoint)?;
+            let password = forward.user.as_ref().map(|(_, path)| path);
+            for path in forward.shared_key_file.iter().chain(password) {
+                credential(path)?;
+            }
+            Ok(())
+        }
+        SinkKind::Syslog(syslog) => check_tls(&syslog.endpoint),
+    }
+}
+
+fn check_tls(endpoint: &Endpoint) -> Result<(), SinkError> {
+    match &endpoint.tls {
+        Some(tls) => Ok(tls.load().map(|_| ())?),
+        None => Ok(()),
     }
 }

@@ -19,6 +19,8 @@ use crate::tls::{TlsConfig, TlsError};
 /// A connection.
 pub(super) struct Connection {
     stream: Stream,
+    /// What the receiver said before it was asked anything.
+    early: Vec<u8>,
     address: String,
     timeout: Duration,
     bell: Bell,
@@ -48,6 +50,7 @@ impl Connection {
         };
         let mut connection = Self {
             stream,
+            early: Vec::new(),
             address: config.address.clone(),
             timeout: config.connect_timeout,
             bell: bell.clone(),
@@ -127,6 +130,10 @@ impl Connection {
         doing: &'static str,
     ) -> Result<(), SinkError> {
         self.flush()?;
+        if !self.early.is_empty() {
+            into.append(&mut self.early);
+            return Ok(());
+        }
         let mut buffer = [0; 4096];
         let count = self.until(doing, |stream| match stream.read(&mut buffer)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -181,16 +188,20 @@ impl Connection {
         let listened = Instant::now();
         let set = self.stream.socket().set_read_timeout(Some(LISTEN));
         set.map_err(|source| self.network("connecting", source))?;
+        // One that speaks first has let us in, too; what it says is for whoever asks next.
+        let mut buffer = [0; 4096];
         while let Stream::Tls(tls) = &self.stream {
-            if tls.conn.tls13_tickets_received() > 0 || listened.elapsed() >= LISTEN {
+            let let_in = tls.conn.tls13_tickets_received() > 0 || !self.early.is_empty();
+            if let_in || listened.elapsed() >= LISTEN {
                 break;
             }
-            match self.stream.discard() {
+            match self.stream.read(&mut buffer) {
                 Ok(0) => {
                     return Err(self.network("connecting", io::ErrorKind::UnexpectedEof.into()));
                 }
                 Err(error) if !is_pause(&error) => return Err(self.network("connecting", error)),
-                Ok(_) | Err(_) => {}
+                Ok(count) => self.early.extend_from_slice(&buffer[..count]),
+                Err(_) => {}
             }
         }
         let set = self.stream.socket().set_read_timeout(Some(SLICE));

@@ -1,5 +1,6 @@
 //! Every kind of sink, against real receivers or strict stand-ins that misbehave: nothing is lost, and
 //! what is repeated carries the same id.
 
+mod forward;
 mod http;
 mod syslog;

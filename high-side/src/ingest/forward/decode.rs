@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::entries::{Next, Shape, Splitter};
 use super::inflate::{Inflate, MAGIC, is_gzip};
-use super::msgpack::{self, HEAD_BYTES_MAX, Head, Skipper, head};
+use shared::msgpack::{self, HEAD_BYTES_MAX, Head, Skipper, head};
 
 /// What the bytes at hand are, as [`Decoder::step`] sees them.
 #[derive(Debug, PartialEq, Eq)]

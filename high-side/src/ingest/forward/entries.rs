@@ -1,6 +1,6 @@
 //! Entries out of a run of bytes: where each ends, without holding more than a window of one.
 
-use super::msgpack::{HEAD_BYTES_MAX, Malformed, Skipper};
+use shared::msgpack::{HEAD_BYTES_MAX, Malformed, Skipper};
 
 /// How the bytes of an entry are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 
 use super::access::Access;
-use super::msgpack::{Head, Malformed, Skipper, head};
+use shared::msgpack::{Head, Malformed, Skipper, head, push_text};
 
 /// The server's side of one handshake.
 #[derive(Debug)]
@@ -156,19 +156,6 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
     }
     out
-}
-
-/// A text of up to 255 bytes, or of what fits 32 bits.
-pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
-    match u8::try_from(text.len()) {
-        Ok(length @ 0..32) => out.push(0xa0 | length),
-        Ok(length) => out.extend([0xd9, length]),
-        Err(_) => {
-            out.push(0xdb);
-            out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(text.as_bytes());
 }
 
 /// Two digests, a salt, and names of a host and a user.

@@ -14,7 +14,6 @@ mod decode;
 mod entries;
 mod handshake;
 mod inflate;
-mod msgpack;
 mod record;
 
 use std::sync::Arc;
@@ -33,7 +32,8 @@ use super::counters::add;
 use super::gate::Batch;
 use super::memory::ReadPermit;
 use decode::{DecodeError, Decoder, Step};
-use handshake::{Handshake, PingError, push_text};
+use handshake::{Handshake, PingError};
+use shared::msgpack::push_text;
 
 pub(super) use access::Access;
 pub use access::{ForwardSettings, SecretError};

@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use shared::clock::Nanos;
 
 use super::entries::Shape;
-use super::msgpack::{DEPTH_MAX, Head, Skipper, head};
+use shared::msgpack::{DEPTH_MAX, Head, Skipper, head};
 
 /// The bytes of a record, and its whole length if these are not all.
 #[derive(Debug, PartialEq, Eq)]
@@ -388,8 +388,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::super::msgpack::tests::end_of;
     use super::*;
+    use shared::msgpack::end_of;
 
     fn entry(map: &[u8]) -> Vec<u8> {
         [&b"\x92\xd7\x00\x6a\x13\x88\xfb\x00\x00\x00\x05"[..], map].concat()

@@ -1,16 +1,24 @@
-//! `MessagePack`, as far as it is needed to find where values end and to read them where they stand.
-//! Pure; nothing is allocated for what a header only claims.
+//! `MessagePack` as Fluentd's Forward protocol has it: where values end, how to read them where they
+//! stand, and how to write them. Pure; nothing is allocated for what a header only claims.
+//!
+//! The format is that of `msgpack/spec.md`; the shortest form of each value is written.
+
+use serde_json::Value;
 
 /// The head of a value: scalars whole, for the others how much follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Head {
+pub enum Head {
+    /// Nothing.
     Nil,
+    /// Yes or no.
     Bool(bool),
     /// An integer that is not negative.
     Unsigned(u64),
     /// A negative integer.
     Negative(i64),
+    /// A number of 32 bits with a fraction.
     F32(f32),
+    /// A number of 64 bits with a fraction.
     F64(f64),
     /// So many bytes of text follow.
     Str(u32),
@@ -26,15 +34,20 @@ pub(super) enum Head {
 
 /// Bytes that are no `MessagePack`, or nested beyond reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
+    /// Values in values in values.
     #[error("a value is nested deeper than {DEPTH_MAX} levels")]
     Depth,
+    /// A byte that must not come.
     #[error("0xc1 begins no value")]
     Reserved,
 }
 
 /// The head at the start of `data` and its length, once all of it is there.
-pub(super) fn head(data: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+///
+/// # Errors
+/// Where no value begins so.
+pub fn head(data: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
     let Some((&marker, rest)) = data.split_first() else {
         return Ok(None);
     };
@@ -98,7 +111,7 @@ fn ext(kind: u8, length: u32) -> Head {
 /// Finds where values end, however they are cut into pieces. What it holds does not depend on what
 /// they claim to be.
 #[derive(Clone, Debug)]
-pub(super) struct Skipper {
+pub struct Skipper {
     /// How many values each open level still holds; the outermost is first.
     levels: Vec<u64>,
     /// Bytes of a string's or the like's content that are still to come.
@@ -107,18 +120,21 @@ pub(super) struct Skipper {
 
 impl Skipper {
     /// For so many values, one after the other.
-    pub(super) fn new(values: u64) -> Self {
+    pub fn new(values: u64) -> Self {
         Self { levels: vec![values], content: 0 }
     }
 
     /// Whether all values have ended.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.levels.is_empty() && self.content == 0
     }
 
     /// Passes over bytes; gives how many are done with. That is fewer than there are at the end of
     /// the values, and where the head of a value is not there as a whole.
-    pub(super) fn skip(&mut self, data: &[u8]) -> Result<usize, Malformed> {
+    ///
+    /// # Errors
+    /// Where it is no `MessagePack`, or nested too deep.
+    pub fn skip(&mut self, data: &[u8]) -> Result<usize, Malformed> {
         let mut at = 0;
         loop {
             let here = self.content.min((data.len() - at) as u64);
@@ -157,24 +173,123 @@ impl Skipper {
     }
 }
 
+/// Where the value at the start of `data` ends, once all of it is there.
+///
+/// # Errors
+/// Where it is no `MessagePack`, or nested too deep.
+pub fn end_of(data: &[u8]) -> Result<Option<usize>, Malformed> {
+    let mut skipper = Skipper::new(1);
+    let at = skipper.skip(data)?;
+    Ok(skipper.is_done().then_some(at))
+}
+
+/// Appends a text.
+pub fn push_text(out: &mut Vec<u8>, text: &str) {
+    match u8::try_from(text.len()) {
+        Ok(length @ 0..32) => out.push(0xa0 | length),
+        Ok(length) => out.extend([0xd9, length]),
+        Err(_) => push_length(out, 0xda, text.len()),
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends the head of so many bytes; they follow.
+pub fn push_bin_head(out: &mut Vec<u8>, length: usize) {
+    match u8::try_from(length) {
+        Ok(length) => out.extend([0xc4, length]),
+        Err(_) => push_length(out, 0xc5, length),
+    }
+}
+
+/// Appends the head of an array of so many values; they follow.
+pub fn push_array_head(out: &mut Vec<u8>, count: usize) {
+    match u8::try_from(count) {
+        Ok(count @ 0..16) => out.push(0x90 | count),
+        _ => push_length(out, 0xdc, count),
+    }
+}
+
+/// Appends the head of a map of so many pairs; they follow.
+pub fn push_map_head(out: &mut Vec<u8>, count: usize) {
+    match u8::try_from(count) {
+        Ok(count @ 0..16) => out.push(0x80 | count),
+        _ => push_length(out, 0xde, count),
+    }
+}
+
+/// Appends a number that is not negative.
+pub fn push_unsigned(out: &mut Vec<u8>, value: u64) {
+    if let Ok(value @ 0..0x80) = u8::try_from(value) {
+        out.push(value);
+    } else if let Ok(value) = u8::try_from(value) {
+        out.extend([0xcc, value]);
+    } else if let Ok(value) = u16::try_from(value) {
+        out.push(0xcd);
+        out.extend(value.to_be_bytes());
+    } else if let Ok(value) = u32::try_from(value) {
+        out.push(0xce);
+        out.extend(value.to_be_bytes());
+    } else {
+        out.push(0xcf);
+        out.extend(value.to_be_bytes());
+    }
+}
+
+/// Appends a value of JSON. Numbers that fit no 64 bits are written as the nearest that do.
+pub fn push_json(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => out.push(0xc0),
+        Value::Bool(value) => out.push(if *value { 0xc3 } else { 0xc2 }),
+        Value::Number(number) => {
+            if let Some(value) = number.as_u64() {
+                push_unsigned(out, value);
+            } else if let Some(value) = number.as_i64() {
+                out.push(0xd3);
+                out.extend(value.to_be_bytes());
+            } else {
+                out.push(0xcb);
+                out.extend(number.as_f64().unwrap_or(f64::NAN).to_be_bytes());
+            }
+        }
+        Value::String(text) => push_text(out, text),
+        Value::Array(values) => {
+            push_array_head(out, values.len());
+            for value in values {
+                push_json(out, value);
+            }
+        }
+        Value::Object(pairs) => {
+            push_map_head(out, pairs.len());
+            for (key, value) in pairs {
+                push_text(out, key);
+                push_json(out, value);
+            }
+        }
+    }
+}
+
+/// A marker with a length of 16 bits; the next marker is for 32.
+fn push_length(out: &mut Vec<u8>, marker: u8, length: usize) {
+    if let Ok(length) = u16::try_from(length) {
+        out.push(marker);
+        out.extend(length.to_be_bytes());
+    } else {
+        out.push(marker + 1);
+        out.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    }
+}
+
 /// Kubernetes objects reach about 20 levels. Readers of JSON give up at 128.
-pub(super) const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 64;
 
 /// The longest head: a marker and eight bytes.
-pub(super) const HEAD_BYTES_MAX: usize = 9;
+pub const HEAD_BYTES_MAX: usize = 9;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Where one value ends, if it is whole.
-    pub(in super::super) fn end_of(data: &[u8]) -> Result<Option<usize>, Malformed> {
-        let mut skipper = Skipper::new(1);
-        let at = skipper.skip(data)?;
-        Ok(skipper.is_done().then_some(at))
-    }
 
     #[test]
     fn every_kind_of_head() {
@@ -216,6 +331,52 @@ pub(super) mod tests {
         assert_eq!(end_of(&nested(DEPTH_MAX)), Ok(Some(DEPTH_MAX + 1)));
         assert_eq!(end_of(&nested(DEPTH_MAX + 1)), Err(Malformed::Depth));
         assert_eq!(end_of(&vec![0x91; 100_000]), Err(Malformed::Depth));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let long = "x".repeat(70_000);
+        let some = "y".repeat(300);
+        let many: Vec<u32> = (0..70_000).map(|n| n % 3).collect();
+        let value = serde_json::json!({
+            "none": null, "yes": true, "text": [long, some, "z".repeat(200), "", "é"],
+            "numbers": [0, 127, 128, 255, 256, 65535, 65536, 4_294_967_296_u64, u64::MAX, -1, i64::MIN, 1.5],
+            "many": many, "map": (0..20).map(|n| (n.to_string(), n)).collect::<std::collections::BTreeMap<_, _>>(),
+        });
+        let mut out = Vec::new();
+        push_json(&mut out, &value);
+        assert_eq!(end_of(&out), Ok(Some(out.len())));
+        let (read, length) = read(&out);
+        assert_eq!((read, length), (value, out.len()));
+    }
+
+    /// A reader of our own, as the specification's table has it.
+    fn read(data: &[u8]) -> (Value, usize) {
+        let (head, mut at) = head(data).unwrap().unwrap();
+        let next = |at: &mut usize| {
+            let (value, length) = read(&data[*at..]);
+            *at += length;
+            value
+        };
+        let value = match head {
+            Head::Nil => Value::Null,
+            Head::Bool(value) => value.into(),
+            Head::Unsigned(value) => value.into(),
+            Head::Negative(value) => value.into(),
+            Head::F64(value) => value.into(),
+            Head::Str(length) => {
+                let begin = at;
+                at += length as usize;
+                std::str::from_utf8(&data[begin..at]).unwrap().into()
+            }
+            Head::Array(count) => (0..count).map(|_| next(&mut at)).collect(),
+            Head::Map(count) => {
+                let pair = |_| (next(&mut at).as_str().unwrap().to_owned(), next(&mut at));
+                Value::Object((0..count).map(pair).collect())
+            }
+            other => panic!("{other:?}"),
+        };
+        (value, at)
     }
 
     proptest! {
