@@ -218,6 +218,7 @@ fn syslog_config(listener: &TcpListener, confirm: Confirm) -> SinkKind {
         },
         format: SyslogFormat::Rfc5424,
         body: Body::Original,
+        bom: false,
         message_bytes_max: 1 << 16,
         wire: Wire::Stream { framing: Framing::Lf, confirm },
     })

@@ -169,6 +169,9 @@ pub struct SyslogConfig {
     pub format: SyslogFormat,
     /// What a message carries.
     pub body: Body,
+    /// Whether UTF-8 in the message part begins with its mark, as RFC 5424 (6.4) has it. Readers of JSON
+    /// stumble over it.
+    pub bom: bool,
     /// The longest message that is sent, header included. A longer one goes to the dead letters whole:
     /// receivers cut what is too long for them, and say nothing.
     pub message_bytes_max: usize,
@@ -217,8 +220,12 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Body {
+    /// `ArcSight`'s Common Event Format, which `FortiSIEM` reads, too.
+    Cef,
     /// The JSON event.
     Json,
+    /// IBM `QRadar`'s Log Event Extended Format.
+    Leef,
     /// The message as it was received. A syslog line goes out as it came in, header and all.
     Original,
 }
@@ -303,6 +310,8 @@ struct RawSyslog {
     framing: Option<Framing>,
     #[serde(default = "body")]
     body: Body,
+    #[serde(default)]
+    bom: bool,
     #[serde(default = "message_bytes_max")]
     max_message_bytes: ByteSize,
     confirm: Option<RawConfirm>,
@@ -715,6 +724,8 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
     section.check(writes || raw.resend_window.is_none(), "resend-window", why);
     let short = raw.resend_window.is_none_or(|window| window.0 <= RESEND_WINDOW_MAX);
     section.check(short, "resend-window", "is 10m at most");
+    let marked = raw.format == SyslogFormat::Rfc5424 && raw.body != Body::Original;
+    section.check(!raw.bom || marked, "bom", "is for rfc5424, and not for the original message");
     let longest = if relp { RELP_DATA_BYTES_MAX } else { MESSAGE_BYTES_MAX };
     let longest_size = ByteSize(longest);
     section.check(
@@ -726,6 +737,7 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
         endpoint,
         format: raw.format,
         body: raw.body,
+        bom: raw.bom,
         message_bytes_max: usize::try_from(raw.max_message_bytes.0).unwrap_or(usize::MAX),
         wire,
     })

@@ -530,6 +530,7 @@ mod tests {
                 endpoint,
                 format: SyslogFormat::Rfc5424,
                 body: Body::Original,
+                bom: false,
                 message_bytes_max: 480,
                 wire: Wire::Relp { window: WINDOW },
             };

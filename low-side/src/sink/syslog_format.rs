@@ -8,7 +8,10 @@ use shared::record::{RecordId, RecordRef};
 use super::config::{Body, Framing, SyslogConfig, SyslogFormat};
 use crate::event;
 use crate::ledger::ChainName;
+use crate::mapping::{cef, leef};
 
+/// The mark of UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Facility 13 (log audit), severity 6 (informational).
 const PRIORITY: u8 = 13 * 8 + 6;
 /// RFC 5424 allows 32 characters of MSGID: the first 128 bits of the record id.
@@ -26,8 +29,13 @@ pub(super) fn message(
         Body::Original if begins_with_priority(record.raw) => out.extend_from_slice(record.raw),
         body => {
             header(out, config.format, chain, record);
+            if config.bom {
+                out.extend_from_slice(BOM);
+            }
             match body {
+                Body::Cef => event::with_view(chain, record, |view| cef::render(out, view)),
                 Body::Json => event::render(out, chain, record),
+                Body::Leef => event::with_view(chain, record, |view| leef::render(out, view)),
                 Body::Original => out.extend_from_slice(record.raw),
             }
         }
@@ -118,6 +126,7 @@ mod tests {
             },
             format,
             body,
+            bom: body == Body::Leef,
             message_bytes_max: 1 << 16,
             wire: Wire::Stream { framing, confirm: Confirm::Close },
         };
@@ -160,6 +169,16 @@ mod tests {
             message.contains(" - {\"id\":\"52e588a0dc596a47007c916d1e4d704718069690\""),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_siems_own_format_stands_behind_the_header() {
+        let (line, cef, leef) = (b"{\"a\":1}", Body::Cef, Body::Leef);
+        let old = framed(SyslogFormat::Rfc3164, Framing::Lf, cef, line);
+        let begin = "<110>Nov  3 21:10:19 plant-7 portainer-auth: CEF:0|";
+        assert!(old.starts_with(begin) && old.ends_with('\n'), "{old}");
+        let marked = framed(SyslogFormat::Rfc5424, Framing::OctetCounting, leef, line);
+        assert!(marked.contains(" - \u{feff}LEEF:2.0|"), "{marked}");
     }
 
     #[test]
