@@ -62,6 +62,27 @@ install_npm_peers() {
     echo "${packages[*]}" >"$dir/installed"
 }
 
+# syslog-ng beside rsyslog: as packages they exclude each other, so that it is only unpacked.
+unpack_syslog_ng() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/syslog-ng" work
+    if [ -x "$dir/usr/sbin/syslog-ng" ]; then
+        return
+    fi
+    mkdir -p "$dir"
+    work=$(mktemp -d)
+    if (cd "$work" && apt-get download -q syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0); then
+        for package in "$work"/*.deb; do
+            dpkg -x "$package" "$dir"
+        done
+    else
+        echo "can't download syslog-ng-core: tests of it need it" >&2
+        echo "without a network: copy $dir of a machine that has run this script" >&2
+        rm -r "$work"
+        exit 1
+    fi
+    rm -r "$work"
+}
+
 # File systems of sticks that this kernel does not know, as FUSE drivers. Without them, tests of these are
 # passed over.
 install_stick_drivers() {
@@ -80,6 +101,7 @@ mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
+    unpack_syslog_ng
     exit 0
 fi
 
@@ -118,3 +140,4 @@ if [ "${#missing[@]}" -ne 0 ]; then
 fi
 install_stick_drivers
 install_npm_peers
+unpack_syslog_ng

@@ -812,6 +812,9 @@ mod tests {
     #[test]
     fn what_can_not_be_is_refused_with_the_key_that_is_wrong() {
         let http = "type = \"http\"\nurl = \"https://h\"\n";
+        let tcp = "type = \"syslog\"\ntransport = \"tcp\"\naddress = \"h:1\"\n";
+        let relp = "type = \"syslog\"\ntransport = \"relp\"\naddress = \"h:1\"\n";
+        let forward = "type = \"forward\"\ntransport = \"tcp\"\naddress = \"h:1\"\n";
         for (section, named) in [
             ("type = \"telex\"", "sink[0].type"),
             ("type = \"file\"", "path"),
@@ -827,6 +830,29 @@ mod tests {
             (&format!("{http}timeout = \"0s\""), "sink[0].timeout"),
             (&format!("{http}streams = [\"telex\"]"), "telex"),
             (&format!("{http}batch-records = 0"), "sink[0].batch-records"),
+            (&format!("{tcp}window = 5"), "sink[0].window"),
+            (&format!("{tcp}ca-file = \"/ca\""), "sink[0].ca-file"),
+            (&format!("{tcp}resend-window = \"5s\""), "sink[0].resend-window"),
+            (&format!("{tcp}confirm = \"write\"\nresend-window = \"11m\""), "resend-window"),
+            (&format!("{tcp}max-message-bytes = 479"), "sink[0].max-message-bytes"),
+            (&format!("{tcp}bom = true\nbody = \"original\""), "sink[0].bom"),
+            (&format!("{relp}framing = \"lf\""), "sink[0].framing"),
+            (&format!("{relp}confirm = \"close\""), "sink[0].confirm"),
+            (&format!("{relp}window = 0"), "sink[0].window"),
+            (&format!("{relp}window = 1001"), "sink[0].window"),
+            (&format!("{relp}max-message-bytes = \"129KiB\""), "is 480 to 128KiB"),
+            ("type = \"syslog\"\ntransport = \"relp-tls\"\naddress = \"h:1\"", "sink[0].ca-file"),
+            ("type = \"syslog\"\ntransport = \"tcp\"\naddress = \"h\"", "sink[0].address"),
+            ("type = \"forward\"\ntransport = \"relp\"\naddress = \"h:1\"", "sink[0].transport"),
+            (&format!("{forward}tag = \"a b\""), "sink[0].tag"),
+            (&format!("{forward}tag = \"{{origin}}\""), "sink[0].tag"),
+            (&format!("{forward}chunk-bytes = \"1GiB\""), "sink[0].chunk-bytes"),
+            (&format!("{forward}shared-key-file = \"key\""), "sink[0].shared-key-file"),
+            (&format!("{forward}user = \"u\""), "sink[0].user"),
+            (
+                &format!("{forward}user = \"u\"\npassword-file = \"/p\""),
+                "only together with a shared key",
+            ),
         ] {
             let problem = check(&format!("[[sink]]\nname = \"x\"\n{section}")).unwrap_err();
             assert!(problem.contains(named), "{section}: {problem}");

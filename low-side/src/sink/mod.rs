@@ -7,6 +7,7 @@ pub mod dead_letters;
 mod file;
 mod forward;
 mod http_json;
+mod next_hop;
 mod relp;
 mod syslog;
 mod syslog_format;
@@ -201,9 +202,9 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
         SinkKind::File(file) => {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
-        SinkKind::Forward(_) => "nothing can be set up over Forward\n".to_owned(),
+        SinkKind::Forward(forward) => next_hop::forward(forward),
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
-        SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
+        SinkKind::Syslog(syslog) => next_hop::syslog(syslog),
     };
     Ok(text)
 }

@@ -7,6 +7,7 @@ mod fluent;
 mod http_server;
 mod portainer;
 mod rsyslog;
+mod syslog_ng;
 pub mod web;
 
 use std::fs;
@@ -22,6 +23,7 @@ pub use fluent::{acknowledged, fluent_logger};
 pub use http_server::{Asked, HttpServer, Reply};
 pub use portainer::{ADMIN_KEY, Kept, List, Manners, Portainer, USER_KEY};
 pub use rsyslog::Rsyslog;
+pub use syslog_ng::syslog_ng;
 
 /// Programs and the Debian packages they come in.
 pub const PEERS: &[(&str, &str)] = &[

@@ -167,6 +167,20 @@ impl Rsyslog {
         ))
     }
 
+    /// A configuration of `packaging/siem/next-hops` alone, with each of these texts replaced.
+    ///
+    /// # Panics
+    /// When one does not stand in it.
+    pub fn start_next_hop(&self, name: &str, replaced: &[(&str, &str)]) -> Process {
+        let text = next_hop(name, replaced);
+        let text = text.replacen(
+            "global(",
+            &format!("global(workDirectory=\"{}\" ", self.work_dir().display()),
+            1,
+        );
+        self.start_text(&text)
+    }
+
     /// Any further lines of configuration.
     #[must_use]
     pub fn with(mut self, lines: &str) -> Self {
@@ -182,10 +196,13 @@ impl Rsyslog {
 
     /// Starts it in the foreground; returns when it has taken up its configuration.
     pub fn start(&self) -> Process {
+        // Its own complaints go to standard error, and so into the log file.
+        self.start_text(&format!("{})\n{}", self.global, self.body))
+    }
+
+    fn start_text(&self, text: &str) -> Process {
         let config = self.dir.join("rsyslog.conf");
         let running = self.dir.join("rsyslog.pid");
-        // Its own complaints go to standard error, and so into the log file.
-        let text = format!("{})\n{}", self.global, self.body);
         fs::write(&config, text).expect("rsyslog's configuration can be written");
         let _ = fs::remove_file(&running);
         let check = run(peer("rsyslogd").arg("-N1").arg("-f").arg(&config));
@@ -200,6 +217,17 @@ impl Rsyslog {
         });
         process
     }
+}
+
+/// A file of `packaging/siem/next-hops`, with each of these texts replaced.
+pub(super) fn next_hop(name: &str, replaced: &[(&str, &str)]) -> String {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/siem/next-hops");
+    let mut text = fs::read_to_string(dir.join(name)).expect("the configuration is there");
+    for (from, to) in replaced {
+        assert!(text.contains(from), "{name} holds no {from:?}");
+        text = text.replace(from, to);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The Forward protocol, to the listener of another high side: shared key, password, TLS, gzip.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tests::crossing::{Crossing, assert_sound, pending};
 use tests::logs::assert_no_unlisted_errors;
@@ -65,9 +67,12 @@ fn every_record_arrives_once_with_a_shared_key_over_mutual_tls() {
 
     let sent = assert_sound(&crossing.events());
     oracle.judge(sent.ids.iter().copied()).assert_exactly_once();
-    let mut by_listener: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    let mut by_listener: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for event in next.events() {
-        let inner: Value = serde_json::from_str(event["raw"].as_str().unwrap()).unwrap();
+        let mut inner: Value = serde_json::from_str(event["raw"].as_str().unwrap()).unwrap();
+        // The listener writes the time of the entry into the record.
+        let date = inner.as_object_mut().unwrap().remove("date").unwrap();
+        assert_eq!(date, inner["event"]["time"]);
         let id = inner["id"].as_str().unwrap().to_owned();
         let found = sent.events.values().find(|event| event["id"] == id.as_str());
         assert_eq!(Some(&inner), found);
