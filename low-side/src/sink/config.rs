@@ -834,7 +834,7 @@ mod tests {
             (&format!("{tcp}ca-file = \"/ca\""), "sink[0].ca-file"),
             (&format!("{tcp}resend-window = \"5s\""), "sink[0].resend-window"),
             (&format!("{tcp}confirm = \"write\"\nresend-window = \"11m\""), "resend-window"),
-            (&format!("{tcp}max-message-bytes = 479"), "sink[0].max-message-bytes"),
+            (&format!("{tcp}max-message-bytes = \"479\""), "sink[0].max-message-bytes"),
             (&format!("{tcp}bom = true\nbody = \"original\""), "sink[0].bom"),
             (&format!("{relp}framing = \"lf\""), "sink[0].framing"),
             (&format!("{relp}confirm = \"close\""), "sink[0].confirm"),

@@ -78,12 +78,13 @@ impl Rsyslog {
         ))
     }
 
-    /// Listens for RELP; with TLS, only for clients of the authority.
+    /// Listens for RELP; with TLS, only for clients of the authority that have the name `localhost`: librelp
+    /// 1.11 with GnuTLS takes any certificate for `certvalid`.
     #[must_use]
     pub fn listen_relp(self, address: SocketAddr, tls: Option<(&Path, &Certificate)>) -> Self {
         let tls = tls.map_or_else(String::new, |(ca, own)| {
             format!(
-                "tls=\"on\" tls.authMode=\"certvalid\" tls.caCert=\"{}\" tls.myCert=\"{}\" tls.myPrivKey=\"{}\"",
+                "tls=\"on\" tls.authMode=\"name\" tls.permittedPeer=[\"localhost\"] tls.caCert=\"{}\" tls.myCert=\"{}\" tls.myPrivKey=\"{}\"",
                 ca.display(),
                 own.cert.display(),
                 own.key.display()

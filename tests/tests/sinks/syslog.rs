@@ -201,6 +201,9 @@ fn the_next_hops_of_the_handbook_take_every_record_once() {
                 (files[2].as_str(), key.as_str()),
             ]);
         }
+        if name == "relp-tls" {
+            replaced.push(("penstock-low.example", "localhost"));
+        }
         start(&replaced)
     };
     let rsyslog = |name: &str| Rsyslog::new(&away.dir(name));
@@ -315,6 +318,10 @@ fn wazuh(listener: &TcpListener, resets: usize) -> Vec<Vec<u8>> {
         if data == b"end" {
             return messages;
         }
+        if data.is_empty() {
+            // A batch of which every record was too long.
+            continue;
+        }
         assert_eq!(data.last(), Some(&b'\n'));
         for message in data.split(|byte| *byte == b'\n').filter(|message| !message.is_empty()) {
             assert!(message.len() <= 65_536 && !message.contains(&0));
@@ -341,7 +348,7 @@ fn assert_exact(value: &Value) {
 fn wazuh_gets_lines_that_it_can_take_and_the_rest_is_dead_letters() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let more = "transport = \"tcp\"\nformat = \"rfc3164\"\nframing = \"lf\"\nmax-message-bytes = 1800\nbatch-records = 100\n";
+    let more = "transport = \"tcp\"\nformat = \"rfc3164\"\nframing = \"lf\"\nmax-message-bytes = \"1800\"\nbatch-records = 100\n";
     let records = 500;
     let (crossing, high, oracle) = cross("wazuh", &sink("wazuh", address, more), records, 100);
     let receiving = thread::spawn(move || wazuh(&listener, 3));
