@@ -79,7 +79,7 @@ impl Rsyslog {
     }
 
     /// Listens for RELP; with TLS, only for clients of the authority that have the name `localhost`: librelp
-    /// 1.11 with GnuTLS takes any certificate for `certvalid`.
+    /// 1.11 with `GnuTLS` takes any certificate for `certvalid`.
     #[must_use]
     pub fn listen_relp(self, address: SocketAddr, tls: Option<(&Path, &Certificate)>) -> Self {
         let tls = tls.map_or_else(String::new, |(ca, own)| {

@@ -348,7 +348,7 @@ fn assert_exact(value: &Value) {
 fn wazuh_gets_lines_that_it_can_take_and_the_rest_is_dead_letters() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let more = "transport = \"tcp\"\nformat = \"rfc3164\"\nframing = \"lf\"\nmax-message-bytes = \"1800\"\nbatch-records = 100\n";
+    let more = "transport = \"tcp\"\nformat = \"rfc3164\"\nframing = \"lf\"\nmax-message-bytes = \"2450\"\nbatch-records = 100\n";
     let records = 500;
     let (crossing, high, oracle) = cross("wazuh", &sink("wazuh", address, more), records, 100);
     let receiving = thread::spawn(move || wazuh(&listener, 3));
@@ -362,18 +362,16 @@ fn wazuh_gets_lines_that_it_can_take_and_the_rest_is_dead_letters() {
         // `Nov 25 09:00:00 plant-7 portainer-activity: {...}`: the program's name is the stream's.
         let (header, json) = text.split_once(": ").unwrap();
         assert_eq!(header.split_whitespace().nth(3), Some("plant-7"));
-        assert!(message.len() + "<110>".len() < 1800);
+        assert!(message.len() + "<110>".len() < 2450);
         let event: Value = serde_json::from_str(json).unwrap();
         assert_exact(&event);
         arrived.extend(find_id(event["raw"].as_str().unwrap().as_bytes()).map(|(id, _)| id));
     }
-    let letters = crossing.pair.low.run(["dead-letters", "wazuh"]);
-    let dead: Vec<u64> = letters
-        .stdout
-        .lines()
-        .filter_map(|line| find_id(line.as_bytes()))
-        .map(|(id, _)| id)
-        .collect();
+    let letters = crossing.pair.low.state_dir().join("dead-letters/wazuh.ndjson");
+    let dead = ids_of(&letters);
+    assert!(lines_of(&letters).iter().all(|line| {
+        String::from_utf8_lossy(line).contains("bytes, and max-message-bytes is ")
+    }));
     println!("{} arrived, {} dead letters", arrived.len(), dead.len());
     assert!(!dead.is_empty() && !arrived.is_empty());
     oracle.judge(arrived.into_iter().chain(dead)).assert_exactly_once();
