@@ -14,6 +14,9 @@ use crate::ledger::ChainName;
 use crate::mapping::Schema;
 use crate::tls::{RawTls, TlsConfig};
 
+use super::sentinel::config::{self as sentinel, SentinelConfig};
+use super::splunk::config::{self as splunk, SplunkConfig};
+
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkConfig {
@@ -40,6 +43,10 @@ pub enum SinkKind {
     Forward(ForwardConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// Microsoft Sentinel.
+    Sentinel(Box<SentinelConfig>),
+    /// Splunk's HTTP Event Collector.
+    Splunk(Box<SplunkConfig>),
     /// A syslog receiver.
     Syslog(SyslogConfig),
 }
@@ -461,6 +468,11 @@ impl Section<'_> {
         })
     }
 
+    /// Reads a URL; a problem is noted under `key`.
+    pub(crate) fn url(&mut self, key: &str, text: &str) -> Option<Url> {
+        Url::parse(text).map_err(|problem| self.problems.add(key, problem)).ok()
+    }
+
     /// Takes the keys of a server that is spoken to over HTTP.
     pub(crate) fn http(&mut self) -> Option<HttpConfig> {
         let raw: RawHttp = self.take(&HTTP_KEYS)?;
@@ -468,7 +480,7 @@ impl Section<'_> {
             self.check(!span.0.is_zero(), name, "must not be zero");
         }
         let key = self.key("url");
-        let url = Url::parse(&raw.url).map_err(|problem| self.problems.add(&key, problem)).ok()?;
+        let url = self.url(&key, &raw.url)?;
         let tls = self.tls(url.tls).unwrap_or_default();
         let (connect_timeout, timeout) = (raw.connect_timeout.0, raw.timeout.0);
         Some(HttpConfig { url, tls, connect_timeout, timeout })
@@ -586,6 +598,16 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "sentinel" => (
+                SinkKind::Sentinel(Box::new(sentinel::read(&mut section)?)),
+                sentinel::BATCH_RECORDS,
+                sentinel::BATCH_BYTES,
+            ),
+            "splunk-hec" => (
+                SinkKind::Splunk(Box::new(splunk::read(&mut section)?)),
+                splunk::BATCH_RECORDS,
+                splunk::BATCH_BYTES,
+            ),
             "syslog" => (
                 SinkKind::Syslog(syslog(&mut section)?),
                 syslog_batch_records(),
@@ -755,7 +777,7 @@ const MESSAGE_BYTES_LEAST: u64 = 480;
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"forward\", \"http\" or \"syslog\"";
+const TYPES: &str = "\"file\", \"forward\", \"http\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

@@ -6,9 +6,14 @@ pub mod config;
 pub mod dead_letters;
 mod file;
 mod forward;
+mod guid;
 mod http_json;
 mod next_hop;
 mod relp;
+#[cfg(test)]
+mod script;
+mod sentinel;
+mod splunk;
 mod syslog;
 mod syslog_format;
 mod transport;
@@ -93,6 +98,14 @@ impl SinkError {
             status: answer.status,
             why: answer.excerpt(),
             retry_after: answer.retry_after(),
+        }
+    }
+
+    /// What the receiver said, as the reason of a dead letter.
+    pub fn into_reason(self) -> String {
+        match self {
+            SinkError::Answer { status, why, .. } => format!("{status}: {why}"),
+            other => other.to_string(),
         }
     }
 
@@ -185,6 +198,10 @@ pub fn make(
         }
         SinkKind::Forward(forward) => Box::new(forward::ForwardSink::new(forward.clone(), bell)),
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        SinkKind::Sentinel(sentinel) => {
+            Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
+        }
+        SinkKind::Splunk(splunk) => Box::new(splunk::SplunkSink::new(*splunk.clone(), bell)),
         SinkKind::Syslog(syslog) => match syslog.wire {
             Wire::Relp { window } => Box::new(relp::RelpSink::new(syslog.clone(), window, bell)),
             Wire::Stream { framing, confirm } => {
@@ -204,17 +221,21 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
         }
         SinkKind::Forward(forward) => next_hop::forward(forward),
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Sentinel(sentinel) => sentinel::setup(sentinel, &config.name),
+        SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
         SinkKind::Syslog(syslog) => next_hop::syslog(syslog),
     };
     Ok(text)
 }
 
 /// Whether a record can be found at the destination by its id; `None` where it can't be asked.
-pub fn find(config: &SinkConfig, _id: &RecordId) -> Result<Option<bool>, SinkError> {
+pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
         SinkKind::File(_) | SinkKind::Forward(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => {
             Ok(None)
         }
+        SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
+        SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
 }
 
@@ -229,6 +250,20 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
         SinkKind::Http(http) => {
             http.http.check()?;
             http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Sentinel(sentinel) => {
+            sentinel.http.check()?;
+            credential(&sentinel.client_secret_file)?;
+            Ok(())
+        }
+        SinkKind::Splunk(splunk) => {
+            splunk.http.check()?;
+            credential(&splunk.token_file)?;
+            if let Some(search) = &splunk.search {
+                search.http.check()?;
+                credential(&search.authorization_file)?;
+            }
             Ok(())
         }
         SinkKind::Forward(forward) => {

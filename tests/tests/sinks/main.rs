@@ -3,4 +3,6 @@
 
 mod forward;
 mod http;
+mod sentinel;
+mod splunk;
 mod syslog;
