@@ -34,8 +34,8 @@ pub(in crate::sink) fn setup(config: &SplunkConfig, name: &str) -> String {
          indexes = {index}\n\
          useACK = {use_ack}\n\
          \n\
-         # props.conf, on indexers and search heads\n\
-         {PROPS}\
+         # source types and searches, on indexers and search heads: install the add-on\n\
+         packaging/siem/splunk/TA-penstock\n\
          \n\
          # the token, here: one line, readable for the agent alone\n\
          (umask 077; cat > {token})   # then its owner: chown penstock: {token}\n\
@@ -49,12 +49,3 @@ pub(in crate::sink) fn setup(config: &SplunkConfig, name: &str) -> String {
         http_url = http.url,
     )
 }
-
-/// The collector's objects carry their time and their fields: nothing is looked for in the event's
-/// text, and nothing of it is cut off. `record_id` is indexed already.
-const PROPS: &str = "\
-[portainer:audit]\nKV_MODE = json\nTRUNCATE = 0\nSHOULD_LINEMERGE = false\n\
-[kube:audit]\nKV_MODE = json\nTRUNCATE = 0\nSHOULD_LINEMERGE = false\n\
-[falco:alert]\nKV_MODE = json\nTRUNCATE = 0\nSHOULD_LINEMERGE = false\n\
-[penstock:other]\nKV_MODE = json\nTRUNCATE = 0\nSHOULD_LINEMERGE = false\n\
-\n# fields.conf, on search heads\n[record_id]\nINDEXED = true\n";
