@@ -176,6 +176,8 @@ pub struct Http {
     bell: Bell,
     runtime: Runtime,
     open: Option<SendRequest<Full<Bytes>>>,
+    /// Connections that were opened.
+    connections: u64,
     /// The task that moves the bytes of the open connection; ends with this.
     moving: JoinSet<()>,
 }
@@ -195,7 +197,7 @@ impl Http {
             .build()
             .map_err(|source| HttpError::Connect { url: config.url.to_string(), source })?;
         let (config, bell) = (config.clone(), bell.clone());
-        Ok(Self { config, bell, runtime, open: None, moving: JoinSet::new() })
+        Ok(Self { config, bell, runtime, open: None, connections: 0, moving: JoinSet::new() })
     }
 
     /// Where it asks.
@@ -208,6 +210,12 @@ impl Http {
         &self.bell
     }
 
+    /// How many connections were opened up to now: whether an answer came over another than the one
+    /// before it.
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
     /// Closes the connection, where one is open: the next request opens another.
     pub fn disconnect(&mut self) {
         self.open = None;
@@ -217,7 +225,12 @@ impl Http {
     /// Sends a request and reads the answer, whatever its status is.
     pub fn send(&mut self, call: &Call) -> Result<Answer, HttpError> {
         let (config, bell) = (&self.config, self.bell.clone());
-        let mut exchange = Exchange { config, open: self.open.take(), moving: &mut self.moving };
+        let mut exchange = Exchange {
+            config,
+            open: self.open.take(),
+            connections: &mut self.connections,
+            moving: &mut self.moving,
+        };
         let asked = self.runtime.block_on(async {
             tokio::select! {
                 answer = tokio::time::timeout(config.timeout, exchange.send(call)) => {
@@ -253,6 +266,7 @@ async fn stopped(bell: &Bell) {
 struct Exchange<'a> {
     config: &'a HttpConfig,
     open: Option<SendRequest<Full<Bytes>>>,
+    connections: &'a mut u64,
     moving: &'a mut JoinSet<()>,
 }
 
@@ -322,6 +336,7 @@ impl Exchange<'_> {
     {
         let built = Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(io).await;
         let (open, connection) = built.map_err(|err| broken(url, &err))?;
+        *self.connections += 1;
         self.moving.abort_all();
         self.moving.spawn(async move {
             // What goes wrong is told by the request that meets it.

@@ -59,6 +59,16 @@ impl Bulk {
         Rejected { chain: self.chains[chain].clone(), sequence, reason: reason.into() }
     }
 
+    /// Forgets the first records, which were dealt with.
+    pub(super) fn drop_first(&mut self, records: usize) {
+        let cut = records.checked_sub(1).map_or(0, |at| self.entries[at].end);
+        self.bytes.drain(..cut);
+        self.entries.drain(..records);
+        for entry in &mut self.entries {
+            entry.end -= cut;
+        }
+    }
+
     /// Forgets all of it; the memory is used again.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();

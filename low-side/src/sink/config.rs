@@ -13,6 +13,8 @@ use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
 use crate::tls::{RawTls, TlsConfig};
 
+use super::splunk::config::{self as splunk, SplunkConfig};
+
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SinkConfig {
@@ -37,6 +39,8 @@ pub enum SinkKind {
     File(FileConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// Splunk's HTTP Event Collector.
+    Splunk(Box<SplunkConfig>),
     /// A syslog receiver.
     Syslog(SyslogConfig),
 }
@@ -326,6 +330,11 @@ impl Section<'_> {
         raw.check(used, &|name| format!("sink[{position}].{name}"), self.problems)
     }
 
+    /// Reads a URL; a problem is noted under `key`.
+    pub(crate) fn url(&mut self, key: &str, text: &str) -> Option<Url> {
+        Url::parse(text).map_err(|problem| self.problems.add(key, problem)).ok()
+    }
+
     /// Takes the keys of a server that is spoken to over HTTP.
     pub(crate) fn http(&mut self) -> Option<HttpConfig> {
         let raw: RawHttp = self.take(&HTTP_KEYS)?;
@@ -333,7 +342,7 @@ impl Section<'_> {
             self.check(!span.0.is_zero(), name, "must not be zero");
         }
         let key = self.key("url");
-        let url = Url::parse(&raw.url).map_err(|problem| self.problems.add(&key, problem)).ok()?;
+        let url = self.url(&key, &raw.url)?;
         let tls = self.tls(url.tls).unwrap_or_default();
         let (connect_timeout, timeout) = (raw.connect_timeout.0, raw.timeout.0);
         Some(HttpConfig { url, tls, connect_timeout, timeout })
@@ -431,6 +440,11 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "splunk-hec" => (
+                SinkKind::Splunk(Box::new(splunk::read(&mut section)?)),
+                splunk::BATCH_RECORDS,
+                splunk::BATCH_BYTES,
+            ),
             "syslog" => (
                 SinkKind::Syslog(syslog(&mut section)?),
                 syslog_batch_records(),
@@ -525,7 +539,7 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 }
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"http\" or \"syslog\"";
+const TYPES: &str = "\"file\", \"http\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

@@ -4,7 +4,11 @@ mod bulk;
 pub mod config;
 pub mod dead_letters;
 mod file;
+mod guid;
 mod http_json;
+#[cfg(test)]
+mod script;
+mod splunk;
 mod syslog;
 mod syslog_format;
 mod transport;
@@ -170,6 +174,7 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        SinkKind::Splunk(splunk) => Box::new(splunk::SplunkSink::new(*splunk.clone(), bell)),
         SinkKind::Syslog(syslog) => {
             Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
         }
@@ -184,15 +189,17 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
         SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
     };
     Ok(text)
 }
 
 /// Whether a record can be found at the destination by its id; `None` where it can't be asked.
-pub fn find(config: &SinkConfig, _id: &RecordId) -> Result<Option<bool>, SinkError> {
+pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
         SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
+        SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
 }
 
@@ -207,6 +214,15 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
         SinkKind::Http(http) => {
             http.http.check()?;
             http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Splunk(splunk) => {
+            splunk.http.check()?;
+            credential(&splunk.token_file)?;
+            if let Some(search) = &splunk.search {
+                search.http.check()?;
+                credential(&search.authorization_file)?;
+            }
             Ok(())
         }
         SinkKind::Syslog(syslog) => match &syslog.tls {
