@@ -149,34 +149,11 @@ pub(super) fn messages(count: usize) -> Vec<(Stream, String)> {
     (1..=count).map(|at| (Stream::Other, format!("m{at}."))).collect()
 }
 
-/// The sinks in the samples of a page of the handbook; none of them may have a problem.
-pub(super) fn samples(page: &str) -> Vec<SinkConfig> {
-    #[derive(serde::Deserialize)]
-    struct Sample {
-        sink: Vec<RawSink>,
-    }
-    let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
-    let blocks = blocks.iter().map(|rest| rest.split("```").next().unwrap());
-    blocks
-        .flat_map(|block| {
-            let sample: Sample =
-                toml::from_str(block).unwrap_or_else(|err| panic!("{block}: {err}"));
-            let mut problems = Problems::default();
-            let sinks = sample.sink.into_iter().enumerate();
-            let sinks: Vec<_> =
-                sinks.filter_map(|(at, raw)| raw.check(at, &mut problems)).collect();
-            problems.into_result(std::path::Path::new("page")).unwrap();
-            sinks
-        })
-        .collect()
-}
-
-/// What is wrong with a section.
-pub(super) fn problems(section: &str) -> String {
-    let raw: RawSink = toml::from_str(section).unwrap();
+/// A section as a sink, or what is wrong with it.
+pub(super) fn section(text: &str) -> Result<SinkConfig, String> {
+    let raw: RawSink = toml::from_str(text).unwrap();
     let mut problems = Problems::default();
-    raw.check(0, &mut problems);
-    problems
-        .into_result(std::path::Path::new("x"))
-        .map_or_else(|err| err.to_string(), |()| String::new())
+    let sink = raw.check(0, &mut problems);
+    problems.into_result(std::path::Path::new("x")).map_err(|err| err.to_string())?;
+    Ok(sink.unwrap())
 }

@@ -11,6 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::Certificate;
+use super::portainer::server_config;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub enum Reply {
     Reset,
     /// Nothing is ever answered.
     Silence,
+    /// This status and the beginning of a body, of which more is promised; then the connection ends.
+    Torn(u16, Vec<u8>),
 }
 
 impl Reply {
@@ -49,6 +55,7 @@ pub struct HttpServer {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     serving: Option<JoinHandle<()>>,
+    scheme: &'static str,
 }
 
 impl HttpServer {
@@ -57,7 +64,21 @@ impl HttpServer {
     /// # Panics
     /// When no port is to be had.
     pub fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(([127, 0, 0, 1], 0).into(), None, answer)
+    }
+
+    /// Serves at an address, over TLS where a certificate is given.
+    ///
+    /// # Panics
+    /// When the address or the certificate can't be used.
+    pub fn start_at(
+        address: SocketAddr,
+        certificate: Option<&Certificate>,
+        answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let tls = certificate.map(|pair| Arc::new(server_config(&pair.cert, &pair.key)));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let stopping = Arc::new(AtomicBool::new(false));
         let (answer, stop) = (Arc::new(answer), Arc::clone(&stopping));
@@ -67,11 +88,11 @@ impl HttpServer {
                     break;
                 }
                 let Ok(stream) = stream else { continue };
-                let (answer, stop) = (Arc::clone(&answer), Arc::clone(&stop));
-                std::thread::spawn(move || serve(stream, &*answer, &stop));
+                let (answer, stop, tls) = (Arc::clone(&answer), Arc::clone(&stop), tls.clone());
+                std::thread::spawn(move || serve(stream, tls, &*answer, &stop));
             }
         });
-        Self { address, stopping, serving: Some(serving) }
+        Self { address, stopping, serving: Some(serving), scheme }
     }
 
     /// Where it listens.
@@ -81,7 +102,7 @@ impl HttpServer {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 }
 
@@ -96,10 +117,25 @@ impl Drop for HttpServer {
     }
 }
 
-fn serve(stream: TcpStream, answer: &(impl Fn(&Asked) -> Reply + ?Sized), stop: &AtomicBool) {
+/// A connection, with TLS or without.
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
+fn serve(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    answer: &(impl Fn(&Asked) -> Reply + ?Sized),
+    stop: &AtomicBool,
+) {
     let _ = stream.set_read_timeout(Some(LOOK));
-    let Ok(mut writer) = stream.try_clone() else { return };
-    let mut reader = BufReader::new(stream);
+    let Ok(socket) = stream.try_clone() else { return };
+    let wire: Box<dyn Wire> = match tls.map(ServerConnection::new) {
+        None => Box::new(stream),
+        Some(Ok(connection)) => Box::new(StreamOwned::new(connection, stream)),
+        Some(Err(_)) => return,
+    };
+    let mut reader = BufReader::new(wire);
     while let Ok(Some(asked)) = read(&mut reader, stop) {
         match answer(&asked) {
             Reply::Status(status, headers, body) => {
@@ -108,15 +144,25 @@ fn serve(stream: TcpStream, answer: &(impl Fn(&Asked) -> Reply + ?Sized), stop: 
                     head.extend([name, ": ", &value, "\r\n"]);
                 }
                 head.push_str("\r\n");
-                if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&body)).is_err()
-                {
+                let answer = [head.as_bytes(), &body].concat();
+                let writer = reader.get_mut();
+                if writer.write_all(&answer).and_then(|()| writer.flush()).is_err() {
                     return;
                 }
+            }
+            Reply::Torn(status, body) => {
+                let promised = body.len() + 1;
+                let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {promised}\r\n\r\n");
+                let answer = [head.as_bytes(), &body].concat();
+                let writer = reader.get_mut();
+                // The connection ends in any case.
+                let _ = writer.write_all(&answer).and_then(|()| writer.flush());
+                return;
             }
             Reply::Reset => {
                 let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
                 let _ = nix::sys::socket::setsockopt(
-                    &writer.as_fd(),
+                    &socket.as_fd(),
                     nix::sys::socket::sockopt::Linger,
                     &linger,
                 );
@@ -149,7 +195,7 @@ fn patiently<T>(stop: &AtomicBool, mut once: impl FnMut() -> io::Result<T>) -> i
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>, stop: &AtomicBool) -> io::Result<Option<Asked>> {
+fn read(reader: &mut impl BufRead, stop: &AtomicBool) -> io::Result<Option<Asked>> {
     let mut line = |text: &mut String| patiently(stop, || reader.read_line(text));
     let mut first = String::new();
     if line(&mut first)? == 0 {

@@ -4,6 +4,7 @@
 
 mod authority;
 mod fluent;
+pub mod hec;
 mod http_server;
 mod portainer;
 mod rsyslog;

@@ -248,7 +248,7 @@ impl Inside {
     }
 }
 
-fn server_config(certificate: &Path, key: &Path) -> ServerConfig {
+pub(super) fn server_config(certificate: &Path, key: &Path) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let chain = CertificateDer::pem_file_iter(certificate).expect("a certificate");
     let chain = chain.map(|item| item.expect("a certificate")).collect();

@@ -2,3 +2,4 @@
 //! what is repeated carries the same id.
 
 mod http;
+mod splunk;

@@ -148,35 +148,32 @@ const INDEX_RULE: &str =
 mod tests {
     use super::*;
     use crate::sink::config::SinkKind;
-    use crate::sink::script::{problems, samples};
+    use crate::sink::script::section;
+
+    const GOOD: &str = "name = \"s\"\ntype = \"splunk-hec\"\ntoken-file = \"/t\"\n";
+    const HTTPS: &str = "url = \"https://h:8088\"\n";
 
     #[test]
-    fn the_samples_of_the_handbook_are_read() {
-        let sinks = samples(include_str!("../../../../packaging/doc/sinks/splunk.md"));
-        assert_eq!(sinks.len(), 3);
-        let SinkKind::Splunk(first) = &sinks[0].kind else { panic!("{:?}", sinks[0]) };
-        assert!(first.ack && first.ack_timeout > Duration::from_mins(2));
-        assert_eq!((first.body_bytes, &*first.index), (2 << 20, "portainer_audit"));
-        let SinkKind::Splunk(last) = &sinks[2].kind else { panic!("{:?}", sinks[2]) };
-        assert!(last.gzip && last.search.is_some());
+    fn what_is_not_said_is_safe() {
+        let sink = section(&format!("{GOOD}{HTTPS}")).unwrap();
+        let SinkKind::Splunk(splunk) = &sink.kind else { panic!("{sink:?}") };
+        assert!(splunk.ack && splunk.ack_timeout > Duration::from_mins(2));
+        assert_eq!((splunk.body_bytes, &*splunk.index), (2 << 20, "portainer_audit"));
     }
 
     #[test]
     fn what_can_not_be_is_refused() {
-        let good = "name = \"s\"\ntype = \"splunk-hec\"\ntoken-file = \"/t\"\n";
-        let https = "url = \"https://h:8088\"\n";
-        assert_eq!(problems(&format!("{good}{https}")), "");
         for (more, named) in [
             ("url = \"http://h:8088\"\n".to_owned(), "sink[0].token-file"),
-            (format!("{https}index = \"Main\""), "sink[0].index"),
-            (format!("{https}index = \"_internal\""), "sink[0].index"),
-            (format!("{https}body-bytes = \"3MiB\""), "sink[0].body-bytes"),
-            (format!("{https}ack-timeout = \"1s\""), "sink[0].ack-timeout"),
-            (format!("{https}ack-poll = \"0s\""), "sink[0].ack-poll"),
-            (format!("{https}search-url = \"https://h\""), "sink[0].search-url"),
-            (format!("{https}token = \"t\""), "token"),
+            (format!("{HTTPS}index = \"Main\""), "sink[0].index"),
+            (format!("{HTTPS}index = \"_internal\""), "sink[0].index"),
+            (format!("{HTTPS}body-bytes = \"3MiB\""), "sink[0].body-bytes"),
+            (format!("{HTTPS}ack-timeout = \"1s\""), "sink[0].ack-timeout"),
+            (format!("{HTTPS}ack-poll = \"0s\""), "sink[0].ack-poll"),
+            (format!("{HTTPS}search-url = \"https://h\""), "sink[0].search-url"),
+            (format!("{HTTPS}token = \"t\""), "token"),
         ] {
-            let found = problems(&format!("{good}{more}"));
+            let found = section(&format!("{GOOD}{more}")).unwrap_err();
             assert!(found.contains(named), "{more}: {found}");
         }
     }
