@@ -9,6 +9,7 @@
 //! `TimeGenerated` is when it happened, as `EventTime`: the service replaces a `TimeGenerated` that
 //! is too old or in the future, but not `EventTime`.
 
+use shared::clock::Nanos;
 use shared::event::{Category, Privilege};
 use shared::record::{Stream, Token};
 
@@ -105,9 +106,9 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>, raw_bytes_max:
     let View { record, event, .. } = view;
     let detail = |name| event.detail(name);
     let resource = &event.resource;
-    o.plain("TimeGenerated", view.time());
-    o.plain("EventTime", view.time());
-    o.plain("ReceivedTime", record.received);
+    o.plain("TimeGenerated", Ticks(view.time()));
+    o.plain("EventTime", Ticks(view.time()));
+    o.plain("ReceivedTime", Ticks(record.received));
     o.plain("RecordId", view.id);
     o.number_of("Seq", i64::try_from(record.sequence.0).ok());
     o.plain("Lane", view.chain.lane);
@@ -213,6 +214,20 @@ fn falco(o: &mut Object<'_>, view: &View<'_>) {
     o.text_of("Executable", detail("executable"));
     o.text_of("FileName", detail("file"));
     o.text_of("Syscall", detail("syscall"));
+}
+
+/// A time as text with the seven digits behind the second that a `datetime` holds: it counts in ticks
+/// of 100 nanoseconds, and what it can't read becomes the time of arrival.
+struct Ticks(Nanos);
+
+impl std::fmt::Display for Ticks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        match text.strip_suffix('Z').and_then(|text| text.get(..text.len().saturating_sub(2))) {
+            Some(ticks) => write!(f, "{ticks}Z"),
+            None => f.write_str(&text),
+        }
+    }
 }
 
 const fn column(name: &'static str, kind: ColumnType) -> Column {
