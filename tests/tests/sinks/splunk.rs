@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::crossing::{Arrived, Crossing, assert_sound, assert_unaltered};
 use tests::oracle::{Oracle, id_text};
 use tests::peers::hec::{Fault, Hec, SEARCH_AUTHORIZATION};
@@ -72,13 +72,28 @@ fn once(collector: &Hec) -> (Vec<Value>, u64) {
     let mut found: BTreeMap<String, (Value, u64)> = BTreeMap::new();
     for object in &collector.state().indexed {
         let id = object["fields"]["record_id"].as_str().expect("an id").to_owned();
-        assert_eq!(object["event"]["id"], *id);
+        assert_eq!(object["event"]["record_id"], *id);
         let (first, times) = found.entry(id).or_insert_with(|| (object.clone(), 0));
         assert_eq!(first, object);
         *times += 1;
     }
     let most = found.values().map(|(_, times)| *times).max().unwrap_or(0);
-    (found.into_values().map(|(object, _)| object["event"].clone()).collect(), most)
+    (found.into_values().map(|(object, _)| native(&object["event"])).collect(), most)
+}
+
+/// What an event says of its record, as our own JSON has it.
+fn native(event: &Value) -> Value {
+    let number = |key: &str| -> u64 {
+        event[key].as_str().and_then(|text| text.parse().ok()).expect("a number")
+    };
+    json!({
+        "id": event["record_id"],
+        "origin": event["origin"],
+        "epoch": number("epoch"),
+        "lane": event["lane"],
+        "sequence": number("seq"),
+        "raw": event["raw"],
+    })
 }
 
 fn repeated(collector: &Hec) -> u64 {
@@ -264,7 +279,7 @@ fn what_to_do_is_printed_and_a_marked_record_is_found() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stderr.contains("it can be found there"), "{done:?}");
     let marked = collector.state().indexed.pop().expect("a marked record");
-    assert_eq!(marked["host"], "penstock-check");
+    assert_eq!(marked["event"]["origin"], "penstock-check");
     // A token without acknowledgements is named before anything is sent.
     collector.state().use_ack = false;
     let done = low.run(["check", "splunk"]);

@@ -22,7 +22,6 @@
 
 mod codes;
 pub(super) mod config;
-mod envelope;
 mod search;
 mod setup;
 
@@ -42,6 +41,7 @@ use super::{Confirmed, Item, Rejected, Sink, SinkError};
 use crate::event::with_view;
 use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
 use crate::ledger::Ledger;
+use crate::mapping::cim::hec_envelope;
 use codes::{Reply, Verdict};
 use config::SplunkConfig;
 
@@ -335,7 +335,7 @@ impl Sink for SplunkSink {
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
         let index = &self.config.index;
         let bytes = self.bulk.push(item, |out| {
-            with_view(item.chain, item.record, |view| envelope::hec_envelope(out, view, index));
+            with_view(item.chain, item.record, |view| hec_envelope(out, view, index));
         });
         let full = self.bulk.size() > self.config.body_bytes;
         if full && self.bulk.len() > 1 {

@@ -81,7 +81,7 @@ fn bodies_are_cut_acknowledged_once_and_keep_their_channel() {
     });
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path(), &script);
-    config.body_bytes = 1500;
+    config.body_bytes = 2_000;
     let mut sink = SplunkSink::new(config, Bell::default());
     assert_eq!(deliver(&mut sink, dir.path(), &messages(5)).unwrap(), Confirmed::default());
     assert_eq!(bodies(&script), [vec![1, 2], vec![3, 4], vec![5]]);
@@ -93,7 +93,7 @@ fn bodies_are_cut_acknowledged_once_and_keep_their_channel() {
     let asked = script.asked();
     assert!(asked.iter().all(|request| channel(request) == channel(&asked[0])));
     assert!(asked.iter().all(|request| request.head.contains("authorization: splunk t0ken\r\n")));
-    assert!(asked.iter().all(|request| request.body.len() <= 1500));
+    assert!(asked.iter().all(|request| request.body.len() <= 2_000));
 }
 
 #[test]
