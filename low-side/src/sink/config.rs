@@ -13,6 +13,7 @@ use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
 use crate::tls::{RawTls, TlsConfig};
 
+use super::sentinel::config::{self as sentinel, SentinelConfig};
 use super::splunk::config::{self as splunk, SplunkConfig};
 
 /// One sink.
@@ -39,6 +40,8 @@ pub enum SinkKind {
     File(FileConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// Microsoft Sentinel.
+    Sentinel(Box<SentinelConfig>),
     /// Splunk's HTTP Event Collector.
     Splunk(Box<SplunkConfig>),
     /// A syslog receiver.
@@ -440,6 +443,11 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "sentinel" => (
+                SinkKind::Sentinel(Box::new(sentinel::read(&mut section)?)),
+                sentinel::BATCH_RECORDS,
+                sentinel::BATCH_BYTES,
+            ),
             "splunk-hec" => (
                 SinkKind::Splunk(Box::new(splunk::read(&mut section)?)),
                 splunk::BATCH_RECORDS,
@@ -539,7 +547,7 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 }
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"http\", \"splunk-hec\" or \"syslog\"";
+const TYPES: &str = "\"file\", \"http\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

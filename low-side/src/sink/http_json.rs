@@ -101,7 +101,7 @@ fn client<'a>(
 }
 
 /// Lines as one array.
-fn array(lines: &[u8]) -> Vec<u8> {
+pub(super) fn array(lines: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(lines.len() + 2);
     out.push(b'[');
     // A line feed inside a line is written as an escape: these are the ends.

@@ -8,6 +8,7 @@ mod guid;
 mod http_json;
 #[cfg(test)]
 mod script;
+mod sentinel;
 mod splunk;
 mod syslog;
 mod syslog_format;
@@ -174,6 +175,9 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        SinkKind::Sentinel(sentinel) => {
+            Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
+        }
         SinkKind::Splunk(splunk) => Box::new(splunk::SplunkSink::new(*splunk.clone(), bell)),
         SinkKind::Syslog(syslog) => {
             Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
@@ -189,6 +193,7 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Sentinel(sentinel) => sentinel::setup(sentinel, &config.name),
         SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
         SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
     };
@@ -199,6 +204,7 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
 pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
         SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
+        SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
         SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
 }
@@ -214,6 +220,11 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
         SinkKind::Http(http) => {
             http.http.check()?;
             http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Sentinel(sentinel) => {
+            sentinel.http.check()?;
+            credential(&sentinel.client_secret_file)?;
             Ok(())
         }
         SinkKind::Splunk(splunk) => {

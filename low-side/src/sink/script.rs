@@ -38,29 +38,33 @@ impl Script {
     /// Answers each request as `answer` says: status, headers beside the length, body. Status 0 closes
     /// the connection instead.
     pub(super) fn start(
-        mut answer: impl FnMut(&Request) -> (u16, String, String) + Send + 'static,
+        answer: impl FnMut(&Request) -> (u16, String, String) + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
-        // One connection after the other: the sinks have one each. Ends with the test's process.
+        let answer = Arc::new(Mutex::new(answer));
+        // Ends with the test's process.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                while let Some(request) = read(&mut stream) {
-                    notes.lock().unwrap().push(request.clone());
-                    let (status, headers, body) = answer(&request);
-                    if status == 0 {
-                        break;
+                let (notes, answer) = (Arc::clone(&notes), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    while let Some(request) = read(&mut stream) {
+                        notes.lock().unwrap().push(request.clone());
+                        let (status, headers, body) = (answer.lock().unwrap())(&request);
+                        if status == 0 {
+                            break;
+                        }
+                        let length = body.len();
+                        let text = format!(
+                            "HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\n\r\n{body}"
+                        );
+                        if stream.write_all(text.as_bytes()).is_err() {
+                            break;
+                        }
                     }
-                    let length = body.len();
-                    let text = format!(
-                        "HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\n\r\n{body}"
-                    );
-                    if stream.write_all(text.as_bytes()).is_err() {
-                        break;
-                    }
-                }
+                });
             }
         });
         let seconds = Duration::from_secs(10);
