@@ -3,6 +3,7 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+pub mod dce;
 mod fluent;
 pub mod hec;
 mod http_server;

@@ -2,4 +2,5 @@
 //! what is repeated carries the same id.
 
 mod http;
+mod sentinel;
 mod splunk;
