@@ -97,6 +97,14 @@ impl SinkError {
         }
     }
 
+    /// What the receiver said, as the reason of a dead letter.
+    pub fn into_reason(self) -> String {
+        match self {
+            SinkError::Answer { status, why, .. } => format!("{status}: {why}"),
+            other => other.to_string(),
+        }
+    }
+
     /// How long the receiver asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -16,7 +16,7 @@
 //!   rule is read, and nothing is sent to a stream that lacks a column; else a line in the log says
 //!   that this can't be seen.
 //! - Memory: for each of four tables one body of at most `body-bytes` and one row more, one of them
-//!   compressed at a time.
+//!   compressed at a time; the reason of each row that is refused, up to the end of the batch.
 //!
 //! Sources: Microsoft, "Logs Ingestion API in Azure Monitor" (2026-08-13), "Azure Monitor service
 //! limits".
@@ -136,11 +136,7 @@ impl SentinelSink {
                 // Not one row is good: that is no matter of rows.
                 return Err(error);
             }
-            let reason = match error {
-                SinkError::Answer { status, why, .. } => format!("{status}: {why}"),
-                other => other.to_string(),
-            };
-            self.rejected.push(self.bulks[at].rejected(part.start, reason));
+            self.rejected.push(self.bulks[at].rejected(part.start, error.into_reason()));
         }
         Ok(())
     }

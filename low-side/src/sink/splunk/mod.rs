@@ -14,7 +14,8 @@
 //!   nothing of what it was asked: the batch is sent again, and nothing is believed by mistake.
 //! - Delivery is at least once. Each repetition carries the same `record_id`.
 //! - Memory: one body of at most `body-bytes` and one record more, the same compressed, 24 bytes for
-//!   each record of a body, and an ackId for each body of a batch.
+//!   each record of a body, an ackId for each body of a batch, and the reason of each record of it that
+//!   is refused.
 //!
 //! What follows from each answer stands in [`codes`]. Sources: Splunk, "Get data into Splunk
 //! Enterprise", "Format events for HTTP Event Collector", "About HTTP Event Collector Indexer
@@ -74,8 +75,8 @@ struct Channel {
 enum Posted {
     Taken,
     /// The record at this place is refused, and those behind it were not looked at.
-    Refused(usize, String),
-    TooLong(String),
+    Refused(usize, SinkError),
+    TooLong(SinkError),
 }
 
 #[derive(Deserialize)]
@@ -107,28 +108,37 @@ impl SplunkSink {
     /// Sends some of the records that are gathered, in parts where they are not taken whole.
     fn send(&mut self, records: Range<usize>) -> Result<(), SinkError> {
         let mut parts = vec![records];
+        let (mut taken, mut refused) = (false, 0);
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            match self.post(part.clone())? {
-                Posted::Taken => {}
-                Posted::Refused(at, reason) => {
-                    self.begun |= at > part.start;
-                    self.rejected.push(self.bulk.rejected(at, reason));
-                    parts.push(at + 1..part.end);
-                    if self.config.ack && self.config.repeat_unacknowledged {
-                        parts.push(part.start..at);
-                    }
+            let posted = self.post(part.clone())?;
+            let (at, error) = match posted {
+                Posted::Taken => {
+                    taken = true;
+                    continue;
                 }
-                Posted::TooLong(reason) if part.len() == 1 => {
-                    self.rejected.push(self.bulk.rejected(part.start, reason));
-                }
-                Posted::TooLong(_) => {
+                Posted::TooLong(_) if part.len() > 1 => {
                     let middle = part.start + part.len() / 2;
                     parts.push(middle..part.end);
                     parts.push(part.start..middle);
+                    continue;
                 }
+                Posted::Refused(at, error) => (at, error),
+                Posted::TooLong(error) => (part.start, error),
+            };
+            refused += 1;
+            taken |= at > part.start;
+            self.begun |= taken;
+            if !taken && refused > REFUSED_MAX {
+                // Not one record is good: that is no matter of records.
+                return Err(error);
+            }
+            self.rejected.push(self.bulk.rejected(at, error.into_reason()));
+            parts.push(at + 1..part.end);
+            if self.config.ack && self.config.repeat_unacknowledged {
+                parts.push(part.start..at);
             }
         }
         Ok(())
@@ -151,7 +161,7 @@ impl SplunkSink {
         loop {
             let answer = http.send(&call)?;
             let reply = Reply::of(&answer);
-            let said = || format!("{}: {}", answer.status, reply.say(&answer));
+            let error = refusal(http, &answer, &reply);
             let named = reply.invalid.map(|number| part.start.saturating_add(number));
             match (reply.verdict(answer.status), named) {
                 (Verdict::Taken, _) => {
@@ -167,16 +177,16 @@ impl SplunkSink {
                 }
                 // All records go to one index. Where the first of a body can't, none can.
                 (Verdict::RecordBefore, Some(behind)) if behind > part.start + 1 => {
-                    return Ok(Posted::Refused(behind.min(part.end) - 1, said()));
+                    return Ok(Posted::Refused(behind.min(part.end) - 1, error));
                 }
                 (Verdict::RecordNamed, Some(at)) if part.contains(&at) => {
-                    return Ok(Posted::Refused(at, said()));
+                    return Ok(Posted::Refused(at, error));
                 }
                 (Verdict::Data, Some(at)) if at > part.start && at < part.end => {
-                    return Ok(Posted::Refused(at, said()));
+                    return Ok(Posted::Refused(at, error));
                 }
                 // A body that is too long is answered as if its first record were wrong.
-                (Verdict::Data | Verdict::RecordNamed, _) => return Ok(Posted::TooLong(said())),
+                (Verdict::Data | Verdict::RecordNamed, _) => return Ok(Posted::TooLong(error)),
                 // While nothing of the batch was taken, the replayer waits, and shows that it does.
                 // Later, a new start would repeat what was taken.
                 (Verdict::Later, _) if self.begun && Instant::now() < until => {
@@ -194,7 +204,7 @@ impl SplunkSink {
                     | Verdict::RecordBefore
                     | Verdict::Unclear,
                     _,
-                ) => return Err(refusal(http, &answer, &reply)),
+                ) => return Err(error),
             }
         }
     }
@@ -366,6 +376,8 @@ impl Sink for SplunkSink {
 const EVENT_PATH: &str = "/services/collector/event";
 const ACK_PATH: &str = "/services/collector/ack";
 const CHANNEL: HeaderName = HeaderName::from_static("x-splunk-request-channel");
+/// More records of a body than this are not refused, one after the other, for what they hold.
+const REFUSED_MAX: usize = 16;
 /// Pauses grow up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// So many questions in a row may break off.

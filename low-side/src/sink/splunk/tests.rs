@@ -228,6 +228,18 @@ fn a_body_that_is_too_long_is_halved_and_a_record_that_is_wrong_stands_alone_in_
 }
 
 #[test]
+fn a_collector_that_refuses_every_record_fills_no_dead_letters() {
+    for code in [6, 12, 13, 15] {
+        let script = refusing(400, code, Some(0), usize::MAX);
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = SplunkSink::new(config(dir.path(), &script), Bell::default());
+        let error = deliver(&mut sink, dir.path(), &messages(1_000)).unwrap_err().to_string();
+        assert!(error.contains(&format!("code {code}:")), "{error}");
+        assert!(bodies(&script).len() <= 50, "{}", bodies(&script).len());
+    }
+}
+
+#[test]
 fn every_code_that_says_nothing_about_records_leaves_the_batch() {
     for (code, status, verdict) in codes::CODES {
         if matches!(verdict, Verdict::Taken | Verdict::RecordNamed | Verdict::Data) {
