@@ -13,6 +13,7 @@ use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
 use crate::tls::{RawTls, TlsConfig};
 
+use super::elastic::config::{self as elastic, Dialect, ElasticConfig};
 use super::sentinel::config::{self as sentinel, SentinelConfig};
 use super::splunk::config::{self as splunk, SplunkConfig};
 
@@ -36,6 +37,8 @@ pub struct SinkConfig {
 /// What a sink is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SinkKind {
+    /// Elasticsearch or `OpenSearch`.
+    Elastic(Box<ElasticConfig>),
     /// A file of JSON lines.
     File(FileConfig),
     /// A receiver of JSON over HTTP.
@@ -437,11 +440,19 @@ impl RawSink {
         let mut section = Section { position, table: self.0, problems };
         let common: RawCommon = section.take(&COMMON_KEYS)?;
         let (kind, records, bytes) = match common.r#type.as_str() {
+            "elasticsearch" => {
+                let read = elastic::read(&mut section, Dialect::Elasticsearch)?;
+                (SinkKind::Elastic(Box::new(read)), elastic::BATCH_RECORDS, elastic::BATCH_BYTES)
+            }
             "file" => {
                 (SinkKind::File(file(&mut section)?), file_batch_records(), file_batch_bytes())
             }
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
+            }
+            "opensearch" => {
+                let read = elastic::read(&mut section, Dialect::OpenSearch)?;
+                (SinkKind::Elastic(Box::new(read)), elastic::BATCH_RECORDS, elastic::BATCH_BYTES)
             }
             "sentinel" => (
                 SinkKind::Sentinel(Box::new(sentinel::read(&mut section)?)),
@@ -547,7 +558,8 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 }
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"http\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
+const TYPES: &str =
+    "\"elasticsearch\", \"file\", \"http\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 mod bulk;
 pub mod config;
 pub mod dead_letters;
+mod elastic;
 mod file;
 mod guid;
 mod http_json;
@@ -179,6 +180,7 @@ pub fn make(
     bell: Bell,
 ) -> Box<dyn Sink> {
     match &config.kind {
+        SinkKind::Elastic(elastic) => Box::new(elastic::ElasticSink::new(*elastic.clone(), bell)),
         SinkKind::File(file) => {
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
@@ -195,8 +197,13 @@ pub fn make(
 
 /// Makes the destination ready for what is sent to it, or with `apply` unset only says how; gives what
 /// was done, or is to be done, as text.
-pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
+pub fn setup(config: &SinkConfig, apply: bool) -> Result<String, SinkError> {
     let text = match &config.kind {
+        SinkKind::Elastic(elastic) => {
+            let mut text = String::new();
+            elastic::setup(elastic, &Bell::default(), apply, &mut text)?;
+            text
+        }
         SinkKind::File(file) => {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
@@ -212,6 +219,7 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
 pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
         SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
+        SinkKind::Elastic(elastic) => elastic::find(elastic, &Bell::default(), id),
         SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
         SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
@@ -220,6 +228,11 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
 /// Looks for what would keep a sink from working, without connecting or writing.
 pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
     match &config.kind {
+        SinkKind::Elastic(elastic) => {
+            elastic.http.check()?;
+            elastic.access.file().map(|path| credential(path)).transpose()?;
+            Ok(())
+        }
         SinkKind::File(file) if file.dir.exists() && !file.dir.is_dir() => Err(SinkError::File {
             path: file.dir.clone(),
             source: io::Error::from(io::ErrorKind::NotADirectory),
