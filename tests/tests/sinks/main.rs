@@ -1,6 +1,7 @@
 //! Every kind of sink, against real receivers or strict stand-ins that misbehave: nothing is lost, and
 //! what is repeated carries the same id.
 
+mod elastic;
 mod http;
 mod sentinel;
 mod splunk;
