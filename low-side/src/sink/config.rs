@@ -14,6 +14,7 @@ use crate::ledger::ChainName;
 use crate::tls::{RawTls, TlsConfig};
 
 use super::elastic::config::{self as elastic, Dialect, ElasticConfig};
+use super::loki::config::{self as loki, LokiConfig};
 use super::sentinel::config::{self as sentinel, SentinelConfig};
 use super::splunk::config::{self as splunk, SplunkConfig};
 
@@ -43,6 +44,8 @@ pub enum SinkKind {
     File(FileConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// Grafana Loki.
+    Loki(Box<LokiConfig>),
     /// Microsoft Sentinel.
     Sentinel(Box<SentinelConfig>),
     /// Splunk's HTTP Event Collector.
@@ -450,6 +453,11 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "loki" => (
+                SinkKind::Loki(Box::new(loki::read(&mut section)?)),
+                loki::BATCH_RECORDS,
+                loki::BATCH_BYTES,
+            ),
             "opensearch" => {
                 let read = elastic::read(&mut section, Dialect::OpenSearch)?;
                 (SinkKind::Elastic(Box::new(read)), elastic::BATCH_RECORDS, elastic::BATCH_BYTES)
@@ -558,8 +566,7 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 }
 
 /// The types of sinks, for a problem.
-const TYPES: &str =
-    "\"elasticsearch\", \"file\", \"http\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
+const TYPES: &str = "\"elasticsearch\", \"file\", \"http\", \"loki\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

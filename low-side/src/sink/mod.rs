@@ -7,6 +7,7 @@ mod elastic;
 mod file;
 mod guid;
 mod http_json;
+mod loki;
 #[cfg(test)]
 mod script;
 mod sentinel;
@@ -185,6 +186,7 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        SinkKind::Loki(loki) => Box::new(loki::LokiSink::new(*loki.clone(), bell)),
         SinkKind::Sentinel(sentinel) => {
             Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
         }
@@ -208,6 +210,7 @@ pub fn setup(config: &SinkConfig, apply: bool) -> Result<String, SinkError> {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Loki(loki) => loki::setup(loki),
         SinkKind::Sentinel(sentinel) => sentinel::setup(sentinel, &config.name),
         SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
         SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
@@ -220,6 +223,7 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
     match &config.kind {
         SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
         SinkKind::Elastic(elastic) => elastic::find(elastic, &Bell::default(), id),
+        SinkKind::Loki(loki) => loki::find(loki, &Bell::default(), id),
         SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
         SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
@@ -241,6 +245,11 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
         SinkKind::Http(http) => {
             http.http.check()?;
             http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Loki(loki) => {
+            loki.http.check()?;
+            loki.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
         SinkKind::Sentinel(sentinel) => {

@@ -10,6 +10,7 @@ pub mod dce;
 mod fluent;
 pub mod hec;
 mod http_server;
+pub mod loki;
 mod portainer;
 mod rsyslog;
 pub mod web;

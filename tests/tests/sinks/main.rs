@@ -3,5 +3,6 @@
 
 mod elastic;
 mod http;
+mod loki;
 mod sentinel;
 mod splunk;
