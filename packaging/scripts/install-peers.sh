@@ -22,6 +22,7 @@ needs=(
     "nsenter util-linux"
     "openssl openssl"
     "rsyslogd rsyslog"
+    "python3 python3"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
     "/usr/lib/*/rsyslog/omrelp.so rsyslog-relp"
     "sha256sum coreutils"
@@ -43,6 +44,8 @@ missing_packages() {
             *) command -v "$what" >/dev/null || echo "$package" ;;
         esac
     done
+    # Debian's Python comes without what makes an environment.
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
 # The official Node client of Fluentd's Forward protocol, by name and version, where tests look for it.

@@ -69,6 +69,12 @@ impl Bulk {
         }
     }
 
+    /// Forgets the last record.
+    pub(super) fn drop_last(&mut self) {
+        self.entries.pop();
+        self.bytes.truncate(self.entries.last().map_or(0, |entry| entry.end));
+    }
+
     /// Forgets all of it; the memory is used again.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();

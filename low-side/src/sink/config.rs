@@ -14,6 +14,8 @@ use crate::ledger::ChainName;
 use crate::mapping::Schema;
 use crate::tls::{RawTls, TlsConfig};
 
+use super::elastic::config::{self as elastic, Dialect, ElasticConfig};
+use super::loki::config::{self as loki, LokiConfig};
 use super::sentinel::config::{self as sentinel, SentinelConfig};
 use super::splunk::config::{self as splunk, SplunkConfig};
 
@@ -37,12 +39,16 @@ pub struct SinkConfig {
 /// What a sink is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SinkKind {
+    /// Elasticsearch or `OpenSearch`.
+    Elastic(Box<ElasticConfig>),
     /// A file of JSON lines.
     File(FileConfig),
     /// Fluentd, Fluent Bit, or another receiver of the Forward protocol.
     Forward(ForwardConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// Grafana Loki.
+    Loki(Box<LokiConfig>),
     /// Microsoft Sentinel.
     Sentinel(Box<SentinelConfig>),
     /// Splunk's HTTP Event Collector.
@@ -587,6 +593,10 @@ impl RawSink {
         let mut section = Section { position, table: self.0, problems };
         let common: RawCommon = section.take(&COMMON_KEYS)?;
         let (kind, records, bytes) = match common.r#type.as_str() {
+            "elasticsearch" => {
+                let read = elastic::read(&mut section, Dialect::Elasticsearch)?;
+                (SinkKind::Elastic(Box::new(read)), elastic::BATCH_RECORDS, elastic::BATCH_BYTES)
+            }
             "file" => {
                 (SinkKind::File(file(&mut section)?), file_batch_records(), file_batch_bytes())
             }
@@ -597,6 +607,15 @@ impl RawSink {
             ),
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
+            }
+            "loki" => (
+                SinkKind::Loki(Box::new(loki::read(&mut section)?)),
+                loki::BATCH_RECORDS,
+                loki::BATCH_BYTES,
+            ),
+            "opensearch" => {
+                let read = elastic::read(&mut section, Dialect::OpenSearch)?;
+                (SinkKind::Elastic(Box::new(read)), elastic::BATCH_RECORDS, elastic::BATCH_BYTES)
             }
             "sentinel" => (
                 SinkKind::Sentinel(Box::new(sentinel::read(&mut section)?)),
@@ -777,7 +796,7 @@ const MESSAGE_BYTES_LEAST: u64 = 480;
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"forward\", \"http\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
+const TYPES: &str = "\"elasticsearch\", \"file\", \"forward\", \"http\", \"loki\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

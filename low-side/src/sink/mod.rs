@@ -4,10 +4,12 @@ mod answered;
 mod bulk;
 pub mod config;
 pub mod dead_letters;
+mod elastic;
 mod file;
 mod forward;
 mod guid;
 mod http_json;
+mod loki;
 mod next_hop;
 mod relp;
 #[cfg(test)]
@@ -193,11 +195,13 @@ pub fn make(
     bell: Bell,
 ) -> Box<dyn Sink> {
     match &config.kind {
+        SinkKind::Elastic(elastic) => Box::new(elastic::ElasticSink::new(*elastic.clone(), bell)),
         SinkKind::File(file) => {
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Forward(forward) => Box::new(forward::ForwardSink::new(forward.clone(), bell)),
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        SinkKind::Loki(loki) => Box::new(loki::LokiSink::new(*loki.clone(), bell)),
         SinkKind::Sentinel(sentinel) => {
             Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
         }
@@ -214,13 +218,19 @@ pub fn make(
 
 /// Makes the destination ready for what is sent to it, or with `apply` unset only says how; gives what
 /// was done, or is to be done, as text.
-pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
+pub fn setup(config: &SinkConfig, apply: bool) -> Result<String, SinkError> {
     let text = match &config.kind {
+        SinkKind::Elastic(elastic) => {
+            let mut text = String::new();
+            elastic::setup(elastic, &Bell::default(), apply, &mut text)?;
+            text
+        }
         SinkKind::File(file) => {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
         SinkKind::Forward(forward) => next_hop::forward(forward),
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        SinkKind::Loki(loki) => loki::setup(loki),
         SinkKind::Sentinel(sentinel) => sentinel::setup(sentinel, &config.name),
         SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
         SinkKind::Syslog(syslog) => next_hop::syslog(syslog),
@@ -234,6 +244,8 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
         SinkKind::File(_) | SinkKind::Forward(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => {
             Ok(None)
         }
+        SinkKind::Elastic(elastic) => elastic::find(elastic, &Bell::default(), id),
+        SinkKind::Loki(loki) => loki::find(loki, &Bell::default(), id),
         SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
         SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
     }
@@ -242,6 +254,11 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
 /// Looks for what would keep a sink from working, without connecting or writing.
 pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
     match &config.kind {
+        SinkKind::Elastic(elastic) => {
+            elastic.http.check()?;
+            elastic.access.file().map(|path| credential(path)).transpose()?;
+            Ok(())
+        }
         SinkKind::File(file) if file.dir.exists() && !file.dir.is_dir() => Err(SinkError::File {
             path: file.dir.clone(),
             source: io::Error::from(io::ErrorKind::NotADirectory),
@@ -250,6 +267,11 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
         SinkKind::Http(http) => {
             http.http.check()?;
             http.authorization_file.as_deref().map(credential).transpose()?;
+            Ok(())
+        }
+        SinkKind::Loki(loki) => {
+            loki.http.check()?;
+            loki.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
         SinkKind::Sentinel(sentinel) => {

@@ -78,7 +78,7 @@ pub enum Section {
     Memory,
     /// The same load into rsyslog's and syslog-ng's disk queues.
     Peers,
-    /// Records a second out of admitted bundles into the file sink.
+    /// Records a second out of admitted bundles into the file sink, and into bulk endpoints.
     Replay,
     /// Sealing and opening beside bare zstd, age and SHA-256.
     Seal,

@@ -1,5 +1,8 @@
-//! Records a second out of admitted bundles into the file sink.
+//! Records a second out of admitted bundles into the file sink, and into bulk endpoints that take
+//! everything: what rendering and sending cost, whatever a cluster behind them would.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::ingest::MIB;
@@ -7,24 +10,56 @@ use super::table::{Row, Sample, Table};
 use super::{Options, note};
 use crate::agents::{Pair, Site};
 use crate::chain::BundleChain;
+use crate::peers::{HttpServer, Reply};
 use crate::sandbox::Sandbox;
 use crate::wait::wait_until;
 
 /// Imports bundles while the agent stands still, then starts it and waits for the sink.
 pub(super) fn run(options: &Options, table: &mut Table) {
-    let mut row = Row::new("replay", "penstock-low into the file sink", "records/s");
-    "opened again, parsed, written as NDJSON, synced".clone_into(&mut row.note);
+    let into = |name: &str, note: &str| {
+        let mut row = Row::new("replay", format!("penstock-low into {name}"), "records/s");
+        note.clone_into(&mut row.note);
+        row
+    };
+    let mut file = into("the file sink", "opened again, parsed, written as NDJSON, synced");
+    let mut bulk = into("_bulk", "the same, ECS documents in bulks of 5 MiB over loopback");
+    let mut loki = into("Loki", "the same, pushes of 1 MiB over loopback");
     for round in 1..=options.rounds {
-        let sample = measure(options.replay_records);
-        note(round, &mut row, sample);
+        let records = options.replay_records;
+        note(round, &mut file, measure(records, &file_sink, &delivered));
+        let taken = Arc::new(AtomicU64::new(0));
+        let server = endpoint(Arc::clone(&taken));
+        let sink = |kind: &str| {
+            format!("[[sink]]\nname = \"siem\"\ntype = \"{kind}\"\nurl = \"{}\"\n", server.url())
+        };
+        let arrived = |_: &Site| taken.load(Ordering::Relaxed);
+        note(round, &mut bulk, measure(records, &|_| sink("elasticsearch"), &arrived));
+        taken.store(0, Ordering::Relaxed);
+        note(round, &mut loki, measure(records, &|_| sink("loki"), &arrived));
     }
-    table.rows.push(row);
+    table.rows.extend([file, bulk, loki]);
 }
 
-fn measure(records: u64) -> Sample {
+/// A server that answers every bulk and every push as if it had taken it, and counts records.
+fn endpoint(taken: Arc<AtomicU64>) -> HttpServer {
+    HttpServer::start(move |asked| {
+        if asked.path.starts_with("/loki/") {
+            // The id of a record stands in its line once, escaped.
+            let count = memchr::memmem::find_iter(&asked.body, b"\"{\\\"id\\\":").count();
+            taken.fetch_add(count as u64, Ordering::Relaxed);
+            return Reply::status(204, "");
+        }
+        let count = memchr::memchr_iter(b'\n', &asked.body).count() / 2;
+        taken.fetch_add(count as u64, Ordering::Relaxed);
+        let items = vec!["{\"create\":{\"status\":201}}"; count].join(",");
+        Reply::status(200, format!("{{\"errors\":false,\"items\":[{items}]}}"))
+    })
+}
+
+fn measure(records: u64, sink: &dyn Fn(&Site) -> String, arrived: &dyn Fn(&Site) -> u64) -> Sample {
     let sandbox = Sandbox::new("bench-replay");
     let pair = Pair::new(&sandbox, "bench");
-    pair.low.configure(&file_sink(&pair.low));
+    pair.low.configure(&sink(&pair.low));
     let media = sandbox.dir("media");
     let mut chain = BundleChain::new(&pair.high, "bench");
     let mut left = records;
@@ -37,7 +72,7 @@ fn measure(records: u64) -> Sample {
     pair.low.run(["import", &media.display().to_string()]).success();
     let started = Instant::now();
     let agent = pair.low.start();
-    wait_until(REPLAY_DEADLINE, "every record in the sink", || delivered(&pair.low) >= records);
+    wait_until(REPLAY_DEADLINE, "every record in the sink", || arrived(&pair.low) >= records);
     let seconds = started.elapsed().as_secs_f64();
     let cost = agent.cost();
     Sample {

@@ -1,12 +1,16 @@
-//! The programs that Penstock must get on with, as Debian ships them.
+//! The programs that Penstock must get on with, as Debian ships them, or npm or `PyPI`.
 //!
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+pub mod bulk;
+pub mod bulk_proxy;
+pub mod client;
 pub mod dce;
 mod fluent;
 pub mod hec;
 mod http_server;
+pub mod loki;
 mod portainer;
 mod rsyslog;
 mod syslog_ng;

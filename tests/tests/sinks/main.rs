@@ -1,8 +1,10 @@
 //! Every kind of sink, against real receivers or strict stand-ins that misbehave: nothing is lost, and
 //! what is repeated carries the same id.
 
+mod elastic;
 mod forward;
 mod http;
+mod loki;
 mod sentinel;
 mod splunk;
 mod syslog;
