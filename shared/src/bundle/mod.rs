@@ -41,7 +41,7 @@ pub use limits::{Limits, RECORD_BYTES_MAX};
 pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, SuppressedCount};
 pub use name::{BundleName, NAME_BYTES_MAX, NotABundleName};
 #[cfg(feature = "open")]
-pub use open::{ReleasedBy, VerifiedBundle, inspect, open, reopen};
+pub use open::{ReleasedBy, VerifiedBundle, compare, inspect, open, reopen};
 #[cfg(feature = "open")]
 pub use payload::RecordReader;
 #[cfg(feature = "open")]
