@@ -14,6 +14,7 @@ use shared::keys::ReleasePolicy;
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::archive::config::{ArchiveConfig, RawArchive};
 use crate::latency::Budgets;
 use crate::receiver::config::{self as receiver, RawReceiver, ReceiverConfig};
 use crate::release::{self, RawRelease};
@@ -48,6 +49,8 @@ pub struct Config {
     pub latency: Budgets,
     /// Where a receipt is written now and then, if it is.
     pub receipt: Option<ReceiptConfig>,
+    /// What keeps the bundles themselves.
+    pub archives: Vec<ArchiveConfig>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
 }
@@ -121,6 +124,7 @@ struct RawConfig {
     release: RawRelease,
     latency: RawLatency,
     receipt: RawReceipt,
+    archive: Vec<RawArchive>,
     sink: Vec<RawSink>,
 }
 
@@ -137,6 +141,7 @@ impl Default for RawConfig {
             release: RawRelease::default(),
             latency: RawLatency::default(),
             receipt: RawReceipt::default(),
+            archive: Vec::new(),
             sink: Vec::new(),
         }
     }
@@ -340,6 +345,15 @@ impl Config {
             problems.check(names.insert(sink.name.clone()), &key, "is taken by another sink");
             sinks.push(sink);
         }
+        let mut names = BTreeSet::new();
+        let mut archives = Vec::new();
+        for (position, archive) in raw.archive.into_iter().enumerate() {
+            let bytes_max = raw.limits.bundle_bytes_max.0;
+            let Some(archive) = archive.check(position, bytes_max, &mut problems) else { continue };
+            let key = format!("archive[{position}].name");
+            problems.check(names.insert(archive.name.clone()), &key, "is taken by another archive");
+            archives.push(archive);
+        }
         problems.into_result(path)?;
         let gap = match raw.admission.gap {
             RawGap::Hold => GapPolicy::Hold(raw.admission.gap_hold.0),
@@ -377,6 +391,7 @@ impl Config {
                 .folder
                 .map(|folder| ReceiptConfig { folder, interval: raw.receipt.interval.0 }),
             releases,
+            archives,
             sinks,
         })
     }
@@ -405,6 +420,7 @@ mod tests {
             .collect();
         assert_eq!(parse(&open).unwrap().sinks.len(), 2, "{open}");
         assert_eq!(parse(&open).unwrap().receivers.len(), 3, "{open}");
+        assert_eq!(parse(&open).unwrap().archives.len(), 4, "{open}");
     }
 
     #[test]

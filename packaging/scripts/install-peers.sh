@@ -20,6 +20,7 @@ needs=(
     "npm npm"
     "nsenter util-linux"
     "openssl openssl"
+    "python3 python3"
     "rsyslogd rsyslog"
     "/usr/lib/*/rsyslog/lmnsd_gtls.so rsyslog-gnutls"
     "/usr/lib/*/rsyslog/omrelp.so rsyslog-relp"
@@ -60,6 +61,28 @@ install_npm_peers() {
     echo "${packages[*]}" >"$dir/installed"
 }
 
+# Peers that come as Python packages, by name and version (python-peers.txt beside this script), in one virtual
+# environment where tests look for it. Some are programs in other languages that are only packed that way.
+install_python_peers() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/python"
+    local list
+    list="$(dirname "${BASH_SOURCE[0]}")/python-peers.txt"
+    if cmp -s "$list" "$dir/installed"; then
+        return
+    fi
+    if ! python3 -c 'import ensurepip' 2>/dev/null && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >&2 || true
+    fi
+    echo "installing: $(grep -v '^#' "$list" | tr '\n' ' ')" >&2
+    if ! python3 -m venv "$dir" ||
+        ! "$dir/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$list"; then
+        echo "python3 can't install what stands in $list: tests with these peers need it" >&2
+        echo "without a network: copy $dir of a machine that has run this script; without venv: python3-venv" >&2
+        exit 1
+    fi
+    cp "$list" "$dir/installed"
+}
+
 # File systems of sticks that this kernel does not know, as FUSE drivers. Without them, tests of these are
 # passed over.
 install_stick_drivers() {
@@ -78,6 +101,7 @@ mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
+    install_python_peers
     exit 0
 fi
 
@@ -116,3 +140,4 @@ if [ "${#missing[@]}" -ne 0 ]; then
 fi
 install_stick_drivers
 install_npm_peers
+install_python_peers

@@ -3,9 +3,11 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+pub mod blobs;
 mod fluent;
 mod portainer;
 mod rsyslog;
+pub mod stores;
 pub mod web;
 
 use std::fs;
@@ -39,6 +41,7 @@ pub const PEERS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("python3", "python3"),
     ("rsyslogd", "rsyslog"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),
