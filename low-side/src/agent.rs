@@ -1,5 +1,5 @@
-//! `penstock-low run`: recovery, then one thread for the inbox, one for each receiver and each sink,
-//! one for the status, until a signal.
+//! `penstock-low run`: recovery, then one thread for the inbox, one for each receiver, each archive and
+//! each sink, one for the status, until a signal.
 //!
 //! A thread that ends early ends the process with an error; systemd starts it again. `kill -9` is a
 //! supported way to stop: everything below `recover` is the ordinary path of every start.
@@ -21,10 +21,12 @@ use shared::clock::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::archive;
+use crate::archive::worker::{ArchiveBoard, Archiver};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{Arrivals, Importer, KeyRing, Keys, Source};
-use crate::ledger::{CustodyError, Ledger, open_or_set_aside};
+use crate::ledger::{CustodyError, Keeping, Ledger, open_or_set_aside};
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer, chain_text};
@@ -42,9 +44,10 @@ struct InboxBoard {
     ignored: Arc<AtomicU64>,
 }
 
-/// What sinks and receivers show to the status.
+/// What sinks, archives and receivers show to the status.
 struct Boards {
     sinks: Vec<(String, HealthBoard)>,
+    archives: Vec<(String, ArchiveBoard)>,
     receivers: Vec<(ReceiverConfig, Arc<ReceiverCounters>)>,
 }
 
@@ -75,6 +78,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         source: Source::Inbox(arrivals.clone()),
     };
     let mut importer = recover::recover(importer, lost, opened.set_aside.as_deref())?;
+    // Before any sink asks what it may have.
+    let keeping: Vec<_> = config
+        .archives
+        .iter()
+        .map(|archive| Keeping { name: &archive.name, before: archive.before })
+        .collect();
+    let archive_ids = importer.ledger.set_archives(&keeping, clock.now())?;
     // The end of the custody log is compared with what the ledger knows, also where nothing waits.
     told(importer.ledger.settle_custody(true, clock.now()));
 
@@ -107,11 +117,33 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         bells.push(bell);
         threads.start_replayer(replayer)?;
     }
+    let mut archives = Vec::new();
+    let mut admitted_bells = bells.clone();
+    for (settings, id) in config.archives.iter().zip(archive_ids) {
+        let bell = threads.bell();
+        let clock: Arc<dyn Clock> = Arc::new(clock);
+        let board = ArchiveBoard::default();
+        let worker = Archiver {
+            config: settings.clone(),
+            id,
+            archive: archive::make(settings, None, &clock, &bell)
+                .with_context(|| format!("archive {}", settings.name))?,
+            ledger: Ledger::open(&config.state_dir)?,
+            store: folders.store.clone(),
+            limits: config.limits,
+            clock,
+            bell: bell.clone(),
+            sinks: bells.clone(),
+            board: board.clone(),
+        };
+        archives.push((settings.name.clone(), board));
+        admitted_bells.push(bell);
+        threads.start(&format!("archive-{}", settings.name), move || worker.run())?;
+    }
     let inbox = InboxBoard::default();
     let (bell, board, config_inbox) = (threads.bell(), inbox.clone(), config.inbox.clone());
-    let sink_bells = bells.clone();
     threads.start("inbox", move || {
-        inbox_loop::run(importer, config_inbox, &bell, &sink_bells, &board);
+        inbox_loop::run(importer, config_inbox, &bell, &admitted_bells, &board);
     })?;
     let mut receivers = Vec::new();
     for settings in &config.receivers {
@@ -130,7 +162,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         Ledger::open(&config.state_dir)?,
         keys.clone(),
         inbox,
-        Boards { sinks: boards, receivers },
+        Boards { sinks: boards, archives, receivers },
         bells,
         clock,
     );

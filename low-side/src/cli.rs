@@ -211,6 +211,12 @@ pub enum Verb {
         #[command(subcommand)]
         verb: CustodyVerb,
     },
+    /// What keeps the bundles themselves, unchangeable for a time.
+    Archive {
+        /// What to do.
+        #[command(subcommand)]
+        verb: ArchiveVerb,
+    },
     /// Officers of the high side, whose releases let a bundle in.
     Officer {
         /// What to do.
@@ -289,6 +295,62 @@ pub enum CustodyVerb {
         /// The file to write; it must not exist.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+    },
+}
+
+/// What to do with archives.
+#[derive(Debug, Subcommand)]
+pub enum ArchiveVerb {
+    /// List what an archive holds: bundle, when it was archived, bytes, SHA-256, locked until.
+    List {
+        /// Which archive; the only one, where there is one.
+        #[arg(long, value_name = "NAME")]
+        archive: Option<String>,
+        /// Print JSON, an object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare an archive with the ledger, and try to break its lock on a canary made for that. The
+    /// canary stays for a day.
+    Verify {
+        /// Which archive; the only one, where there is one.
+        #[arg(long, value_name = "NAME")]
+        archive: Option<String>,
+        /// Read every object back; without this, some 100 are looked at.
+        #[arg(long)]
+        full: bool,
+        /// Do not try the lock.
+        #[arg(long)]
+        no_probe: bool,
+        /// Use these credentials instead of the agent's: only those of somebody who may remove things
+        /// prove that the lock keeps him from it.
+        #[arg(long, value_name = "FILE")]
+        credentials: Option<PathBuf>,
+        /// Write FILE (JSON), FILE.txt and FILE.sig, for the auditor.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch bundles from an archive by their versions, verify them, and write them as files that can be
+    /// imported. Without a period or a bundle: everything.
+    #[command(allow_missing_positional = true)]
+    Restore {
+        /// Which archive; the only one, where there is one.
+        #[arg(long, value_name = "NAME")]
+        archive: Option<String>,
+        /// What was received from this time on, as 2026-11-23T00:00:00Z.
+        #[arg(long, value_name = "TIME", conflicts_with = "bundle")]
+        from: Option<Nanos>,
+        /// What was received before this time.
+        #[arg(long, value_name = "TIME", conflicts_with = "bundle")]
+        to: Option<Nanos>,
+        /// One bundle: LANE/NUMBER, ORIGIN/EPOCH/LANE/NUMBER, a file's name, or the beginning of a digest.
+        bundle: Option<String>,
+        /// The folder to write to.
+        #[arg(required = true)]
+        dir: PathBuf,
     },
 }
 

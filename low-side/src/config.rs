@@ -15,6 +15,7 @@ use shared::keys::ReleasePolicy;
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
+use crate::archive::config::{ArchiveConfig, RawArchive};
 use crate::latency::Budgets;
 use crate::receiver::config::{self as receiver, RawReceiver, ReceiverConfig};
 use crate::release::{self, RawRelease};
@@ -49,6 +50,8 @@ pub struct Config {
     pub latency: Budgets,
     /// Where a receipt is written now and then, if it is.
     pub receipt: Option<ReceiptConfig>,
+    /// What keeps the bundles themselves.
+    pub archives: Vec<ArchiveConfig>,
     /// Where records go.
     pub sinks: Vec<SinkConfig>,
     /// Where the page is served.
@@ -124,6 +127,7 @@ struct RawConfig {
     release: RawRelease,
     latency: RawLatency,
     receipt: RawReceipt,
+    archive: Vec<RawArchive>,
     sink: Vec<RawSink>,
     page: RawPage,
 }
@@ -141,6 +145,7 @@ impl Default for RawConfig {
             release: RawRelease::default(),
             latency: RawLatency::default(),
             receipt: RawReceipt::default(),
+            archive: Vec::new(),
             sink: Vec::new(),
             page: RawPage::default(),
         }
@@ -346,6 +351,15 @@ impl Config {
             sinks.push(sink);
         }
         let page = raw.page.check(&raw.state_dir, &mut problems);
+        let mut names = BTreeSet::new();
+        let mut archives = Vec::new();
+        for (position, archive) in raw.archive.into_iter().enumerate() {
+            let bytes_max = raw.limits.bundle_bytes_max.0;
+            let Some(archive) = archive.check(position, bytes_max, &mut problems) else { continue };
+            let key = format!("archive[{position}].name");
+            problems.check(names.insert(archive.name.clone()), &key, "is taken by another archive");
+            archives.push(archive);
+        }
         problems.into_result(path)?;
         let gap = match raw.admission.gap {
             RawGap::Hold => GapPolicy::Hold(raw.admission.gap_hold.0),
@@ -383,6 +397,7 @@ impl Config {
                 .folder
                 .map(|folder| ReceiptConfig { folder, interval: raw.receipt.interval.0 }),
             releases,
+            archives,
             sinks,
             page,
         })
@@ -412,6 +427,7 @@ mod tests {
             .collect();
         assert_eq!(parse(&open).unwrap().sinks.len(), 2, "{open}");
         assert_eq!(parse(&open).unwrap().receivers.len(), 3, "{open}");
+        assert_eq!(parse(&open).unwrap().archives.len(), 4, "{open}");
     }
 
     #[test]

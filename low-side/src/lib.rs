@@ -3,7 +3,7 @@
 //! ```text
 //! inbox ──> staging ──open()──> admit ──> store ──> replay ──> sinks, each with its own watermark
 //!              │                  │ ledger                └──> ...
-//!              └──> quarantine <──┘
+//!              └──> quarantine <──┘      └──> archive, before the sinks or beside them
 //! ```
 //!
 //! Invariant: bundles are believed by [`shared::bundle::open`] alone, and delivered only as
@@ -15,6 +15,7 @@
 pub mod account;
 pub mod admit;
 pub mod agent;
+pub mod archive;
 pub mod cli;
 pub mod cmd;
 pub mod config;

@@ -10,7 +10,7 @@ use shared::clock::Nanos;
 
 use crate::folders::Folders;
 use crate::latency::{Budgets, ClockSum, LatencySum};
-use crate::ledger::{Alarm, Ledger, LedgerError, OpenGap, Sums};
+use crate::ledger::{Alarm, ArchiveSum, Ledger, LedgerError, OpenGap, Sums};
 
 /// The file with the last status, renewed about once a second.
 pub const STATUS_FILE: &str = "status.json";
@@ -63,6 +63,9 @@ pub struct Live {
     pub inbox_ignored: u64,
     /// How each sink does.
     pub sinks: BTreeMap<String, Value>,
+    /// How each archive does.
+    #[serde(default)]
+    pub archives: BTreeMap<String, Value>,
     /// How each receiver does.
     #[serde(default)]
     pub receivers: Vec<Value>,
@@ -155,6 +158,22 @@ impl Status {
             "gauge",
             "Records a sink has yet to take.",
             &pending.collect::<Vec<_>>(),
+        );
+        let archives = |number: fn(&ArchiveSum) -> u64| -> Vec<_> {
+            sums.archives.iter().map(|sum| label("archive", &sum.name, number(sum))).collect()
+        };
+        metric(
+            "archive_bundles_total",
+            "counter",
+            "Bundles that an archive holds.",
+            &archives(|sum| sum.archived),
+        );
+        metric("archive_bytes_total", "counter", "Their bytes.", &archives(|sum| sum.bytes));
+        metric(
+            "archive_waiting",
+            "gauge",
+            "Bundles that an archive has yet to take.",
+            &archives(|sum| sum.waiting),
         );
         let rules = sums.suppressed_by.iter().map(|sum| {
             let labels = format!("{{rule=\"{}\",stream=\"{}\"}}", sum.rule, sum.stream);

@@ -68,12 +68,15 @@ install_npm_peers() {
 # syslog-ng beside rsyslog: as packages they exclude each other, so that it is only unpacked.
 unpack_syslog_ng() {
     local dir="${CARGO_TARGET_DIR:-target}/peers/syslog-ng" work
+    local packages=(syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0)
     if [ -x "$dir/usr/sbin/syslog-ng" ]; then
         return
     fi
     mkdir -p "$dir"
     work=$(mktemp -d)
-    if (cd "$work" && apt-get download -q syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0); then
+    # Lists of packages that are old, or not there, are renewed.
+    if (cd "$work" && { apt-get download -q "${packages[@]}" ||
+        { "${as_root[@]}" apt-get update -q && apt-get download -q "${packages[@]}"; }; }) >&2; then
         for package in "$work"/*.deb; do
             dpkg -x "$package" "$dir"
         done
@@ -84,6 +87,28 @@ unpack_syslog_ng() {
         exit 1
     fi
     rm -r "$work"
+}
+
+# Peers that come as Python packages, by name and version (python-peers.txt beside this script), in one virtual
+# environment where tests look for it. Some are programs in other languages that are only packed that way.
+install_python_peers() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/python"
+    local list
+    list="$(dirname "${BASH_SOURCE[0]}")/python-peers.txt"
+    if cmp -s "$list" "$dir/installed"; then
+        return
+    fi
+    if ! python3 -c 'import ensurepip' 2>/dev/null && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv >&2 || true
+    fi
+    echo "installing: $(grep -v '^#' "$list" | tr '\n' ' ')" >&2
+    if ! python3 -m venv "$dir" ||
+        ! "$dir/bin/python3" -m pip install --quiet --disable-pip-version-check --requirement "$list"; then
+        echo "python3 can't install what stands in $list: tests with these peers need it" >&2
+        echo "without a network: copy $dir of a machine that has run this script; without venv: python3-venv" >&2
+        exit 1
+    fi
+    cp "$list" "$dir/installed"
 }
 
 # File systems of sticks that this kernel does not know, as FUSE drivers. Without them, tests of these are
@@ -100,15 +125,19 @@ install_stick_drivers() {
 exfat mount.exfat-fuse exfat-fuse"
 }
 
+as_root=()
+if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root=(sudo)
+fi
 mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
     unpack_syslog_ng
+    install_python_peers
     exit 0
 fi
 
-as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null || ! { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
         echo "missing: ${missing[*]}" >&2
@@ -144,3 +173,4 @@ fi
 install_stick_drivers
 install_npm_peers
 unpack_syslog_ng
+install_python_peers

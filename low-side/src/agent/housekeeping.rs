@@ -1,4 +1,4 @@
-//! Once a second: gaps that have held long enough, silence, and the status files.
+//! Once a second: gaps that have held long enough, silence, archives that lag, and the status files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use crate::status::{Live, METRICS_FILE, STATUS_FILE, Status};
 use shared::bell::Bell;
 
 const RECEIPT_NOT_WRITTEN: &str = "receipt-not-written";
+const ARCHIVE_LAG: &str = "archive-lag";
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Everyone may read the numbers.
 const FILE_MODE: u32 = 0o644;
@@ -44,6 +45,8 @@ pub(super) struct Keeper<C> {
     /// When the last receipt was written.
     receipt_last: Option<Nanos>,
     receivers: ReceiverWatch,
+    /// How long a bundle may wait for each archive.
+    lags: Vec<(String, Duration)>,
 }
 
 impl<C: Clock> Keeper<C> {
@@ -72,6 +75,11 @@ impl<C: Clock> Keeper<C> {
             receipt: config.receipt.clone(),
             receipt_last: None,
             receivers: ReceiverWatch::default(),
+            lags: config
+                .archives
+                .iter()
+                .map(|archive| (archive.name.clone(), archive.lag_alarm))
+                .collect(),
         }
     }
 
@@ -94,6 +102,7 @@ impl<C: Clock> Keeper<C> {
         self.pass_gaps(now)?;
         self.look_for_silence(now)?;
         self.receivers.look(&self.boards.receivers, &mut self.ledger, now)?;
+        self.look_for_lag(now)?;
         let live = self.live();
         self.keep_custody(now)?;
         self.write_receipt(now);
@@ -205,6 +214,32 @@ impl<C: Clock> Keeper<C> {
         Ok(())
     }
 
+    /// What waits for an archive for too long: behind one that comes first, no sink gets it either.
+    fn look_for_lag(&mut self, now: Nanos) -> Result<(), LedgerError> {
+        if self.lags.is_empty() {
+            return Ok(());
+        }
+        for sum in self.ledger.archive_sums()? {
+            let Some((_, most)) = self.lags.iter().find(|(name, _)| *name == sum.name) else {
+                continue;
+            };
+            let since: Option<Nanos> = sum.waiting_since.as_deref().and_then(|at| at.parse().ok());
+            if since.is_some_and(|since| now.since(since) > *most) {
+                let behind = if sum.before { "; their records wait, too" } else { "" };
+                let message = format!(
+                    "{} bundle(s) wait for the archive, the first since {}; the limit is {}{behind}",
+                    sum.waiting,
+                    sum.waiting_since.unwrap_or_default(),
+                    Span(*most)
+                );
+                self.ledger.raise_once(ARCHIVE_LAG, &sum.name, &message, now)?;
+            } else {
+                self.ledger.close_alarm(ARCHIVE_LAG, &sum.name, now)?;
+            }
+        }
+        Ok(())
+    }
+
     fn live(&self) -> serde_json::Value {
         let health = |board: &HealthBoard| serde_json::to_value(board.read()).unwrap_or_default();
         let live = Live {
@@ -218,6 +253,14 @@ impl<C: Clock> Keeper<C> {
                 .sinks
                 .iter()
                 .map(|(name, board)| (name.clone(), health(board)))
+                .collect(),
+            archives: self
+                .boards
+                .archives
+                .iter()
+                .map(|(name, board)| {
+                    (name.clone(), serde_json::to_value(board.read()).unwrap_or_default())
+                })
                 .collect(),
             receivers: self
                 .boards

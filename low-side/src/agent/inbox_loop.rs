@@ -25,7 +25,7 @@ pub(super) fn run<C: Clock>(
     mut importer: Importer<C>,
     config: InboxConfig,
     bell: &Bell,
-    sinks: &[Bell],
+    waiting: &[Bell],
     board: &InboxBoard,
 ) {
     let rescan = config.rescan_interval;
@@ -81,7 +81,7 @@ pub(super) fn run<C: Clock>(
                 break;
             }
             import(&mut importer, &mut inbox, &ready);
-            sinks.iter().for_each(Bell::ring);
+            waiting.iter().for_each(Bell::ring);
             board.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         if more {

@@ -9,6 +9,7 @@ macro_rules! tell {
 }
 
 mod account;
+mod archive;
 mod bundles;
 mod custody;
 mod diode;
@@ -162,6 +163,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             report::report(&load()?, &asked)
         }
         Verb::Custody { verb } => custody::run(&load()?, verb),
+        Verb::Archive { verb } => archive::run(&load()?, verb),
         Verb::Officer { verb } => match verb {
             OfficerVerb::Add { file } => officer::add(&load()?, file),
             OfficerVerb::List { json } => officer::list(&load()?, *json),
@@ -208,6 +210,11 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
     for sink in &config.sinks {
         if let Err(err) = sink::check(sink) {
             problems.push(format!("sink {}: {}", sink.name, chain_text(&err)));
+        }
+    }
+    for archive in &config.archives {
+        if let Err(err) = crate::archive::check(archive) {
+            problems.push(format!("archive {}: {}", archive.name, chain_text(&err)));
         }
     }
     if problems.is_empty() {

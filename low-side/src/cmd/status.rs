@@ -60,6 +60,23 @@ fn text(status: &Status, config: &Config) -> String {
     for loss in &sums.losses {
         let _ = writeln!(out, "             {} declared lost: {}", loss.records, loss.reason);
     }
+    for sum in &sums.archives {
+        let health = agent.map(|agent| &agent["archives"][&sum.name]);
+        let state = health.and_then(|health| health["state"].as_str()).unwrap_or("not running");
+        let order = if sum.before { "before the sinks" } else { "beside the sinks" };
+        let _ = writeln!(
+            out,
+            "archive      {}: {} bundles archived, {} wait, {order}, {state}",
+            sum.name, sum.archived, sum.waiting
+        );
+        if let Some(error) = health.and_then(|health| health["error"].as_str()) {
+            let _ = writeln!(out, "             {error}");
+        }
+        let known = config.archives.iter().find(|known| known.name == sum.name);
+        if known.is_some_and(|known| known.retain.is_none()) {
+            let _ = writeln!(out, "             no lock: root can remove what it keeps");
+        }
+    }
     for sink in &sums.sinks {
         let health = agent.map(|agent| &agent["sinks"][&sink.name]);
         let configured = config.sinks.iter().any(|known| known.name == sink.name);

@@ -2,10 +2,12 @@
 //!
 //! - Everything has a bound: time to connect, time for the answer, the answer's size. A stop of the
 //!   agent ends a wait within a fifth of a second.
+//! - A body may come from a file and an answer may go to one, piece by piece: neither is held in memory.
 //! - Redirects are not followed: credentials must go nowhere else.
 //! - An error says whether the request may have been carried out ([`HttpError::may_have_been_taken`]):
 //!   who sends something that must not be done twice has to know.
 
+mod body;
 mod url;
 
 use std::error::Error;
@@ -13,7 +15,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
@@ -26,6 +28,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::tls::{TlsConfig, TlsError};
+use body::Outgoing;
+pub use body::{FileBody, RATE_MIN};
 pub use url::Url;
 
 /// Why there is no answer.
@@ -73,7 +77,16 @@ pub enum HttpError {
         /// Where it went.
         url: String,
         /// The bound.
-        most: usize,
+        most: u64,
+    },
+    /// What was answered can't be kept here.
+    #[error("what {url} answered can't be written")]
+    Keep {
+        /// Where it came from.
+        url: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The agent stops.
     #[error("the agent stops")]
@@ -88,6 +101,7 @@ impl HttpError {
             HttpError::Broken { .. }
             | HttpError::Timeout { .. }
             | HttpError::TooLarge { .. }
+            | HttpError::Keep { .. }
             | HttpError::Stopping => true,
         }
     }
@@ -124,12 +138,26 @@ pub struct Call {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Its body.
     pub body: Bytes,
+    /// What follows the body: a file, whole or to its end.
+    pub file: Option<FileBody>,
 }
 
 impl Call {
     /// A request without headers.
     pub fn new(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: body.into() }
+        Self { method, path: path.into(), headers: Vec::new(), body: body.into(), file: None }
+    }
+
+    /// With a file behind its body.
+    #[must_use]
+    pub fn file(mut self, file: FileBody) -> Self {
+        self.file = Some(file);
+        self
+    }
+
+    /// How long its body is.
+    fn bytes(&self) -> u64 {
+        self.body.len() as u64 + self.file.as_ref().map_or(0, FileBody::bytes)
     }
 
     /// With a header more.
@@ -175,7 +203,7 @@ pub struct Http {
     config: HttpConfig,
     bell: Bell,
     runtime: Runtime,
-    open: Option<SendRequest<Full<Bytes>>>,
+    open: Option<SendRequest<Outgoing>>,
     /// Connections that were opened.
     connections: u64,
     /// The task that moves the bytes of the open connection; ends with this.
@@ -224,7 +252,28 @@ impl Http {
 
     /// Sends a request and reads the answer, whatever its status is.
     pub fn send(&mut self, call: &Call) -> Result<Answer, HttpError> {
+        self.exchange(call, 0, None)
+    }
+
+    /// Sends a request and hands the body of a good answer (2xx) to `take`, piece by piece, at most so
+    /// many bytes of it. The answer that is given back holds a body only where it is not a good one.
+    pub fn fetch(
+        &mut self,
+        call: &Call,
+        bytes_max: u64,
+        take: &mut Take<'_>,
+    ) -> Result<Answer, HttpError> {
+        self.exchange(call, bytes_max, Some(take))
+    }
+
+    fn exchange(
+        &mut self,
+        call: &Call,
+        bytes_max: u64,
+        take: Option<&mut Take<'_>>,
+    ) -> Result<Answer, HttpError> {
         let (config, bell) = (&self.config, self.bell.clone());
+        let within = config.timeout + Duration::from_secs((call.bytes() + bytes_max) / RATE_MIN);
         let mut exchange = Exchange {
             config,
             open: self.open.take(),
@@ -233,10 +282,10 @@ impl Http {
         };
         let asked = self.runtime.block_on(async {
             tokio::select! {
-                answer = tokio::time::timeout(config.timeout, exchange.send(call)) => {
+                answer = tokio::time::timeout(within, exchange.send(call, bytes_max, take)) => {
                     answer.unwrap_or_else(|_| Err(HttpError::Timeout {
                         url: format!("{}{}", config.url, call.path),
-                        after: config.timeout,
+                        after: within,
                     }))
                 }
                 () = stopped(&bell) => Err(HttpError::Stopping),
@@ -256,6 +305,9 @@ impl Http {
     }
 }
 
+/// What takes the pieces of an answer.
+pub type Take<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
 /// Resolves once the agent stops.
 async fn stopped(bell: &Bell) {
     while !bell.stopping() {
@@ -265,13 +317,18 @@ async fn stopped(bell: &Bell) {
 
 struct Exchange<'a> {
     config: &'a HttpConfig,
-    open: Option<SendRequest<Full<Bytes>>>,
+    open: Option<SendRequest<Outgoing>>,
     connections: &'a mut u64,
     moving: &'a mut JoinSet<()>,
 }
 
 impl Exchange<'_> {
-    async fn send(&mut self, call: &Call) -> Result<Answer, HttpError> {
+    async fn send(
+        &mut self,
+        call: &Call,
+        bytes_max: u64,
+        take: Option<&mut Take<'_>>,
+    ) -> Result<Answer, HttpError> {
         let url = format!("{}{}", self.config.url, call.path);
         let mut request = self.request(call, &url)?;
         // A connection that was kept may have been closed by the other side in the meantime. What was
@@ -280,7 +337,7 @@ impl Exchange<'_> {
             && open.ready().await.is_ok()
         {
             match open.try_send_request(request).await {
-                Ok(response) => return self.read(response, open, url).await,
+                Ok(response) => return self.read(response, open, url, bytes_max, take).await,
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(broken(&url, failed.error())),
@@ -289,10 +346,10 @@ impl Exchange<'_> {
         }
         let mut open = self.connect(&url).await?;
         let response = open.send_request(request).await.map_err(|err| broken(&url, &err))?;
-        self.read(response, open, url).await
+        self.read(response, open, url, bytes_max, take).await
     }
 
-    fn request(&self, call: &Call, url: &str) -> Result<Request<Full<Bytes>>, HttpError> {
+    fn request(&self, call: &Call, url: &str) -> Result<Request<Outgoing>, HttpError> {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(format!("{}{}", self.config.url.base, call.path))
@@ -302,11 +359,11 @@ impl Exchange<'_> {
             request = request.header(name, value);
         }
         request
-            .body(Full::new(call.body.clone()))
+            .body(Outgoing::new(call.body.clone(), call.file.as_ref()))
             .map_err(|err| HttpError::Request { url: url.to_owned(), why: err.to_string() })
     }
 
-    async fn connect(&mut self, url: &str) -> Result<SendRequest<Full<Bytes>>, HttpError> {
+    async fn connect(&mut self, url: &str) -> Result<SendRequest<Outgoing>, HttpError> {
         let failed = |source| HttpError::Connect { url: url.to_owned(), source };
         let slow = |_| failed(io::ErrorKind::TimedOut.into());
         let within = self.config.connect_timeout;
@@ -330,7 +387,7 @@ impl Exchange<'_> {
         &mut self,
         io: TokioIo<T>,
         url: &str,
-    ) -> Result<SendRequest<Full<Bytes>>, HttpError>
+    ) -> Result<SendRequest<Outgoing>, HttpError>
     where
         TokioIo<T>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
@@ -348,16 +405,27 @@ impl Exchange<'_> {
     async fn read(
         &mut self,
         response: Response<Incoming>,
-        open: SendRequest<Full<Bytes>>,
+        open: SendRequest<Outgoing>,
         url: String,
+        bytes_max: u64,
+        take: Option<&mut Take<'_>>,
     ) -> Result<Answer, HttpError> {
         let (head, mut incoming) = response.into_parts();
-        let mut body = Vec::new();
+        let mut take = take.filter(|_| head.status.is_success());
+        let (mut body, mut taken) = (Vec::new(), 0);
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|err| broken(&url, &err))?;
             let Some(part) = frame.data_ref() else { continue };
+            if let Some(take) = &mut take {
+                taken += part.len() as u64;
+                if taken > bytes_max {
+                    return Err(HttpError::TooLarge { url, most: bytes_max });
+                }
+                take(part).map_err(|source| HttpError::Keep { url: url.clone(), source })?;
+                continue;
+            }
             if body.len() + part.len() > ANSWER_BYTES_MAX {
-                return Err(HttpError::TooLarge { url, most: ANSWER_BYTES_MAX });
+                return Err(HttpError::TooLarge { url, most: ANSWER_BYTES_MAX as u64 });
             }
             body.extend_from_slice(part);
         }

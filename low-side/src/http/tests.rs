@@ -115,3 +115,47 @@ fn a_certificate_is_always_verified() {
     let error = config.check().unwrap_err().to_string();
     assert!(error.contains("/nowhere/ca.pem"), "{error}");
 }
+
+#[test]
+fn a_file_is_sent_and_an_answer_is_handed_on_piece_by_piece() {
+    let (listener, serving) = serve(vec![vec![
+        OK,
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole",
+        "HTTP/1.1 403 No\r\ncontent-length: 6\r\n\r\nno way",
+    ]]);
+    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    let content = "0123456789".repeat(60_000);
+    file.write_all(content.as_bytes()).unwrap();
+    let body = FileBody::new(std::sync::Arc::new(file), content.len() as u64).tail("<tail>");
+    let call = Call::new(Method::PUT, "/x", "<head>").file(body);
+    assert_eq!(http.send(&call).unwrap().status, 200);
+
+    let mut taken = Vec::new();
+    let mut take = |piece: &[u8]| {
+        taken.extend_from_slice(piece);
+        Ok(())
+    };
+    let answer = http.fetch(&post(""), 5, &mut take).unwrap();
+    assert!(answer.body.is_empty());
+    // A refusal is no content.
+    let answer = http.fetch(&post(""), 5, &mut take).unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (403, b"no way".as_slice()));
+    assert_eq!(taken, b"whole");
+    drop(http);
+    let requests = serving.join().unwrap();
+    assert!(
+        requests[0].ends_with(&format!("\r\n\r\n<head>{content}<tail>")),
+        "{}",
+        requests[0].len()
+    );
+}
+
+#[test]
+fn an_answer_has_an_end() {
+    let (listener, _serving) =
+        serve(vec![vec!["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"]]);
+    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let error = http.fetch(&post(""), 4, &mut |_: &[u8]| Ok(())).unwrap_err();
+    assert!(matches!(error, HttpError::TooLarge { most: 4, .. }), "{error}");
+}

@@ -10,7 +10,9 @@ use shared::custody::{Action, CustodyEvent};
 use shared::record::Epoch;
 
 use super::custody::{self, Arrival, bundle_of};
-use super::{ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency, uint};
+use super::{
+    ChainId, ChainName, Ledger, LedgerError, alarms, archived, chain_name, int, latency, uint,
+};
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
 
@@ -406,8 +408,8 @@ fn insert(
     tx.prepare_cached(
         "INSERT INTO bundle (chain, number, digest, previous, first_sequence, last_sequence, records,
              lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes,
-             oldest_ns, newest_ns)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             oldest_ns, newest_ns, file_sha256)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?
     .execute(params![
         chain,
@@ -427,7 +429,9 @@ fn insert(
         int(facts.file_bytes),
         facts.received.map(|(oldest, _)| oldest.0),
         facts.received.map(|(_, newest)| newest.0),
+        facts.arrival.as_ref().map(|arrival| arrival.file.sha256.as_bytes()),
     ])?;
+    archived::make_due(tx, chain, candidate.number, now)?;
     let kept = facts.streams.iter().map(|count| (count.stream, "", count.records, count.bytes));
     let suppressed = facts
         .suppressed
@@ -596,7 +600,15 @@ fn repair_stored(
     let mend = damaged || !whole;
     if mend {
         place(&file).map_err(LedgerError::Place)?;
-        tx.execute("UPDATE bundle SET damaged = 0 WHERE chain = ?1 AND number = ?2", key)?;
+        let sha256 = facts.arrival.as_ref().map(|arrival| arrival.file.sha256);
+        tx.execute(
+            "UPDATE bundle SET damaged = 0, file_sha256 = ?3 WHERE chain = ?1 AND number = ?2",
+            params![
+                chain,
+                int(facts.candidate.number),
+                sha256.as_ref().map(BundleDigest::as_bytes)
+            ],
+        )?;
     }
     Ok(mend)
 }

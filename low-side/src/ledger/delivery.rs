@@ -128,31 +128,35 @@ impl Ledger {
         Ok(ranges)
     }
 
-    /// The first admitted bundle of the chain that holds a number outside `taken`, if no gap holds
-    /// it back; with the first such number.
+    /// The first admitted bundle of the chain that holds a number outside `taken`, if neither a gap
+    /// nor an archive that comes first holds it back; with the first such number.
     pub fn next_bundle(
         &self,
         chain: &ChainState,
         taken: &RangeSet,
     ) -> Result<Option<(AdmittedBundle, u64)>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT number, digest, first_sequence, last_sequence, file FROM bundle
+            "SELECT number, digest, first_sequence, last_sequence, file,
+                 EXISTS (SELECT 1 FROM archive_due d JOIN archive a ON a.id = d.archive
+                     WHERE d.chain = bundle.chain AND d.number = bundle.number AND a.before)
+             FROM bundle
              WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
              ORDER BY last_sequence LIMIT 1",
         )?;
         let mut from = taken.next_outside(1);
         loop {
             let found = statement.query_row(params![chain.id, int(from)], |row| {
-                Ok(AdmittedBundle {
+                let bundle = AdmittedBundle {
                     chain: chain.id,
                     number: uint(row.get(0)?),
                     digest: BundleDigest::from_bytes(row.get(1)?),
                     first_sequence: uint(row.get(2)?),
                     last_sequence: uint(row.get(3)?),
                     file: row.get(4)?,
-                })
+                };
+                Ok((bundle, row.get::<_, bool>(5)?))
             });
-            let Some(bundle) = found.optional()? else {
+            let Some((bundle, unarchived)) = found.optional()? else {
                 return Ok(None);
             };
             if chain.held_from.is_some_and(|held| bundle.number >= held) {
@@ -160,7 +164,8 @@ impl Ledger {
             }
             from = taken.next_outside(from.max(bundle.first_sequence));
             if from <= bundle.last_sequence {
-                return Ok(Some((bundle, from)));
+                // What an archive has yet to take holds what is behind it: the order stays.
+                return Ok((!unarchived).then_some((bundle, from)));
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod admission;
 mod alarms;
+mod archived;
 mod custody;
 #[cfg(test)]
 mod custody_tests;
@@ -35,6 +36,9 @@ use shared::record::{Epoch, Lane, OriginId};
 
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::Alarm;
+pub use archived::{
+    ArchiveId, ArchiveSum, ArchivedBundle, DueBundle, Keeping, KeptObject, PAGE as ARCHIVED_PAGE,
+};
 pub use custody::{Arrival, CustodyError};
 pub use delivery::{Again, ChainState, Delivery, FilePosition, SinkId, StoredRange};
 pub use evidence::{

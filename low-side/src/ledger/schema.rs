@@ -169,6 +169,43 @@ CREATE TABLE clock_skew (
 ALTER TABLE delivered_records ADD COLUMN filtered INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE delivered_records ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE delivered_records ADD COLUMN again INTEGER NOT NULL DEFAULT 0;
+", "
+-- The SHA-256 of a bundle's whole file, as it came; unknown for bundles from before this was kept.
+ALTER TABLE bundle ADD COLUMN file_sha256 BLOB;
+
+-- The archives that the agent ever had. Active: it has it now. Before: records wait for it.
+CREATE TABLE archive (
+    id      INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    active  INTEGER NOT NULL,
+    before  INTEGER NOT NULL,
+    bundles INTEGER NOT NULL DEFAULT 0,
+    bytes   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What each archive holds, and until when it promised to.
+CREATE TABLE archived (
+    archive         INTEGER NOT NULL REFERENCES archive (id),
+    chain           INTEGER NOT NULL,
+    number          INTEGER NOT NULL,
+    key             TEXT NOT NULL,
+    version         TEXT NOT NULL,
+    sha256          BLOB NOT NULL,
+    bytes           INTEGER NOT NULL,
+    retain_until_ns INTEGER,
+    at_ns           INTEGER NOT NULL,
+    PRIMARY KEY (archive, chain, number)
+) STRICT, WITHOUT ROWID;
+
+-- What each active archive has yet to take: as good as empty, so that looking costs nothing.
+CREATE TABLE archive_due (
+    archive  INTEGER NOT NULL REFERENCES archive (id),
+    chain    INTEGER NOT NULL,
+    number   INTEGER NOT NULL,
+    since_ns INTEGER NOT NULL,
+    PRIMARY KEY (archive, chain, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX archive_due_by_bundle ON archive_due (chain, number);
 "];
 
 /// Brings the tables up to date.

@@ -5,7 +5,10 @@ use serde::Serialize;
 use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
 
-use super::{Arrival, Ledger, LedgerError, admission, alarms, chain_name, custody, uint};
+use super::{
+    ArchiveSum, Arrival, Ledger, LedgerError, admission, alarms, archived, chain_name, custody,
+    uint,
+};
 
 /// Everything that came in, and where it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +42,8 @@ pub struct Sums {
     pub chains: Vec<ChainSum>,
     /// The sinks.
     pub sinks: Vec<SinkSum>,
+    /// The archives.
+    pub archives: Vec<ArchiveSum>,
 }
 
 /// One chain.
@@ -196,6 +201,7 @@ impl Ledger {
             last_admitted: last.map(|ns| Nanos(ns).to_string()),
             chains,
             sinks,
+            archives: archived::archive_sums(&tx)?,
         })
     }
 

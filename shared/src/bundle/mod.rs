@@ -41,7 +41,9 @@ pub use limits::{Limits, RECORD_BYTES_MAX};
 pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, SuppressedCount};
 pub use name::{BundleName, NAME_BYTES_MAX, NotABundleName};
 #[cfg(feature = "open")]
-pub use open::{ReleasedBy, SignedHeader, VerifiedBundle, inspect, open, reopen, verify_header};
+pub use open::{
+    ReleasedBy, SignedHeader, VerifiedBundle, compare, inspect, open, reopen, verify_header,
+};
 #[cfg(feature = "open")]
 pub use payload::RecordReader;
 #[cfg(feature = "open")]

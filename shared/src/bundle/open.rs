@@ -152,6 +152,18 @@ pub fn reopen(
     RecordReader::start(file, container.layout, &container.header, identities, limits)
 }
 
+/// Compares a file with the bundle of this digest, without any key: the digest, kept by the ledger,
+/// stands for the signature, and the header names the payload's digest. What stands beside these, the
+/// signature itself and the releases, is not compared: only a digest of the whole file does that.
+pub fn compare(file: &File, digest: &BundleDigest, limits: &Limits) -> Result<Header, Refusal> {
+    let container = read_container(file, limits)?;
+    if BundleDigest::of(&container.header_bytes) != *digest {
+        return Err(Refusal::Exchanged);
+    }
+    verify_digest(file, container.layout, &container.header)?;
+    Ok(container.header)
+}
+
 /// Reads the plaintext header of a canonical container. Nothing of it is verified.
 pub fn inspect(file: &File, limits: &Limits) -> Result<Header, Refusal> {
     read_container(file, limits).map(|container| container.header)

@@ -27,6 +27,8 @@ const DETAIL_BYTES_MAX: usize = 2048;
 pub enum Action {
     /// Low: a bundle was admitted into ledger and store.
     Admitted,
+    /// Low: an archive holds a bundle.
+    Archived,
     /// High: a sealed bundle waits for officers.
     AwaitingRelease,
     /// Either: a signed checkpoint.
@@ -71,8 +73,9 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 21] = [
+    pub const ALL: [Action; 22] = [
         Action::Admitted,
+        Action::Archived,
         Action::AwaitingRelease,
         Action::Checkpoint,
         Action::Continued,
@@ -99,6 +102,7 @@ impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Admitted => "admitted",
+            Action::Archived => "archived",
             Action::AwaitingRelease => "awaiting-release",
             Action::Checkpoint => "checkpoint",
             Action::Continued => "continued",

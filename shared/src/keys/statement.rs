@@ -24,6 +24,8 @@ pub const LOW_SIGNERS_FILE: &str = "low_signers";
 /// What a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementKind {
+    /// What an archive holds, and whether its lock holds.
+    Archive,
     /// What is on a link's carousel.
     Catalogue,
     /// How far a custody log has come.
@@ -38,7 +40,8 @@ pub enum StatementKind {
 
 impl StatementKind {
     /// Every kind.
-    pub const ALL: [StatementKind; 5] = [
+    pub const ALL: [StatementKind; 6] = [
+        StatementKind::Archive,
         StatementKind::Catalogue,
         StatementKind::Custody,
         StatementKind::Receipt,
@@ -49,6 +52,7 @@ impl StatementKind {
     /// The SSHSIG namespace.
     pub fn namespace(self) -> &'static str {
         match self {
+            Self::Archive => "penstock-archive@v1",
             Self::Catalogue => "penstock-catalogue@v1",
             Self::Custody => "penstock-custody@v1",
             Self::Receipt => "penstock-receipt@v1",

@@ -3,6 +3,7 @@
 //! A program that is not there is a failure that names its package, never a test passed over.
 
 mod authority;
+pub mod blobs;
 pub mod bulk;
 pub mod bulk_proxy;
 pub mod client;
@@ -13,6 +14,7 @@ mod http_server;
 pub mod loki;
 mod portainer;
 mod rsyslog;
+pub mod stores;
 mod syslog_ng;
 pub mod web;
 
@@ -50,6 +52,7 @@ pub const PEERS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("python3", "python3"),
     ("rsyslogd", "rsyslog"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),

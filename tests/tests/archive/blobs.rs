@@ -1,0 +1,148 @@
+//! Azure and Google: strict stand-ins that keep what a lock promises, the same when they pretend, and
+//! fake-gcs-server, which pretends always.
+
+use tests::crossing::{Crossing, pending};
+use tests::peers::blobs::{Blobs, Vendor, write_secret};
+use tests::peers::peer;
+use tests::peers::stores::fake_gcs;
+use tests::process::run;
+use tests::wait::{PATIENCE, wait_until};
+
+use super::{alarms, configure, read, stored, wait_archived};
+
+fn section(crossing: &Crossing, endpoint: &str, keys: &str) -> String {
+    let _ = crossing;
+    format!(
+        "[[archive]]\nname = \"worm\"\nendpoint = \"{endpoint}\"\nprefix = \"p\"\nretention = \"hipaa\"\n\
+         retry-min = \"50ms\"\nretry-max = \"200ms\"\n{keys}"
+    )
+}
+
+fn azure(crossing: &Crossing, store: &Blobs) -> String {
+    let sas = crossing.sandbox.join("sas");
+    write_secret(&sas, "?sv=2021-12-02&sig=first-secret\n");
+    let keys = format!(
+        "type = \"azure\"\naccount = \"plant\"\ncontainer = \"evidence\"\nsas-file = \"{}\"\n",
+        sas.display()
+    );
+    section(crossing, &store.endpoint(), &keys)
+}
+
+fn google(crossing: &Crossing, store: &Blobs) -> String {
+    let keys = format!(
+        "type = \"gcs\"\nbucket = \"evidence\"\nservice-account-file = \"{}\"\n",
+        store.service_account().display()
+    );
+    section(crossing, &store.endpoint(), &keys)
+}
+
+/// Archived before anything goes on, with credentials that change in between; proven; restored.
+fn keeps(crossing: &Crossing, store: &Blobs, rotate: impl FnOnce()) {
+    let low = &crossing.pair.low;
+    let agents = [crossing.pair.high.start(), low.start()];
+    crossing.send(1..101);
+    crossing.wait_committed(100);
+    assert_eq!(crossing.wait_drained(), 100);
+    store.rotate("second-secret");
+    crossing.send(101..151);
+    crossing.wait_committed(150);
+    rotate();
+    assert_eq!(crossing.wait_drained(), 150);
+    let archived = wait_archived(low);
+    for agent in agents {
+        assert!(agent.stop(PATIENCE).success());
+    }
+    let mut there: Vec<_> = store.objects().into_iter().map(|(_, bytes)| bytes).collect();
+    let mut ours: Vec<_> = stored(low).iter().map(|path| read(path)).collect();
+    there.sort();
+    ours.sort();
+    assert!(there == ours && ours.len() as u64 == archived, "{} objects", there.len());
+
+    let done = low.run(["archive", "verify", "--full"]);
+    assert_eq!(done.code, Some(0), "{}\n{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("it held"), "{}", done.stdout);
+    let dir = crossing.sandbox.join("restored");
+    low.run(["archive", "restore", &dir.display().to_string()]).success();
+    assert_eq!(tests::agents::bundles_in(&dir).len() as u64, archived);
+
+    store.pretend();
+    let done = low.run(["archive", "verify"]);
+    assert_eq!(done.code, Some(1), "{}", done.stdout);
+    assert!(done.stdout.contains("BROKEN"), "{}", done.stdout);
+}
+
+#[test]
+fn azure_keeps_what_its_locked_policies_promise() {
+    let crossing = Crossing::new("azure");
+    let store = Blobs::new(Vendor::Azure, &crossing.sandbox.dir("store"));
+    configure(&crossing, &azure(&crossing, &store));
+    let sas = crossing.sandbox.join("sas");
+    let low = &crossing.pair.low;
+    keeps(&crossing, &store, || {
+        wait_until(PATIENCE, "a refusal", || {
+            let error = low.status()["agent"]["archives"]["worm"]["error"].clone();
+            error.as_str().is_some_and(|error| error.contains("AuthenticationFailed"))
+        });
+        let status = low.status();
+        assert!(pending(&status) > 0 && !status.to_string().contains("first-secret"), "{status}");
+        write_secret(&sas, "sv=2021-12-02&sig=second-secret");
+    });
+}
+
+#[test]
+fn google_keeps_what_its_locked_retention_promises() {
+    let crossing = Crossing::new("gcs");
+    let store = Blobs::new(Vendor::Google, &crossing.sandbox.dir("store"));
+    configure(&crossing, &google(&crossing, &store));
+    // A token that was taken back is asked for again.
+    keeps(&crossing, &store, || {
+        wait_until(PATIENCE, "another token", || store.tokens() >= 2);
+    });
+}
+
+#[test]
+fn containers_that_were_not_made_for_locks_are_refused() {
+    for vendor in [Vendor::Azure, Vendor::Google] {
+        let crossing = Crossing::new("unlockable");
+        let store = Blobs::new(vendor, &crossing.sandbox.dir("store"));
+        store.without_locks();
+        let section = match vendor {
+            Vendor::Azure => azure(&crossing, &store),
+            Vendor::Google => google(&crossing, &store),
+        };
+        is_refused(&crossing, &section);
+        assert!(store.objects().is_empty());
+    }
+}
+
+fn is_refused(crossing: &Crossing, section: &str) {
+    configure(crossing, section);
+    let low = &crossing.pair.low;
+    let agents = [crossing.pair.high.start(), low.start()];
+    crossing.send(1..11);
+    crossing.wait_committed(10);
+    wait_until(PATIENCE, "the alarm", || {
+        low.status()["records"] == 10 && alarms(low).contains(&"archive-refused".to_owned())
+    });
+    assert_eq!(pending(&low.status()), 10);
+    for agent in agents {
+        assert!(agent.stop(PATIENCE).success());
+    }
+    let done = low.run(["archive", "verify"]);
+    assert_eq!(done.code, Some(1), "{}", done.stdout);
+    assert!(done.stdout.contains("BROKEN"), "{}", done.stdout);
+}
+
+#[test]
+fn fake_gcs_server_is_found_out() {
+    let crossing = Crossing::new("fake-gcs");
+    let (_server, endpoint) = fake_gcs(&crossing.sandbox.join("store"));
+    let mut make = peer("curl");
+    make.args(["--silent", "--fail", "--json", "{\"name\":\"evidence\"}"]);
+    run(make.arg(format!("{endpoint}/storage/v1/b?project=tests"))).success();
+    let token = crossing.sandbox.join("token");
+    write_secret(&token, "anything");
+    let keys =
+        format!("type = \"gcs\"\nbucket = \"evidence\"\ntoken-file = \"{}\"\n", token.display());
+    is_refused(&crossing, &section(&crossing, &endpoint, &keys));
+}
