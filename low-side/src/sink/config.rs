@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, OriginId, RecordRef, Stream};
 
+use super::kafka::config as kafka;
 use crate::event;
 use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
@@ -37,6 +38,9 @@ pub enum SinkKind {
     File(FileConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// A Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaConfig),
     /// A syslog receiver.
     Syslog(SyslogConfig),
 }
@@ -319,6 +323,11 @@ impl Section<'_> {
         }
     }
 
+    /// Whether its transport is TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.table.get("transport").and_then(|value| value.as_str()) == Some("tls")
+    }
+
     /// Takes the keys about TLS.
     pub(crate) fn tls(&mut self, used: bool) -> Option<TlsConfig> {
         let raw: RawTls = self.take(&TLS_KEYS)?;
@@ -431,6 +440,11 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "kafka" => (
+                kafka_kind(&mut section, common.batch_records)?,
+                kafka::BATCH_RECORDS,
+                kafka::BATCH_BYTES,
+            ),
             "syslog" => (
                 SinkKind::Syslog(syslog(&mut section)?),
                 syslog_batch_records(),
@@ -496,8 +510,20 @@ fn http_json(section: &mut Section<'_>) -> Option<HttpJsonConfig> {
     })
 }
 
+#[cfg(feature = "kafka")]
+fn kafka_kind(section: &mut Section<'_>, records: Option<u64>) -> Option<SinkKind> {
+    Some(SinkKind::Kafka(kafka::check(section, records)?))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_kind(section: &mut Section<'_>, records: Option<u64>) -> Option<SinkKind> {
+    kafka::check(section, records);
+    section.check(false, "type", "this program was built without Kafka");
+    None
+}
+
 fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
-    let is_tls = section.table.get("transport").and_then(|value| value.as_str()) == Some("tls");
+    let is_tls = section.is_tls();
     let tls = section.tls(is_tls);
     section.check(
         tls.as_ref().is_none_or(|tls| tls.ca_file.is_some()),
@@ -525,7 +551,7 @@ fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
 }
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"file\", \"http\" or \"syslog\"";
+const TYPES: &str = "\"file\", \"http\", \"kafka\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

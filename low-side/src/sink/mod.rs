@@ -5,6 +5,7 @@ pub mod config;
 pub mod dead_letters;
 mod file;
 mod http_json;
+pub mod kafka;
 mod syslog;
 mod syslog_format;
 mod transport;
@@ -49,6 +50,16 @@ pub enum SinkError {
     /// There was no answer.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Kafka, or the client of it, can't go on.
+    #[error("{brokers}: {doing}: {why}")]
+    Kafka {
+        /// The brokers that were given.
+        brokers: String,
+        /// What failed.
+        doing: &'static str,
+        /// What the client says.
+        why: String,
+    },
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -127,7 +138,7 @@ pub struct Rejected {
 /// A batch that is dealt with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confirmed {
-    /// How far the file of a file sink is durable.
+    /// How far the file of a file sink is durable, or the number of a Kafka sink's last batch.
     pub position: Option<FilePosition>,
     /// The records among it that the receiver will never take; all others are delivered.
     pub rejected: Vec<Rejected>,
@@ -170,6 +181,8 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => Box::new(kafka::KafkaSink::new(id, kafka.clone(), clock, bell)),
         SinkKind::Syslog(syslog) => {
             Box::new(syslog::SyslogSink::new(&config.name, syslog.clone(), clock, bell))
         }
@@ -184,6 +197,8 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
             format!("nothing to set up: {} is made when it is written to\n", file.dir.display())
         }
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => kafka::setup(config, kafka),
         SinkKind::Syslog(_) => "nothing can be set up over syslog\n".to_owned(),
     };
     Ok(text)
@@ -193,7 +208,19 @@ pub fn setup(config: &SinkConfig, _apply: bool) -> Result<String, SinkError> {
 pub fn find(config: &SinkConfig, _id: &RecordId) -> Result<Option<bool>, SinkError> {
     match &config.kind {
         SinkKind::File(_) | SinkKind::Http(_) | SinkKind::Syslog(_) => Ok(None),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(_) => Ok(None),
     }
+}
+
+/// The sink as `penstock-low check` uses it, beside the agent's own.
+pub fn for_check(config: &SinkConfig) -> SinkConfig {
+    let kind = match &config.kind {
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => SinkKind::Kafka(kafka::for_check(kafka)),
+        other => other.clone(),
+    };
+    SinkConfig { kind, ..config.clone() }
 }
 
 /// Looks for what would keep a sink from working, without connecting or writing.
@@ -209,6 +236,8 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
             http.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => kafka::check(kafka),
         SinkKind::Syslog(syslog) => match &syslog.tls {
             Some(tls) => Ok(tls.load().map(|_| ())?),
             None => Ok(()),
