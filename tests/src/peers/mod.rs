@@ -5,6 +5,8 @@
 mod authority;
 mod fluent;
 mod http_server;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod portainer;
 mod rsyslog;
 pub mod web;

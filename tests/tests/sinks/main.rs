@@ -2,3 +2,5 @@
 //! what is repeated carries the same id.
 
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
