@@ -4,7 +4,7 @@ CARGO ?= cargo
 SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem
+.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem test-kafka
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -17,6 +17,13 @@ demo-live: ## The same, and stay up until interrupted
 
 test: peers check build ## Formatting, lints and every test, with real peers
 	$(CARGO) test --locked --workspace
+
+test-kafka: peers ## The sink for Kafka, which is an option of the build: its lints and tests, beside a broker
+	$(SCRIPTS)/install-kafka.sh
+	$(CARGO) clippy --locked -p low-side -p tests --features tests/kafka --all-targets -- -D warnings
+	$(CARGO) test --locked -p low-side --features kafka --lib kafka
+	$(CARGO) build --locked -p high-side -p low-side --features low-side/kafka --bins
+	$(CARGO) test --locked -p tests --features kafka --test sinks kafka
 
 lint: check ## Formatting, lints, scripts, dependencies
 	$(SCRIPTS)/lint.sh

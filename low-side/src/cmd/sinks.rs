@@ -74,7 +74,7 @@ pub(super) fn check(
     stream: Stream,
     within: Duration,
 ) -> Result<(), Failure> {
-    let settings = named(config, name)?;
+    let settings = &sink::for_check(named(config, name)?);
     sink::check(settings)?;
     if let SinkKind::File(file) = &settings.kind {
         // The file is the agent's: a line of ours in it would be taken for a crash's.

@@ -73,12 +73,12 @@ pub struct StoredRange {
     pub records: u64,
 }
 
-/// How far the current file of a file sink is durable.
+/// How far the current file of a file sink is durable; for a Kafka sink, which batch was its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilePosition {
-    /// Bytes from the start of the file.
+    /// Bytes from the start of the file, or the number of the batch.
     pub offset: u64,
-    /// When the file was begun.
+    /// When the file was begun, or the batch committed.
     pub opened: Nanos,
     /// The number that the file is being renamed to.
     pub rotating_to: Option<u64>,

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use shared::config::{ByteSize, Problems, Span};
 use shared::record::{Lane, OriginId, RecordRef, Stream};
 
+use super::kafka::config as kafka;
 use crate::event;
 use crate::http::{HttpConfig, Url};
 use crate::ledger::ChainName;
@@ -47,6 +48,9 @@ pub enum SinkKind {
     Forward(ForwardConfig),
     /// A receiver of JSON over HTTP.
     Http(HttpJsonConfig),
+    /// A Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaConfig),
     /// Grafana Loki.
     Loki(Box<LokiConfig>),
     /// Microsoft Sentinel.
@@ -443,6 +447,11 @@ impl Section<'_> {
         }
     }
 
+    /// Whether its transport is TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.table.get("transport").and_then(|value| value.as_str()) == Some("tls")
+    }
+
     /// Takes the keys about TLS.
     pub(crate) fn tls(&mut self, used: bool) -> Option<TlsConfig> {
         let raw: RawTls = self.take(&TLS_KEYS)?;
@@ -608,6 +617,11 @@ impl RawSink {
             "http" => {
                 (SinkKind::Http(http_json(&mut section)?), http_batch_records(), http_batch_bytes())
             }
+            "kafka" => (
+                kafka_kind(&mut section, common.batch_records)?,
+                kafka::BATCH_RECORDS,
+                kafka::BATCH_BYTES,
+            ),
             "loki" => (
                 SinkKind::Loki(Box::new(loki::read(&mut section)?)),
                 loki::BATCH_RECORDS,
@@ -736,6 +750,18 @@ fn http_json(section: &mut Section<'_>) -> Option<HttpJsonConfig> {
     })
 }
 
+#[cfg(feature = "kafka")]
+fn kafka_kind(section: &mut Section<'_>, records: Option<u64>) -> Option<SinkKind> {
+    Some(SinkKind::Kafka(kafka::check(section, records)?))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_kind(section: &mut Section<'_>, records: Option<u64>) -> Option<SinkKind> {
+    kafka::check(section, records);
+    section.check(false, "type", "this program was built without Kafka");
+    None
+}
+
 fn syslog(section: &mut Section<'_>) -> Option<SyslogConfig> {
     let transport = section.table.get("transport").and_then(|value| value.as_str());
     let with_tls = matches!(transport, Some("tls" | "relp-tls"));
@@ -796,7 +822,7 @@ const MESSAGE_BYTES_LEAST: u64 = 480;
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The types of sinks, for a problem.
-const TYPES: &str = "\"elasticsearch\", \"file\", \"forward\", \"http\", \"loki\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
+const TYPES: &str = "\"elasticsearch\", \"file\", \"forward\", \"http\", \"kafka\", \"loki\", \"opensearch\", \"sentinel\", \"splunk-hec\" or \"syslog\"";
 
 /// The host of `HOST:PORT` or `[IPv6]:PORT`.
 pub(super) fn split_address(address: &str) -> Option<String> {

@@ -9,6 +9,7 @@ mod file;
 mod forward;
 mod guid;
 mod http_json;
+pub mod kafka;
 mod loki;
 mod next_hop;
 mod relp;
@@ -60,6 +61,16 @@ pub enum SinkError {
     /// There was no answer.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Kafka, or the client of it, can't go on.
+    #[error("{brokers}: {doing}: {why}")]
+    Kafka {
+        /// The brokers that were given.
+        brokers: String,
+        /// What failed.
+        doing: &'static str,
+        /// What the client says.
+        why: String,
+    },
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -146,7 +157,7 @@ pub struct Rejected {
 /// A batch that is dealt with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confirmed {
-    /// How far the file of a file sink is durable.
+    /// How far the file of a file sink is durable, or the number of a Kafka sink's last batch.
     pub position: Option<FilePosition>,
     /// The records among it that the receiver will never take; all others are delivered.
     pub rejected: Vec<Rejected>,
@@ -201,6 +212,8 @@ pub fn make(
         }
         SinkKind::Forward(forward) => Box::new(forward::ForwardSink::new(forward.clone(), bell)),
         SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => Box::new(kafka::KafkaSink::new(id, kafka.clone(), clock, bell)),
         SinkKind::Loki(loki) => Box::new(loki::LokiSink::new(*loki.clone(), bell)),
         SinkKind::Sentinel(sentinel) => {
             Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
@@ -230,6 +243,8 @@ pub fn setup(config: &SinkConfig, apply: bool) -> Result<String, SinkError> {
         }
         SinkKind::Forward(forward) => next_hop::forward(forward),
         SinkKind::Http(_) => "nothing can be set up here: see the receiver's own page\n".to_owned(),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => kafka::setup(config, kafka),
         SinkKind::Loki(loki) => loki::setup(loki),
         SinkKind::Sentinel(sentinel) => sentinel::setup(sentinel, &config.name),
         SinkKind::Splunk(splunk) => splunk::setup(splunk, &config.name),
@@ -248,7 +263,19 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
         SinkKind::Loki(loki) => loki::find(loki, &Bell::default(), id),
         SinkKind::Sentinel(sentinel) => sentinel::find(sentinel, &Bell::default(), id),
         SinkKind::Splunk(splunk) => splunk::find(splunk, &Bell::default(), id),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(_) => Ok(None),
     }
+}
+
+/// The sink as `penstock-low check` uses it, beside the agent's own.
+pub fn for_check(config: &SinkConfig) -> SinkConfig {
+    let kind = match &config.kind {
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => SinkKind::Kafka(kafka::for_check(kafka)),
+        other => other.clone(),
+    };
+    SinkConfig { kind, ..config.clone() }
 }
 
 /// Looks for what would keep a sink from working, without connecting or writing.
@@ -269,6 +296,8 @@ pub fn check(config: &SinkConfig) -> Result<(), SinkError> {
             http.authorization_file.as_deref().map(credential).transpose()?;
             Ok(())
         }
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(kafka) => kafka::check(kafka),
         SinkKind::Loki(loki) => {
             loki.http.check()?;
             loki.authorization_file.as_deref().map(credential).transpose()?;

@@ -11,6 +11,8 @@ pub mod dce;
 mod fluent;
 pub mod hec;
 mod http_server;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod loki;
 mod portainer;
 mod rsyslog;

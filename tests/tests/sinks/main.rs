@@ -4,6 +4,8 @@
 mod elastic;
 mod forward;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod loki;
 mod sentinel;
 mod splunk;
