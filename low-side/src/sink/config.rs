@@ -865,6 +865,10 @@ mod tests {
         let mut blocks = 0;
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
+            // Its own test reads it, also where the sink was not built.
+            if path.ends_with("kafka.md") {
+                continue;
+            }
             let page = std::fs::read_to_string(&path).unwrap();
             let found = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
             for block in found.filter(|block| block.contains("[[sink]]")) {
