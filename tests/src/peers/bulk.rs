@@ -39,14 +39,14 @@ impl BulkServer {
         let address = free_address();
         let (mut command, name) = match engine {
             Engine::Noida => {
-                let mut command = Command::new(installed("bin/noida-db"));
+                let mut command = Command::new(packaged("noida_db/noida-db"));
                 command.arg("start").arg("--data-dir").arg(dir.join("noida"));
                 command.args(["--only", "elasticsearch", "--elasticsearch-port"]);
                 command.arg(address.port().to_string());
                 (command, "noida")
             }
             Engine::Osmem => {
-                let mut command = Command::new(osmem());
+                let mut command = Command::new(packaged("osmem_server/bin/osmem-server"));
                 command.args(["-no-stdin-watch", "-addr"]).arg(address.to_string());
                 (command, "osmem")
             }
@@ -102,13 +102,14 @@ fn installed(path: &str) -> PathBuf {
     found
 }
 
-fn osmem() -> PathBuf {
+/// A program inside a package. It is started itself: the launcher of a package starts another process,
+/// which would outlive the test that kills the launcher.
+fn packaged(path: &str) -> PathBuf {
     // `lib/python3.N/site-packages`, whatever N is.
     let versions = std::fs::read_dir(installed("lib")).expect("an environment of Python");
     let mut found =
-        versions.flatten().map(|version| version.path().join("site-packages/osmem_server/bin"));
-    let dir = found.find(|dir| dir.is_dir()).expect("osmem-server in the environment of Python");
-    dir.join("osmem-server")
+        versions.flatten().map(|version| version.path().join("site-packages").join(path));
+    found.find(|program| program.is_file()).unwrap_or_else(|| panic!("no {path}; run `make peers`"))
 }
 
 /// More than any test sends, and the most that a search gives.
