@@ -228,8 +228,13 @@ fn a_power_cut_loses_nothing_committed_and_no_more_than_may_be_in_flight() {
     disk.unmount();
 }
 
-/// What an agent may say when its disk goes.
-const LOST_DISK: &[&str] = &["could not be written", "writer stops", "met a broken page"];
+/// What an agent may say when its disk goes. `SQLite` calls a page that could not be read a broken one.
+const LOST_DISK: &[&str] = &[
+    "could not be written",
+    "writer stops",
+    "met a broken page",
+    "looks broken; it is opened again",
+];
 
 fn cut(seed: u64, crossing: &Crossing, disk: &Disk, next_id: &mut u64) -> Cut {
     let high = &crossing.pair.high;

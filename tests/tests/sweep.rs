@@ -308,7 +308,8 @@ fn copy_dir(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy_dir(&entry.path(), &to);
-        } else {
+        } else if entry.path().is_file() {
+            // A killed agent leaves the socket of its page, too.
             fs::copy(entry.path(), &to).expect("a file can be copied");
         }
     }
