@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 
 use super::*;
@@ -32,6 +33,15 @@ fn request(stream: &mut TcpStream) -> Option<String> {
 
 /// A server that answers each connection with these bytes, one answer for each request.
 fn serve(answers: Vec<Vec<&'static str>>) -> (TcpListener, thread::JoinHandle<Vec<String>>) {
+    let (listener, serving, _) = serve_telling(answers);
+    (listener, serving)
+}
+
+/// The same; tells of each connection that it closed.
+fn serve_telling(
+    answers: Vec<Vec<&'static str>>,
+) -> (TcpListener, thread::JoinHandle<Vec<String>>, mpsc::Receiver<()>) {
+    let (closed, told) = mpsc::channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = listener.try_clone().unwrap();
     let serving = thread::spawn(move || {
@@ -42,10 +52,12 @@ fn serve(answers: Vec<Vec<&'static str>>) -> (TcpListener, thread::JoinHandle<Ve
                 requests.extend(request(&mut stream));
                 stream.write_all(answer.as_bytes()).unwrap();
             }
+            drop(stream);
+            let _ = closed.send(());
         }
         requests
     });
-    (ours, serving)
+    (ours, serving, told)
 }
 
 fn post(body: &'static str) -> Call {
@@ -56,9 +68,13 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[test]
 fn a_connection_is_kept_and_one_that_was_closed_is_opened_anew() {
-    let (listener, serving) = serve(vec![vec![OK, OK], vec![OK]]);
+    let (listener, serving, closed) = serve_telling(vec![vec![OK, OK], vec![OK]]);
     let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
     for body in ["one", "two", "three"] {
+        if body == "three" {
+            // What is sent before the end has come may have been taken, and is an error.
+            closed.recv().unwrap();
+        }
         let answer = http.send(&post(body)).unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"ok".as_slice()));
     }
