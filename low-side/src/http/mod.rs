@@ -333,7 +333,10 @@ impl Exchange<'_> {
         let mut request = self.request(call, &url)?;
         // A connection that was kept may have been closed by the other side in the meantime. What was
         // not sent comes back, and goes over a new one.
+        // Its end, if it has come, is seen once the task that moves its bytes has had its turn.
+        tokio::task::yield_now().await;
         if let Some(mut open) = self.open.take()
+            && !open.is_closed()
             && open.ready().await.is_ok()
         {
             match open.try_send_request(request).await {

@@ -41,7 +41,7 @@ fn serve(answers: Vec<Vec<&'static str>>) -> (TcpListener, thread::JoinHandle<Ve
 fn serve_telling(
     answers: Vec<Vec<&'static str>>,
 ) -> (TcpListener, thread::JoinHandle<Vec<String>>, mpsc::Receiver<()>) {
-    let (closed, told) = mpsc::channel();
+    let (closed, told) = mpsc::sync_channel(answers.len());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = listener.try_clone().unwrap();
     let serving = thread::spawn(move || {
