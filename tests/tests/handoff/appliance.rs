@@ -123,7 +123,10 @@ impl Work {
                 meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             present.insert(name, (meta.len(), modified.map_or(0, |time| time.as_nanos())));
         }
-        for (name, stamp) in &present {
+        // In the order in which they were made: a marker goes behind what it is for.
+        let mut in_order: Vec<(&String, &Stamp)> = present.iter().collect();
+        in_order.sort_by_key(|(_, stamp)| stamp.1);
+        for (name, stamp) in in_order {
             let polls = match self.known.get(name) {
                 Some((known, polls)) if known == stamp => polls + 1,
                 Some(_) => {

@@ -287,6 +287,7 @@ impl Taking<'_> {
             .all(|name| self.watch.stamp(name).is_none() || self.config.after == After::Keep);
         if let (Marker::Directory(name), Some(stamp)) = (&self.config.done_marker, found.marker)
             && all_taken
+            && !self.holds_more()
         {
             old.push((OsString::from(name), stamp));
         }
@@ -298,6 +299,14 @@ impl Taking<'_> {
                 self.trouble = Some(format!("{} can't be put away: {err}", path.display()));
             }
         }
+    }
+
+    /// Whether files stand in the folder, those that came since it was looked at among them. One that
+    /// can't be looked at may hold some.
+    fn holds_more(&self) -> bool {
+        std::fs::read_dir(&self.config.path).map_or(true, |entries| {
+            entries.flatten().any(|entry| self.watch.is_file(&entry.file_name()))
+        })
     }
 
     /// Runs the command. One that fails is not run again for a while, longer and longer.

@@ -145,6 +145,11 @@ impl Watch {
         found
     }
 
+    /// Whether a name is one of a file to take, and not of something beside it.
+    pub(super) fn is_file(&self, name: &OsStr) -> bool {
+        matches!(self.rules.kind(name), Kind::File)
+    }
+
     /// Whether the file still is what it was when it was found ready.
     pub(super) fn stamp(&self, name: &OsStr) -> Option<Stamp> {
         self.seen.get(name).map(|seen| seen.stamp)
