@@ -1,6 +1,7 @@
 //! What the pages of both sides have.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
@@ -56,14 +57,14 @@ pub fn shown(mut status: Value, side: &str, name: &str, places: &[Place]) -> Str
         .flatten()
         .filter_map(|alarm| alarm["code"].as_str().or_else(|| alarm["kind"].as_str()))
         .collect();
-    let mut known = advice(HANDBOOK);
-    if let Some(known) = known.as_object_mut() {
-        known.retain(|code, _| codes.contains(&code.as_str()));
-    }
+    let known: serde_json::Map<String, Value> = codes
+        .iter()
+        .filter_map(|code| Some(((*code).to_owned(), ADVICE.get(*code)?.clone())))
+        .collect();
     status["side"] = json!(side);
     status["name"] = json!(name);
     status["disk"] = json!(disks);
-    status["advice"] = known;
+    status["advice"] = json!(known);
     if status["time"].is_null() {
         status["time"] = json!(SystemClock.now().to_string());
     }
@@ -78,6 +79,8 @@ pub fn life(folder: &CustodyFolder, bundle: &str) -> Result<Option<String>, Stri
     Ok((life.found > 0).then(|| life_json(&life).to_string()))
 }
 
-const HANDBOOK: &str = include_str!("../../packaging/doc/handbook.md");
+/// What the handbook says of each alarm, read once.
+static ADVICE: LazyLock<Value> =
+    LazyLock::new(|| advice(include_str!("../../packaging/doc/handbook.md")));
 /// With less than this free an agent is about to stop taking anything.
 const ROOM_MIN: ByteSize = ByteSize::mib(64);

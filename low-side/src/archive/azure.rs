@@ -19,14 +19,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use shared::bell::Bell;
 use shared::clock::{Clock, Nanos};
 
 use super::config::{AzureConfig, AzureCredential};
-use super::proof::{Outcome, Proof, allowed, read_back, refused, shown, still};
+use super::proof::{LONGER, Outcome, Proof, allowed, read_back, refused, shown, still};
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, ceil_secs};
-use crate::http::{Answer, Call, FileBody, Http, HttpError, credential};
+use crate::http::{Answer, Call, FileBody, Http, HttpError, IN_PATH, IN_QUERY, credential};
 use crate::replay::chain_text;
 
 /// A container.
@@ -414,9 +414,6 @@ fn parse_rfc1123(text: &str) -> Option<Nanos> {
 
 /// The first version with all that is used here is 2020-06-12.
 const API_VERSION: &str = "2021-12-02";
-const LONGER: std::time::Duration = std::time::Duration::from_hours(1);
-const IN_QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const IN_PATH: AsciiSet = IN_QUERY.remove(b'/');
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -29,9 +29,9 @@ use shared::clock::{Clock, Nanos};
 use zeroize::Zeroizing;
 
 use super::config::{GcsConfig, GcsCredential};
-use super::proof::{Outcome, Proof, allowed, read_back, refused, shown, still};
+use super::proof::{LONGER, Outcome, Proof, allowed, read_back, refused, shown, still};
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, rfc3339};
-use crate::http::{Answer, Call, FileBody, Http, HttpConfig, Url, credential, sensitive};
+use crate::http::{Answer, Call, FileBody, Http, HttpConfig, IN_QUERY, Url, credential, sensitive};
 use crate::replay::chain_text;
 use crate::tls::TlsConfig;
 
@@ -166,7 +166,7 @@ impl Gcs {
 
     fn object_path(&self, key: &str, query: &[(&str, &str)]) -> String {
         let name = format!("{}{key}", self.config.prefix);
-        let name = utf8_percent_encode(&name, &IN_NAME);
+        let name = utf8_percent_encode(&name, &IN_QUERY);
         let query: Vec<_> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mark = if query.is_empty() { "" } else { "?" };
         format!("/storage/v1/b/{}/o/{name}{mark}{}", self.config.bucket, query.join("&"))
@@ -413,9 +413,6 @@ const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.full_control";
 /// It stands in no metadata of ours, and behind the media only its length counts.
 const BOUNDARY: &str = "penstock-3f0c1a7e9b5d4c2886aa";
 const MULTIPART: &str = "multipart/related; boundary=penstock-3f0c1a7e9b5d4c2886aa";
-const LONGER: Duration = Duration::from_hours(1);
-/// An object's name is one part of a path: its slashes are encoded, too.
-const IN_NAME: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {

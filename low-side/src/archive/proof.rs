@@ -4,6 +4,8 @@
 //! way has a control: the same right, used where the lock has nothing against it. Where a control is
 //! refused, what it stands for is unknown, and an auditor repeats it with an administrator's credentials.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use shared::clock::Nanos;
 
@@ -83,6 +85,9 @@ pub(super) fn refused(status: u16, may: bool) -> Outcome {
         _ => Outcome::Unknown,
     }
 }
+
+/// By so much a canary is tried to be locked for longer, and for less time.
+pub(super) const LONGER: Duration = Duration::from_hours(1);
 
 /// What it means that a control was answered so.
 pub(super) fn allowed(may: bool) -> Outcome {

@@ -30,7 +30,7 @@ use tokio_rustls::TlsConnector;
 use crate::tls::{TlsConfig, TlsError};
 use body::Outgoing;
 pub use body::{FileBody, RATE_MIN};
-pub use url::Url;
+pub use url::{IN_PATH, IN_QUERY, Url};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,14 @@
 
 use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+
+/// What has to be escaped in a query, or in one segment of a path: everything that RFC 3986, section 2.3,
+/// does not call unreserved. S3 signs what was escaped this way (API/sig-v4-header-based-auth.html).
+pub const IN_QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same in a whole path, whose slashes stay.
+pub const IN_PATH: AsciiSet = IN_QUERY.remove(b'/');
+
 /// A base URL: scheme, host, port, and what stands before every path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {

@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use shared::bell::Bell;
 use shared::bundle::BundleDigest;
 use shared::clock::{Clock, Nanos};
@@ -28,7 +28,7 @@ use shared::clock::{Clock, Nanos};
 use super::config::S3Config;
 use super::proof::Proof;
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, rfc3339};
-use crate::http::{Answer, Call, FileBody, Http, HttpError};
+use crate::http::{Answer, Call, FileBody, Http, HttpError, IN_PATH, IN_QUERY};
 
 /// A bucket.
 pub(super) struct S3 {
@@ -332,10 +332,6 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 }
 
 const COMPLIANCE: &str = "COMPLIANCE";
-
-/// What S3 leaves as it is: API/sig-v4-header-based-auth.html, `UriEncode()`.
-const IN_QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const IN_PATH: AsciiSet = IN_QUERY.remove(b'/');
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,10 @@
 //! Tries to break the lock of a canary, as somebody would who wants evidence to go away.
 
-use std::time::Duration;
-
 use hyper::Method;
 use shared::clock::Nanos;
 
 use super::{Ask, BucketLock, COMPLIANCE, S3, code, header, retention};
-use crate::archive::proof::{Outcome, Proof, allowed, read_back, refused, shown, still};
+use crate::archive::proof::{LONGER, Outcome, Proof, allowed, read_back, refused, shown, still};
 use crate::archive::{Archive, ArchiveError, Made, Object};
 use crate::http::Answer;
 
@@ -171,5 +169,3 @@ fn change(
     }
     Ok(())
 }
-
-const LONGER: Duration = Duration::from_hours(1);
