@@ -126,8 +126,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let worker = Archiver {
             config: settings.clone(),
             id,
-            archive: archive::make(settings, None, &clock, &bell)
-                .with_context(|| format!("archive {}", settings.name))?,
+            archive: archive::make(settings, None, &clock, &bell),
             ledger: Ledger::open(&config.state_dir)?,
             store: folders.store.clone(),
             limits: config.limits,

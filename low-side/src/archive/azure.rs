@@ -57,13 +57,9 @@ impl<'a> Ask<'a> {
 }
 
 impl Azure {
-    pub(super) fn new(
-        config: AzureConfig,
-        clock: Arc<dyn Clock>,
-        bell: &Bell,
-    ) -> Result<Self, ArchiveError> {
-        let http = Http::new(&config.http, bell)?;
-        Ok(Self { config, http, clock })
+    pub(super) fn new(config: AzureConfig, clock: Arc<dyn Clock>, bell: &Bell) -> Self {
+        let http = Http::new(&config.http, bell);
+        Self { config, http, clock }
     }
 
     fn call(&self, mut ask: Ask<'_>) -> Result<Call, ArchiveError> {

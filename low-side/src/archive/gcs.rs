@@ -101,13 +101,9 @@ impl ServiceAccount {
 }
 
 impl Gcs {
-    pub(super) fn new(
-        config: GcsConfig,
-        clock: Arc<dyn Clock>,
-        bell: &Bell,
-    ) -> Result<Self, ArchiveError> {
-        let http = Http::new(&config.http, bell)?;
-        Ok(Self { config, http, clock, bell: bell.clone(), token: None })
+    pub(super) fn new(config: GcsConfig, clock: Arc<dyn Clock>, bell: &Bell) -> Self {
+        let http = Http::new(&config.http, bell);
+        Self { config, http, clock, bell: bell.clone(), token: None }
     }
 
     fn authorization(&mut self) -> Result<HeaderValue, ArchiveError> {
@@ -141,7 +137,7 @@ impl Gcs {
         );
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let call = Call::new(Method::POST, tail, body).header(CONTENT_TYPE, form);
-        let answer = Http::new(&config, &self.bell)?.send(&call)?;
+        let answer = Http::new(&config, &self.bell).send(&call)?;
         if !answer.is_success() {
             return Err(ArchiveError::answer(&account.token_uri, &answer, String::new()));
         }

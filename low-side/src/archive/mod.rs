@@ -220,7 +220,7 @@ pub fn make(
     credentials: Option<&std::path::Path>,
     clock: &Arc<dyn Clock>,
     bell: &Bell,
-) -> Result<Box<dyn Archive>, ArchiveError> {
+) -> Box<dyn Archive> {
     let mut kind = config.kind.clone();
     if let Some(path) = credentials.map(std::path::Path::to_owned) {
         use config::{AzureCredential, GcsCredential};
@@ -235,12 +235,12 @@ pub fn make(
             ArchiveKind::Directory(_) => {}
         }
     }
-    Ok(match kind {
-        ArchiveKind::Azure(azure) => Box::new(azure::Azure::new(azure, Arc::clone(clock), bell)?),
+    match kind {
+        ArchiveKind::Azure(azure) => Box::new(azure::Azure::new(azure, Arc::clone(clock), bell)),
         ArchiveKind::Directory(path) => Box::new(directory::Directory::new(path)),
-        ArchiveKind::Gcs(gcs) => Box::new(gcs::Gcs::new(gcs, Arc::clone(clock), bell)?),
-        ArchiveKind::S3(s3) => Box::new(s3::S3::new(s3, Arc::clone(clock), bell)?),
-    })
+        ArchiveKind::Gcs(gcs) => Box::new(gcs::Gcs::new(gcs, Arc::clone(clock), bell)),
+        ArchiveKind::S3(s3) => Box::new(s3::S3::new(s3, Arc::clone(clock), bell)),
+    }
 }
 
 /// What can be looked at without asking the archive.

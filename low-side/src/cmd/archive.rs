@@ -157,7 +157,7 @@ fn verify(
     let ledger = Ledger::open_existing(&config.state_dir)?;
     let (settings, id) = choose(config, &ledger, name)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut archive = archive::make(settings, credentials, &clock, &Bell::default())?;
+    let mut archive = archive::make(settings, credentials, &clock, &Bell::default());
     let folders = Folders::of(&config.state_dir);
     let audit = Audit {
         archive: archive.as_mut(),
@@ -233,7 +233,7 @@ fn restore(
     let ledger = Ledger::open_existing(&config.state_dir)?;
     let (settings, id) = choose(config, &ledger, name)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut archive = archive::make(settings, None, &clock, &Bell::default())?;
+    let mut archive = archive::make(settings, None, &clock, &Bell::default());
     std::fs::create_dir_all(dir)
         .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", dir.display())))?;
     let (mut restored, mut bytes) = (0_u64, 0_u64);

@@ -202,7 +202,8 @@ impl Answer {
 pub struct Http {
     config: HttpConfig,
     bell: Bell,
-    runtime: Runtime,
+    /// Made with the first request.
+    runtime: Option<Runtime>,
     open: Option<SendRequest<Outgoing>>,
     /// Connections that were opened.
     connections: u64,
@@ -217,15 +218,10 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// A client that connects when it has something to ask. Fails where the system gives no event
-    /// loop.
-    pub fn new(config: &HttpConfig, bell: &Bell) -> Result<Self, HttpError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| HttpError::Connect { url: config.url.to_string(), source })?;
+    /// A client that connects when it has something to ask.
+    pub fn new(config: &HttpConfig, bell: &Bell) -> Self {
         let (config, bell) = (config.clone(), bell.clone());
-        Ok(Self { config, bell, runtime, open: None, connections: 0, moving: JoinSet::new() })
+        Self { config, bell, runtime: None, open: None, connections: 0, moving: JoinSet::new() }
     }
 
     /// Where it asks.
@@ -273,6 +269,10 @@ impl Http {
         take: Option<&mut Take<'_>>,
     ) -> Result<Answer, HttpError> {
         let (config, bell) = (&self.config, self.bell.clone());
+        let runtime = match &self.runtime {
+            Some(runtime) => runtime,
+            None => self.runtime.insert(event_loop(config)?),
+        };
         let within = config.timeout + Duration::from_secs((call.bytes() + bytes_max) / RATE_MIN);
         let mut exchange = Exchange {
             config,
@@ -280,7 +280,7 @@ impl Http {
             connections: &mut self.connections,
             moving: &mut self.moving,
         };
-        let asked = self.runtime.block_on(async {
+        let asked = runtime.block_on(async {
             tokio::select! {
                 answer = tokio::time::timeout(within, exchange.send(call, bytes_max, take)) => {
                     answer.unwrap_or_else(|_| Err(HttpError::Timeout {
@@ -303,6 +303,14 @@ impl Http {
             }
         }
     }
+}
+
+/// Fails where the system has no room for one.
+fn event_loop(config: &HttpConfig) -> Result<Runtime, HttpError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| HttpError::Connect { url: config.url.to_string(), source })
 }
 
 /// What takes the pieces of an answer.

@@ -69,7 +69,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 #[test]
 fn a_connection_is_kept_and_one_that_was_closed_is_opened_anew() {
     let (listener, serving, closed) = serve_telling(vec![vec![OK, OK], vec![OK]]);
-    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let mut http = Http::new(&config(&listener), &Bell::default());
     for body in ["one", "two", "three"] {
         if body == "three" {
             // What is sent before the end has come may have been taken, and is an error.
@@ -89,7 +89,7 @@ fn an_error_says_whether_the_request_may_have_been_taken() {
     // Half an answer, and one that never comes.
     for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nha", ""] {
         let (listener, serving) = serve(vec![vec![answer]]);
-        let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+        let mut http = Http::new(&config(&listener), &Bell::default());
         let error = http.send(&post("x")).unwrap_err();
         assert!(error.may_have_been_taken(), "{error}");
         serving.join().unwrap();
@@ -97,7 +97,7 @@ fn an_error_says_whether_the_request_may_have_been_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = config(&listener);
     drop(listener);
-    let error = Http::new(&nobody, &Bell::default()).unwrap().send(&post("x")).unwrap_err();
+    let error = Http::new(&nobody, &Bell::default()).send(&post("x")).unwrap_err();
     assert!(!error.may_have_been_taken(), "{error}");
 }
 
@@ -105,7 +105,7 @@ fn an_error_says_whether_the_request_may_have_been_taken() {
 fn a_redirect_is_an_answer_and_no_way_to_go() {
     let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n";
     let (listener, serving) = serve(vec![vec![moved]]);
-    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let mut http = Http::new(&config(&listener), &Bell::default());
     let answer = http.send(&post("x")).unwrap();
     assert_eq!((answer.status, answer.retry_after()), (302, Some(Duration::from_secs(7))));
     serving.join().unwrap();
@@ -117,7 +117,7 @@ fn a_stop_ends_a_wait() {
     let mut slow = config(&listener);
     slow.timeout = Duration::from_hours(1);
     let bell = Bell::default();
-    let mut http = Http::new(&slow, &bell).unwrap();
+    let mut http = Http::new(&slow, &bell);
     bell.stop();
     assert!(matches!(http.send(&post("x")), Err(HttpError::Stopping)));
 }
@@ -139,7 +139,7 @@ fn a_file_is_sent_and_an_answer_is_handed_on_piece_by_piece() {
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole",
         "HTTP/1.1 403 No\r\ncontent-length: 6\r\n\r\nno way",
     ]]);
-    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let mut http = Http::new(&config(&listener), &Bell::default());
     let mut file = tempfile::tempfile().unwrap();
     let content = "0123456789".repeat(60_000);
     file.write_all(content.as_bytes()).unwrap();
@@ -171,7 +171,7 @@ fn a_file_is_sent_and_an_answer_is_handed_on_piece_by_piece() {
 fn an_answer_has_an_end() {
     let (listener, _serving) =
         serve(vec![vec!["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"]]);
-    let mut http = Http::new(&config(&listener), &Bell::default()).unwrap();
+    let mut http = Http::new(&config(&listener), &Bell::default());
     let error = http.fetch(&post(""), 4, &mut |_: &[u8]| Ok(())).unwrap_err();
     assert!(matches!(error, HttpError::TooLarge { most: 4, .. }), "{error}");
 }

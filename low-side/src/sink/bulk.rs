@@ -1,8 +1,9 @@
-//! Rendered records that go in one request, and which record each of them is.
+//! Rendered records that go in one request, which record each of them is, and which of a batch were
+//! refused.
 
 use std::ops::Range;
 
-use super::{Item, Rejected};
+use super::{Confirmed, Item, Rejected};
 use crate::ledger::ChainName;
 
 /// Rendered records, one behind the other.
@@ -12,6 +13,8 @@ pub(super) struct Bulk {
     entries: Vec<Entry>,
     /// Few: a batch seldom holds records of more than two chains.
     chains: Vec<ChainName>,
+    /// Of the whole batch, which may be many requests.
+    rejected: Vec<Rejected>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +56,11 @@ impl Bulk {
         &self.bytes[start.min(end)..end]
     }
 
-    /// One record, refused for good.
-    pub(super) fn rejected(&self, at: usize, reason: impl Into<String>) -> Rejected {
+    /// Notes that a record is refused for good.
+    pub(super) fn reject(&mut self, at: usize, reason: impl Into<String>) {
         let Entry { chain, sequence, .. } = self.entries[at];
-        Rejected { chain: self.chains[chain].clone(), sequence, reason: reason.into() }
+        let chain = self.chains[chain].clone();
+        self.rejected.push(Rejected { chain, sequence, reason: reason.into() });
     }
 
     /// Forgets the first records, which were dealt with.
@@ -75,7 +79,19 @@ impl Bulk {
         self.bytes.truncate(self.entries.last().map_or(0, |entry| entry.end));
     }
 
-    /// Forgets all of it; the memory is used again.
+    /// The batch is dealt with.
+    pub(super) fn confirmed(&mut self) -> Confirmed {
+        self.clear();
+        Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) }
+    }
+
+    /// Forgets the batch.
+    pub(super) fn forget(&mut self) {
+        self.clear();
+        self.rejected.clear();
+    }
+
+    /// Forgets the records, which were dealt with; the memory is used again.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();

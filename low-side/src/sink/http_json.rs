@@ -19,7 +19,7 @@ use shared::bell::Bell;
 
 use super::bulk::Bulk;
 use super::config::{HttpJsonConfig, JsonShape};
-use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Call, Http, credential, gzip, sensitive};
 use crate::ledger::Ledger;
@@ -27,15 +27,14 @@ use crate::ledger::Ledger;
 /// The sink.
 pub(super) struct HttpJsonSink {
     config: HttpJsonConfig,
-    bell: Bell,
-    http: Option<Http>,
+    http: Http,
     bulk: Bulk,
-    rejected: Vec<Rejected>,
 }
 
 impl HttpJsonSink {
-    pub(super) fn new(config: HttpJsonConfig, bell: Bell) -> Self {
-        Self { config, bell, http: None, bulk: Bulk::default(), rejected: Vec::new() }
+    pub(super) fn new(config: HttpJsonConfig, bell: &Bell) -> Self {
+        let http = Http::new(&config.http, bell);
+        Self { config, http, bulk: Bulk::default() }
     }
 
     /// Sends what is gathered, in halves where it is not taken whole.
@@ -46,22 +45,21 @@ impl HttpJsonSink {
         }
         while let Some(part) = parts.pop() {
             let call = self.call(self.bulk.slice(part.clone()))?;
-            let http = client(&mut self.http, &self.config, &self.bell)?;
-            let answer = http.send(&call)?;
+            let answer = self.http.send(&call)?;
             if answer.is_success() {
                 continue;
             }
             match (answer.status, part.len()) {
                 (400 | 413 | 422, 1) => {
                     let reason = format!("{}: {}", answer.status, answer.excerpt());
-                    self.rejected.push(self.bulk.rejected(part.start, reason));
+                    self.bulk.reject(part.start, reason);
                 }
                 (400 | 413 | 422, many) => {
                     let middle = part.start + many / 2;
                     parts.push(middle..part.end);
                     parts.push(part.start..middle);
                 }
-                _ => return Err(SinkError::answer(&http.place(), &answer)),
+                _ => return Err(SinkError::answer(&self.http.place(), &answer)),
             }
         }
         self.bulk.clear();
@@ -89,17 +87,6 @@ impl HttpJsonSink {
     }
 }
 
-fn client<'a>(
-    http: &'a mut Option<Http>,
-    config: &HttpJsonConfig,
-    bell: &Bell,
-) -> Result<&'a mut Http, SinkError> {
-    match http {
-        Some(http) => Ok(http),
-        None => Ok(http.insert(Http::new(&config.http, bell)?)),
-    }
-}
-
 /// Lines as one array.
 pub(super) fn array(lines: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(lines.len() + 2);
@@ -115,8 +102,7 @@ pub(super) fn array(lines: &[u8]) -> Vec<u8> {
 
 impl Sink for HttpJsonSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
-        self.bulk.clear();
-        self.rejected.clear();
+        self.bulk.forget();
         Ok(())
     }
 
@@ -134,14 +120,11 @@ impl Sink for HttpJsonSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+        Ok(self.bulk.confirmed())
     }
 
     fn reset(&mut self, _error: &SinkError) {
-        self.bulk.clear();
-        self.rejected.clear();
-        if let Some(http) = &mut self.http {
-            http.disconnect();
-        }
+        self.bulk.forget();
+        self.http.disconnect();
     }
 }

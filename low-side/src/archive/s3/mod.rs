@@ -91,13 +91,9 @@ impl<'a> Ask<'a> {
 }
 
 impl S3 {
-    pub(super) fn new(
-        config: S3Config,
-        clock: Arc<dyn Clock>,
-        bell: &Bell,
-    ) -> Result<Self, ArchiveError> {
-        let http = Http::new(&config.http, bell)?;
-        Ok(Self { config, http, clock })
+    pub(super) fn new(config: S3Config, clock: Arc<dyn Clock>, bell: &Bell) -> Self {
+        let http = Http::new(&config.http, bell);
+        Self { config, http, clock }
     }
 
     /// Signs a request.

@@ -35,7 +35,7 @@ use shared::bell::Bell;
 use zeroize::Zeroizing;
 
 use super::bulk::Bulk;
-use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Answer, Call, Http, credential, gzip, sensitive};
 use crate::ledger::Ledger;
@@ -50,10 +50,9 @@ pub(super) use setup::{find, setup};
 pub(super) struct ElasticSink {
     config: ElasticConfig,
     bell: Bell,
-    http: Option<Http>,
+    http: Http,
     indices: Indices,
     bulk: Bulk,
-    rejected: Vec<Rejected>,
     /// The shortest and the longest pause before items are sent again.
     pauses: (Duration, Duration),
 }
@@ -76,12 +75,11 @@ impl ElasticSink {
     pub(super) fn new(config: ElasticConfig, bell: Bell) -> Self {
         let indices = Indices::new(&config.index_prefix);
         Self {
+            http: Http::new(&config.http, &bell),
             config,
             bell,
-            http: None,
             indices,
             bulk: Bulk::default(),
-            rejected: Vec::new(),
             pauses: (PAUSE_MIN, PAUSE_MAX),
         }
     }
@@ -103,7 +101,7 @@ impl ElasticSink {
                 (413, 1) => {
                     let why =
                         format!("413: one record is more than is taken: {}", answer.excerpt());
-                    self.rejected.push(self.bulk.rejected(part[0], why));
+                    self.bulk.reject(part[0], why);
                 }
                 (400, _) if !course.taken && course.refused >= REFUSED_MAX => {
                     return Err(self.refusal(&answer));
@@ -125,7 +123,7 @@ impl ElasticSink {
             }
         }
         for (at, why) in course.alone {
-            self.rejected.push(self.bulk.rejected(at, why));
+            self.bulk.reject(at, why);
         }
         self.bulk.clear();
         Ok(())
@@ -145,7 +143,7 @@ impl ElasticSink {
             let mut last = (0, String::new());
             for (at, fault) in faults {
                 match fault {
-                    Fault::Rejected(why) => self.rejected.push(self.bulk.rejected(part[at], why)),
+                    Fault::Rejected(why) => self.bulk.reject(part[at], why),
                     Fault::Later(status, why) => {
                         later.push(part[at]);
                         last = (status, why);
@@ -177,11 +175,7 @@ impl ElasticSink {
     /// Sends some of the gathered records.
     fn ask(&mut self, part: &[usize]) -> Result<Answer, SinkError> {
         let call = self.call(part)?;
-        let http = match &mut self.http {
-            Some(http) => http,
-            None => self.http.insert(Http::new(&self.config.http, &self.bell)?),
-        };
-        Ok(http.send(&call)?)
+        Ok(self.http.send(&call)?)
     }
 
     fn call(&self, part: &[usize]) -> Result<Call, SinkError> {
@@ -237,8 +231,7 @@ fn authorized(call: Call, access: &Access) -> Result<Call, SinkError> {
 
 impl Sink for ElasticSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
-        self.bulk.clear();
-        self.rejected.clear();
+        self.bulk.forget();
         Ok(())
     }
 
@@ -263,15 +256,12 @@ impl Sink for ElasticSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+        Ok(self.bulk.confirmed())
     }
 
     fn reset(&mut self, _error: &SinkError) {
-        self.bulk.clear();
-        self.rejected.clear();
-        if let Some(http) = &mut self.http {
-            http.disconnect();
-        }
+        self.bulk.forget();
+        self.http.disconnect();
     }
 }
 

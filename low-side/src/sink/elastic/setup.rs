@@ -34,7 +34,7 @@ pub(in crate::sink) fn setup(
     out: &mut String,
 ) -> Result<(), SinkError> {
     let parts = [policy(config), template(config)];
-    let mut http = Http::new(&config.http, bell)?;
+    let mut http = Http::new(&config.http, bell);
     // Writing to a string does not fail.
     let _ = writeln!(out, "# {} at {}", config.dialect.as_str(), config.http.url);
     for part in parts {
@@ -96,7 +96,7 @@ pub(in crate::sink) fn find(
     struct Total {
         value: u64,
     }
-    let mut http = Http::new(&config.http, bell)?;
+    let mut http = Http::new(&config.http, bell);
     let path = format!(
         "/{}/_search?ignore_unavailable=true&allow_no_indices=true&filter_path=hits.total",
         patterns(config).join(",")

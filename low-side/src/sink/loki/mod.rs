@@ -31,7 +31,7 @@ use shared::bell::Bell;
 use shared::record::RecordId;
 
 use super::bulk::Bulk;
-use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
 use crate::ledger::Ledger;
@@ -41,28 +41,24 @@ use entries::{Entry, JOB, Streams};
 /// The sink.
 pub(super) struct LokiSink {
     config: LokiConfig,
-    bell: Bell,
-    http: Option<Http>,
+    http: Http,
     /// The lines, unescaped.
     bulk: Bulk,
     /// One for each line.
     entries: Vec<Entry>,
     streams: Streams,
-    rejected: Vec<Rejected>,
     /// Something of this batch was taken.
     taken: bool,
 }
 
 impl LokiSink {
-    pub(super) fn new(config: LokiConfig, bell: Bell) -> Self {
+    pub(super) fn new(config: LokiConfig, bell: &Bell) -> Self {
         Self {
+            http: Http::new(&config.http, bell),
             config,
-            bell,
-            http: None,
             bulk: Bulk::default(),
             entries: Vec::new(),
             streams: Streams::default(),
-            rejected: Vec::new(),
             taken: false,
         }
     }
@@ -85,10 +81,10 @@ impl LokiSink {
                 (200..=299, _) => self.taken = true,
                 (400, _) if self.all_refused(part, &text) => {
                     for at in part {
-                        self.rejected.push(self.bulk.rejected(*at, reason(&answer)));
+                        self.bulk.reject(*at, reason(&answer));
                     }
                 }
-                (413, 1) => self.rejected.push(self.bulk.rejected(part[0], reason(&answer))),
+                (413, 1) => self.bulk.reject(part[0], reason(&answer)),
                 (400, _)
                     if !self.taken && !refusal::is_for_good(&text) && refused >= REFUSED_MAX =>
                 {
@@ -102,7 +98,7 @@ impl LokiSink {
                 }
                 // Alone, and of no kind that is known: where others are taken, it is the entry's fault.
                 (400, _) if self.taken => {
-                    self.rejected.push(self.bulk.rejected(part[0], reason(&answer)));
+                    self.bulk.reject(part[0], reason(&answer));
                 }
                 _ => return Err(self.refusal(&answer)),
             }
@@ -138,11 +134,7 @@ impl LokiSink {
         }
         call.body = Bytes::from(body);
         let call = authorized(call, &self.config)?;
-        let http = match &mut self.http {
-            Some(http) => http,
-            None => self.http.insert(Http::new(&self.config.http, &self.bell)?),
-        };
-        Ok(http.send(&call)?)
+        Ok(self.http.send(&call)?)
     }
 
     /// The push of some entries, which are sorted by stream.
@@ -169,6 +161,12 @@ impl LokiSink {
 
     fn refusal(&self, answer: &Answer) -> SinkError {
         SinkError::answer(&self.config.http.url.to_string(), answer)
+    }
+
+    fn forget(&mut self) {
+        self.clear();
+        self.bulk.forget();
+        self.taken = false;
     }
 
     fn clear(&mut self) {
@@ -199,9 +197,7 @@ fn authorized(mut call: Call, config: &LokiConfig) -> Result<Call, SinkError> {
 
 impl Sink for LokiSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
-        self.clear();
-        self.rejected.clear();
-        self.taken = false;
+        self.forget();
         Ok(())
     }
 
@@ -225,7 +221,7 @@ impl Sink for LokiSink {
             self.entries.push(entry);
         } else {
             let why = format!("its line is longer than {} bytes", self.config.line_bytes);
-            self.rejected.push(self.bulk.rejected(self.bulk.len() - 1, why));
+            self.bulk.reject(self.bulk.len() - 1, why);
             self.bulk.drop_last();
         }
         if self.bulk.size() >= self.config.body_bytes {
@@ -236,15 +232,12 @@ impl Sink for LokiSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+        Ok(self.bulk.confirmed())
     }
 
     fn reset(&mut self, _error: &SinkError) {
-        self.clear();
-        self.rejected.clear();
-        if let Some(http) = &mut self.http {
-            http.disconnect();
-        }
+        self.forget();
+        self.http.disconnect();
     }
 }
 
@@ -281,7 +274,7 @@ pub(super) fn find(
     }
     // {job="penstock"} |= "ID"
     let path = format!("{QUERY}?limit=1&query=%7Bjob%3D%22{JOB}%22%7D%20%7C%3D%20%22{id}%22");
-    let mut http = Http::new(&config.http, bell)?;
+    let mut http = Http::new(&config.http, bell);
     let answer = http.send(&authorized(Call::new(Method::GET, path, Bytes::new()), config)?)?;
     match answer.status {
         200 => {

@@ -15,7 +15,7 @@ fn sink(script: &Script) -> LokiSink {
         body_bytes: 1 << 20,
         gzip: false,
     };
-    LokiSink::new(config, Bell::default())
+    LokiSink::new(config, &Bell::default())
 }
 
 /// The entries of a push: labels, time, what the record was.

@@ -55,7 +55,7 @@ impl Declared {
     pub(super) fn read(config: &SentinelConfig, bell: &Bell) -> Result<Option<Self>, SinkError> {
         let Some((arm, scope)) = &config.arm else { return Ok(None) };
         let token = Token::ask(config, scope, bell)?;
-        let mut http = Http::new(arm, bell)?;
+        let mut http = Http::new(arm, bell);
         let call = Call::new(Method::GET, API_VERSION, Vec::new())
             .header(AUTHORIZATION, token.authorization.clone());
         let (answer, place) = (http.send(&call)?, http.place());

@@ -40,7 +40,7 @@ use shared::bell::Bell;
 use super::bulk::Bulk;
 use super::guid::guid;
 use super::http_json::array;
-use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
 use crate::http::{Answer, Call, Http, HttpError, gzip};
 use crate::ledger::Ledger;
@@ -55,7 +55,7 @@ pub(super) use setup::{find, setup};
 pub(super) struct SentinelSink {
     config: SentinelConfig,
     bell: Bell,
-    http: Option<Http>,
+    http: Http,
     token: Option<Token>,
     declared: Option<Declared>,
     /// Which tables were compared with what is declared.
@@ -64,7 +64,6 @@ pub(super) struct SentinelSink {
     bulks: [Bulk; TABLES],
     /// Whether anything of the batch was taken.
     begun: bool,
-    rejected: Vec<Rejected>,
 }
 
 /// What became of one body.
@@ -92,21 +91,19 @@ impl SentinelSink {
             );
         }
         Self {
+            http: Http::new(&config.http, &bell),
             config,
             bell,
-            http: None,
             token: None,
             declared: None,
             compared: [false; TABLES],
             bulks: Default::default(),
             begun: false,
-            rejected: Vec::new(),
         }
     }
 
     fn forget(&mut self) {
-        self.bulks.iter_mut().for_each(Bulk::clear);
-        self.rejected.clear();
+        self.bulks.iter_mut().for_each(Bulk::forget);
         self.begun = false;
     }
 
@@ -136,7 +133,7 @@ impl SentinelSink {
                 // Not one row is good: that is no matter of rows.
                 return Err(error);
             }
-            self.rejected.push(self.bulks[at].rejected(part.start, error.into_reason()));
+            self.bulks[at].reject(part.start, error.into_reason());
         }
         Ok(())
     }
@@ -162,12 +159,8 @@ impl SentinelSink {
             if self.config.gzip {
                 call = call.header(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
-            let http = match &mut self.http {
-                Some(http) => http,
-                None => self.http.insert(Http::new(&self.config.http, &self.bell)?),
-            };
-            let answer = http.send(&call)?;
-            let error = SinkError::answer(&http.place(), &answer);
+            let answer = self.http.send(&call)?;
+            let error = SinkError::answer(&self.http.place(), &answer);
             match answer.status {
                 204 => {
                     self.begun = true;
@@ -273,17 +266,15 @@ impl Sink for SentinelSink {
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         for at in 0..TABLES {
             self.send(at, 0..self.bulks[at].len())?;
-            self.bulks[at].clear();
         }
         self.begun = false;
-        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+        let rejected = self.bulks.iter_mut().flat_map(|bulk| bulk.confirmed().rejected).collect();
+        Ok(Confirmed { position: None, rejected })
     }
 
     fn reset(&mut self, error: &SinkError) {
         self.forget();
-        if let Some(http) = &mut self.http {
-            http.disconnect();
-        }
+        self.http.disconnect();
         // What is answered about the rule, or about us, may have been mended before the next try.
         if matches!(error, SinkError::Answer { .. }) {
             self.declared.as_mut().map(Declared::doubt);

@@ -42,7 +42,7 @@ impl Token {
         scope: &str,
         bell: &Bell,
     ) -> Result<Self, SinkError> {
-        let mut http = Http::new(&config.authority, bell)?;
+        let mut http = Http::new(&config.authority, bell);
         let secret = credential(&config.client_secret_file)?;
         let form = Zeroizing::new(format!(
             "grant_type=client_credentials&client_id={}&client_secret={}&scope={}",

@@ -38,7 +38,7 @@ use shared::bell::Bell;
 
 use super::bulk::Bulk;
 use super::guid::guid;
-use super::{Confirmed, Item, Rejected, Sink, SinkError};
+use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
 use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
 use crate::ledger::Ledger;
@@ -53,14 +53,13 @@ pub(super) use setup::setup;
 pub(super) struct SplunkSink {
     config: SplunkConfig,
     bell: Bell,
-    http: Option<Http>,
+    http: Http,
     channel: Option<Channel>,
     bulk: Bulk,
     /// What was taken and is not acknowledged yet.
     pending: BTreeSet<u64>,
     /// Whether anything of the batch was taken.
     begun: bool,
-    rejected: Vec<Rejected>,
 }
 
 /// What acknowledgements are counted in.
@@ -87,21 +86,19 @@ struct Acks {
 impl SplunkSink {
     pub(super) fn new(config: SplunkConfig, bell: Bell) -> Self {
         Self {
+            http: Http::new(&config.http, &bell),
             config,
             bell,
-            http: None,
             channel: None,
             bulk: Bulk::default(),
             pending: BTreeSet::new(),
             begun: false,
-            rejected: Vec::new(),
         }
     }
 
     fn forget(&mut self) {
-        self.bulk.clear();
+        self.bulk.forget();
         self.pending.clear();
-        self.rejected.clear();
         self.begun = false;
     }
 
@@ -135,7 +132,7 @@ impl SplunkSink {
                 // Not one record is good: that is no matter of records.
                 return Err(error);
             }
-            self.rejected.push(self.bulk.rejected(at, error.into_reason()));
+            self.bulk.reject(at, error.into_reason());
             parts.push(at + 1..part.end);
             if self.config.ack && self.config.repeat_unacknowledged {
                 parts.push(part.start..at);
@@ -148,8 +145,8 @@ impl SplunkSink {
     fn post(&mut self, part: Range<usize>) -> Result<Posted, SinkError> {
         // Within a batch the channel stays, whatever the connection does: what was taken over it can
         // be acknowledged only there.
-        let (http, channel) =
-            open(&self.config, &self.bell, &mut self.http, &mut self.channel, self.begun)?;
+        let http = &mut self.http;
+        let channel = open(&self.config, http, &mut self.channel, self.begun)?;
         let body = self.bulk.slice(part.clone());
         let body = if self.config.gzip { gzip(body) } else { body.to_vec() };
         let mut call = channel.call(EVENT_PATH, body);
@@ -215,8 +212,8 @@ impl SplunkSink {
         let mut pause = self.config.ack_poll;
         let mut failures = 0;
         while !self.pending.is_empty() {
-            let (http, channel) =
-                open(&self.config, &self.bell, &mut self.http, &mut self.channel, true)?;
+            let http = &mut self.http;
+            let channel = open(&self.config, http, &mut self.channel, true)?;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let (doing, after) = ("acknowledge what it took", self.config.ack_timeout);
@@ -286,23 +283,17 @@ impl Channel {
 /// another than it was made for.
 fn open<'a>(
     config: &SplunkConfig,
-    bell: &Bell,
-    http: &'a mut Option<Http>,
+    http: &mut Http,
     channel: &'a mut Option<Channel>,
     keep: bool,
-) -> Result<(&'a mut Http, &'a Channel), SinkError> {
-    let http = match http {
-        Some(http) => http,
-        None => http.insert(Http::new(&config.http, bell)?),
-    };
+) -> Result<&'a Channel, SinkError> {
     if !keep && channel.as_ref().is_some_and(|open| open.connection != http.connections()) {
         *channel = None;
     }
-    let channel = match channel {
-        Some(channel) => channel,
-        None => channel.insert(Channel::new(config, http)?),
-    };
-    Ok((http, channel))
+    match channel {
+        Some(channel) => Ok(channel),
+        None => Ok(channel.insert(Channel::new(config, http)?)),
+    }
 }
 
 /// The acknowledgements in an answer, where it is one to the question for them.
@@ -339,7 +330,7 @@ fn longer(pause: Duration) -> Duration {
 impl Sink for SplunkSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
         self.forget();
-        open(&self.config, &self.bell, &mut self.http, &mut self.channel, false).map(|_| ())
+        open(&self.config, &mut self.http, &mut self.channel, false).map(|_| ())
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
@@ -358,18 +349,15 @@ impl Sink for SplunkSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send(0..self.bulk.len())?;
-        self.bulk.clear();
         self.await_acks()?;
         self.begun = false;
-        Ok(Confirmed { position: None, rejected: std::mem::take(&mut self.rejected) })
+        Ok(self.bulk.confirmed())
     }
 
     fn reset(&mut self, _error: &SinkError) {
         self.forget();
         self.channel = None;
-        if let Some(http) = &mut self.http {
-            http.disconnect();
-        }
+        self.http.disconnect();
     }
 }
 

@@ -31,7 +31,7 @@ pub(in crate::sink) fn find(
     id: &RecordId,
 ) -> Result<Option<bool>, SinkError> {
     let Some(search) = &config.search else { return Ok(None) };
-    let mut http = Http::new(&search.http, bell)?;
+    let mut http = Http::new(&search.http, bell);
     let authorization = sensitive(&credential(&search.authorization_file)?)?;
     // Index and id hold nothing but letters, digits, '_' and '-': nothing to escape in the search,
     // and in the form only what stands around them.
