@@ -229,7 +229,7 @@ pub struct BundleInStore {
 
 /// A bundle belongs to a period where its records reach into it, or, without any, where it was sealed
 /// in it.
-const IN_PERIOD: &str =
+pub(super) const IN_PERIOD: &str =
     "coalesce(b.newest_ns, b.sealed_ns) >= ?1 AND coalesce(b.oldest_ns, b.sealed_ns) < ?2";
 
 impl Ledger {

@@ -19,6 +19,7 @@ mod evidence;
 mod latency;
 mod numbers;
 mod periods;
+mod proofs;
 mod receipt;
 mod recover;
 mod schema;
@@ -46,6 +47,7 @@ pub use evidence::{
     SignerSum, SinkTaken, WaitSum,
 };
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
+pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 

@@ -206,6 +206,21 @@ CREATE TABLE archive_due (
     PRIMARY KEY (archive, chain, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX archive_due_by_bundle ON archive_due (chain, number);
+", "
+-- Each run of archive verify: what it found, and its report, which stands in a file of this digest.
+CREATE TABLE archive_proof (
+    id        INTEGER PRIMARY KEY,
+    archive   INTEGER NOT NULL REFERENCES archive (id),
+    at_ns     INTEGER NOT NULL,
+    verdict   TEXT NOT NULL,
+    lock      TEXT,
+    whole     INTEGER NOT NULL,
+    looked_at INTEGER NOT NULL,
+    findings  INTEGER NOT NULL,
+    file      TEXT NOT NULL,
+    sha256    BLOB NOT NULL
+) STRICT;
+CREATE INDEX archive_proof_by_time ON archive_proof (archive, at_ns);
 "];
 
 /// Brings the tables up to date.

@@ -15,8 +15,10 @@ use super::custody::{CustodyProof, tally};
 use super::frameworks::{Framework, FrameworkText};
 use super::stored::{self, StoredProof};
 use super::words::{counted, short};
-use super::{ArchiveProof, Listed};
+use super::{ArchiveProof, Listed, archive};
 use crate::account::{self, Account, Period};
+use crate::archive::config::ArchiveConfig;
+use crate::folders::Folders;
 use crate::import::Keys;
 use crate::latency::{Budgets, ClockSum, LatencySum};
 use crate::ledger::{
@@ -53,8 +55,8 @@ pub struct Sources<'a> {
     pub limits: &'a Limits,
     /// The longest that a record may take.
     pub budgets: &'a Budgets,
-    /// What an archive proves, where one is configured.
-    pub archive: Option<ArchiveProof>,
+    /// The archives of the configuration.
+    pub archives: &'a [ArchiveConfig],
 }
 
 /// By whom, when and for what a report is made.
@@ -122,8 +124,8 @@ pub struct Report {
     pub officers: Listed<OfficerKey>,
     /// Alarms that stood in the period.
     pub alarms: Listed<AlarmSum>,
-    /// The archive, where there is one.
-    pub archive: Option<ArchiveProof>,
+    /// What each archive proves.
+    pub archives: Listed<ArchiveProof>,
     /// What this side runs with, as it is now.
     pub configuration: Listed<FileDigest>,
     /// What each section serves as evidence for.
@@ -309,7 +311,14 @@ pub fn gather(
             signers: Listed::default(),
             officers: officers(sources.keys, now),
             alarms: listed(ledger.alarms_between(from, to)?),
-            archive: sources.archive.clone(),
+            archives: listed(archive::look(
+                ledger,
+                sources.archives,
+                &Folders::of(sources.state_dir).proofs,
+                framework,
+                (from, to),
+                now,
+            )?),
             configuration: configuration(sources),
             framework: framework.text(),
         };
@@ -635,6 +644,12 @@ fn judge_proofs(report: &Report, reasons: &mut Listed<String>, notes: &mut Liste
                 "the last {} of the custody log lie behind its last signed checkpoint",
                 counted(unsigned, "entry")
             ));
+        }
+    }
+    for archive in &report.archives.items {
+        for finding in &archive.findings {
+            let text = format!("the archive {}: {}", archive.name, finding.text);
+            if finding.bad { reasons.push(text) } else { notes.push(text) }
         }
     }
     if report.made.signed_by.is_none() {
