@@ -259,7 +259,8 @@ fn a_report_quotes_the_proof_of_each_archive_and_names_what_is_not_proven() {
     assert!(!reasons(&before).contains("archive"), "{before}");
 
     // Not by the rights of somebody who may do nothing, but by an administrator's.
-    let reader = low.run(["archive", "verify", "--archive", "worm", "--credentials", &at("reader")]);
+    let reader =
+        low.run(["archive", "verify", "--archive", "worm", "--credentials", &at("reader")]);
     assert_eq!(reader.code, Some(1), "{reader:?}");
     let worm = archive_of(&said(), "worm");
     assert_eq!(worm["last-run"]["verdict"], "unproven", "{worm}");

@@ -54,8 +54,10 @@ pub struct ArchiveInPeriod {
     pub waiting: u64,
     /// Of these, bundles that could not be archived when they were last tried.
     pub refused: u64,
-    /// Bundles that it neither holds nor is to take.
+    /// Bundles of the store that it neither holds nor is to take.
     pub neither: u64,
+    /// Bundles that it does not hold, and that have left the store.
+    pub removed: u64,
 }
 
 impl Ledger {
@@ -133,7 +135,8 @@ impl Ledger {
                  coalesce(sum(d.number IS NOT NULL AND EXISTS (SELECT 1 FROM alarm a
                      WHERE a.code = 'archive-conflict' AND a.subject = ?4 || '/' || b.file
                          AND a.closed_ns IS NULL AND a.acknowledged_ns IS NULL)), 0),
-                 coalesce(sum(x.number IS NULL AND d.number IS NULL), 0)
+                 coalesce(sum(x.number IS NULL AND d.number IS NULL AND b.stored_ns IS NOT NULL), 0),
+                 coalesce(sum(x.number IS NULL AND b.stored_ns IS NULL), 0)
              FROM bundle b
              LEFT JOIN archived x ON x.archive = ?3 AND x.chain = b.chain AND x.number = b.number
              LEFT JOIN archive_due d ON d.archive = ?3 AND d.chain = b.chain AND d.number = b.number
@@ -148,6 +151,7 @@ impl Ledger {
                 waiting: uint(row.get(3)?),
                 refused: uint(row.get(4)?),
                 neither: uint(row.get(5)?),
+                removed: uint(row.get(6)?),
             })
         })?)
     }

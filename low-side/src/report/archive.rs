@@ -247,6 +247,13 @@ fn findings(facts: &Facts<'_>, framework: Framework, now: Nanos) -> Vec<ArchiveF
             format!("{} of the period are neither in it nor to be archived", bundles(sums.neither));
         find(facts.active && locks, text);
     }
+    if sums.removed > 0 {
+        let text = format!(
+            "{} of the period had left the store before they could go into it",
+            bundles(sums.removed)
+        );
+        find(false, text);
+    }
     match last {
         None => find(false, "it was never verified (penstock-low archive verify)".to_owned()),
         Some(run) if run.verdict == "bad" => {

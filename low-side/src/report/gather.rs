@@ -631,10 +631,10 @@ fn judge_proofs(report: &Report, reasons: &mut Listed<String>, notes: &mut Liste
             counted(stored.not_believed_now, "bundle")
         ));
     }
-    for chain in report.chains.items.iter().filter(|chain| chain.pruned_through > 0) {
+    if stored.removed > 0 {
         notes.push(format!(
-            "{}: bundles up to {} were removed from the store after their time",
-            chain.chain, chain.pruned_through
+            "{} removed from the store after their time: their rows stand in the ledger, their signatures were not verified again",
+            counted(stored.removed, "bundle")
         ));
     }
     if let Some(verdict) = &custody.verdict {

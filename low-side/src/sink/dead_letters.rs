@@ -75,6 +75,11 @@ impl DeadLetters {
         self.dir.join(format!("{}.ndjson", self.sink))
     }
 
+    /// The files that letters wait in, whether or not these are there.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.path(), self.retrying()]
+    }
+
     /// The file while a retry works it off.
     fn retrying(&self) -> PathBuf {
         self.dir.join(format!("{}.retrying", self.sink))
