@@ -586,19 +586,13 @@ fn adopt(
         return Ok(None);
     };
     let name = ChainName { origin, epoch: shared::record::Epoch(row.epoch), lane };
-    let chain = match admission::find_chain(tx, &name)? {
-        Some(chain) => chain,
-        None => {
-            let sql = "INSERT INTO chain (origin, epoch, lane, last_ns) VALUES (?1, ?2, ?3, ?4)";
-            let imported = row.imported_ns;
-            tx.prepare_cached(sql)?.execute(params![
-                row.origin,
-                int(row.epoch),
-                row.lane,
-                imported
-            ])?;
-            tx.last_insert_rowid()
-        }
+    let chain = if let Some(chain) = admission::find_chain(tx, &name)? {
+        chain
+    } else {
+        let sql = "INSERT INTO chain (origin, epoch, lane, last_ns) VALUES (?1, ?2, ?3, ?4)";
+        let imported = row.imported_ns;
+        tx.prepare_cached(sql)?.execute(params![row.origin, int(row.epoch), row.lane, imported])?;
+        tx.last_insert_rowid()
     };
     let sha256: Option<BundleDigest> = row.sha256.as_deref().and_then(|text| text.parse().ok());
     let added = tx

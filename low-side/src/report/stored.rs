@@ -130,9 +130,20 @@ impl Walk {
                 self.proof.wrong.push(wrong("exchanged", text.to_owned()));
             }
             Err(Refusal::Signer(_)) => self.proof.not_believed_now += 1,
+            Err(Refusal::Io(err))
+                if err.kind() == std::io::ErrorKind::NotFound && left_just_now(store, bundle) =>
+            {
+                self.proof.removed += 1;
+            }
             Err(refusal) => {
                 self.proof.wrong.push(wrong(refusal.code(), refusal.to_string()));
             }
         }
     }
+}
+
+/// Whether a file has left the store since the moment that the report is made of.
+fn left_just_now(store: &Path, bundle: &BundleInStore) -> bool {
+    let now = store.parent().map(Ledger::open_read_only);
+    matches!(now, Some(Ok(ledger)) if ledger.removed_file(&bundle.file).is_ok_and(|it| it.is_some()))
 }
