@@ -349,6 +349,8 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut Facts<'_>);
+
     #[test]
     fn proofs_that_are_bad_old_or_missing_are_findings() {
         let config = |retain| ArchiveConfig {
@@ -376,7 +378,6 @@ mod tests {
         let hipaa = told(&base(), Framework::Hipaa);
         assert!(hipaa.len() == 1 && hipaa[0].1.contains("locks for 30 days"), "{hipaa:?}");
 
-        type Change = fn(&mut Facts<'_>);
         let cases: [(Change, bool, &str); 12] = [
             (|f| f.last = None, false, "never verified"),
             (|f| f.last = Some(run(1, "bad", None)), true, "found it bad"),

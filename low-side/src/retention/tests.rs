@@ -166,7 +166,7 @@ fn files_that_are_not_ours_stay() {
     std::fs::write(store.join("stranger"), "x").unwrap();
     std::fs::copy(store.join(&ours[2]), store.join(&ours[0])).unwrap();
     let outside = site.dir.path().join("outside");
-    std::fs::rename(store.join(&ours[1]), &outside).unwrap();
+    shared::durable::rename(&store.join(&ours[1]), &outside).unwrap();
     std::os::unix::fs::symlink(&outside, store.join(&ours[1])).unwrap();
     look(&mut retention(&site, after(30), &["siem"]));
     let left = names(store);

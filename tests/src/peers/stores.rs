@@ -119,8 +119,8 @@ impl S3Store {
                 command.arg(format!("-filer.port={filer}"));
                 command.arg(format!("-s3.port={}", self.address.port()));
                 command.arg(format!("-s3.config={}", self.dir.join("s3.json").display()));
-                // One volume is enough, and small ones begin at once.
-                command.args(["-master.volumeSizeLimitMB=64", "-volume.max=20"]);
+                // Enough for a bundle of some GB; nothing is allocated before it is written.
+                command.args(["-master.volumeSizeLimitMB=512", "-volume.max=20"]);
                 // It tells nobody of the test, and opens no ports besides.
                 command.args(["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
                 command

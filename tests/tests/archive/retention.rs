@@ -1,5 +1,7 @@
 //! Bundles leave the store after their time, and come back from the archive.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 
 use serde_json::Value;
