@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Journal {
             .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(&self.path)?;
         let length = file.metadata()?.len();
-        let whole = end_of_last_line(&file, length)?;
+        let whole = durable::end_of_last_line(&file)?;
         if whole < length {
             file.set_len(whole)?;
         }
@@ -108,21 +108,6 @@ fn parse(line: &[u8]) -> Option<RemovedRow> {
 
 fn sum(json: &[u8]) -> String {
     BundleDigest::of(json).to_string()[..SUM_DIGITS].to_owned()
-}
-
-fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
-    let mut end = length;
-    let mut block = [0; 4096];
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        let part = &mut block[..(end - start) as usize];
-        file.read_exact_at(part, start)?;
-        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }
 
 /// Removes the file of a bundle that has left the store, if it is that bundle: false where something else
@@ -181,7 +166,8 @@ impl<C: Clock> Retention<C> {
     pub fn run(mut self, bell: &Bell) {
         while !bell.stopping() {
             let now = self.clock.now();
-            if let Err(error) = self.look(bell, now).and_then(|()| self.look_at_disk(now)) {
+            let looked = self.look(bell, now);
+            if let Err(error) = looked.and_then(|()| Ok(self.look_at_disk(now)?)) {
                 let error = chain_text(&error);
                 tracing::error!(error, "the store can't be tidied; it is tried again");
             }
@@ -190,16 +176,15 @@ impl<C: Clock> Retention<C> {
     }
 
     /// Removes everything that may leave the store now.
-    fn look(&mut self, bell: &Bell, now: Nanos) -> Result<(), LedgerError> {
+    fn look(&mut self, bell: &Bell, now: Nanos) -> Result<(), RetentionError> {
         let StoreConfig { retain, retain_bytes, .. } = self.config;
         if retain.is_none() && retain_bytes.is_none() {
-            return self.ledger.close_alarm(STORE_OVER, SUBJECT, now);
+            return Ok(self.ledger.close_alarm(STORE_OVER, SUBJECT, now)?);
         }
         let ids: Vec<SinkId> = self.sinks.iter().map(|(_, id)| *id).collect();
         let letters = self.letters.look(&self.ledger, &self.folders.state, &self.sinks)?;
-        let mut over = retain_bytes.map_or(0, |most| {
-            self.ledger.store_sum().map_or(0, |sum| sum.bytes.saturating_sub(most))
-        });
+        let held = self.ledger.store_sum()?.bytes;
+        let mut over = retain_bytes.map_or(0, |most| held.saturating_sub(most));
         let mut kept: BTreeMap<KeptFor, u64> = BTreeMap::new();
         let mut place = (Nanos(i64::MIN), 0, 0);
         let mut looked = 0;
@@ -234,7 +219,7 @@ impl<C: Clock> Retention<C> {
                 break;
             }
         }
-        self.tell(over, &kept, now)
+        Ok(self.tell(over, &kept, now)?)
     }
 
     /// The SHA-256 of a stored file, if it is still the bundle that was admitted.
@@ -345,19 +330,27 @@ type Stamp = (u64, u64, i64, i64);
 
 impl Letters {
     /// The bundles of all sinks together. Letters of chains that the ledger does not know count for
-    /// nothing; a line that can't be read is passed over.
+    /// nothing.
+    ///
+    /// # Errors
+    /// A file can't be read, or a line of it that is not the last one: what it names is not known, so
+    /// that nothing may leave the store.
     fn look(
         &mut self,
         ledger: &Ledger,
         state_dir: &Path,
         sinks: &[(String, SinkId)],
-    ) -> Result<BTreeSet<(ChainId, u64)>, LedgerError> {
+    ) -> Result<BTreeSet<(ChainId, u64)>, RetentionError> {
         let mut all = BTreeSet::new();
         for (sink, _) in sinks {
             for path in DeadLetters::of(state_dir, sink).files() {
-                let Ok(found) = std::fs::metadata(&path) else {
-                    self.known.remove(&path);
-                    continue;
+                let unreadable = |source| RetentionError::Letters { path: path.clone(), source };
+                let found = match std::fs::metadata(&path) {
+                    Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                        self.known.remove(&path);
+                        continue;
+                    }
+                    found => found.map_err(unreadable)?,
                 };
                 let stamp = (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
                 if self.known.get(&path).is_none_or(|(known, _)| *known != stamp) {
@@ -371,18 +364,39 @@ impl Letters {
     }
 }
 
-fn bundles_of(ledger: &Ledger, path: &Path) -> Result<BTreeSet<(ChainId, u64)>, LedgerError> {
+fn bundles_of(ledger: &Ledger, path: &Path) -> Result<BTreeSet<(ChainId, u64)>, RetentionError> {
+    let unreadable = |source| RetentionError::Letters { path: path.to_owned(), source };
     let mut bundles = BTreeSet::new();
-    let Ok(letters) = dead_letters::read(path) else { return Ok(bundles) };
-    for letter in letters {
-        // A line that was cut short ends the file.
-        let Ok(letter) = letter else { continue };
-        let Some(chain) = ledger.chain_id(&letter.chain)? else { continue };
-        if let Some(number) = ledger.bundle_of_sequence(chain, letter.sequence)? {
-            bundles.insert((chain, number));
+    let mut bad = None;
+    for letter in dead_letters::read(path).map_err(unreadable)? {
+        if let Some(err) = bad.take() {
+            return Err(unreadable(err));
+        }
+        match letter {
+            Ok(letter) => {
+                let Some(chain) = ledger.chain_id(&letter.chain)? else { continue };
+                if let Some(number) = ledger.bundle_of_sequence(chain, letter.sequence)? {
+                    bundles.insert((chain, number));
+                }
+            }
+            // Of the last line: a write that was cut short, whose record the ledger has not counted.
+            Err(err) => bad = Some(err),
         }
     }
     Ok(bundles)
+}
+
+/// Why the store could not be looked at.
+#[derive(Debug, thiserror::Error)]
+enum RetentionError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{path}: dead letters can't be read, so that nothing leaves the store")]
+    Letters {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// How often the store is looked at.

@@ -40,11 +40,16 @@ pub(super) fn recover<C: Clock>(
             } else if let Some((digest, bytes)) = importer.ledger.removed_file(&name)? {
                 // The process ended before it could be removed.
                 let store = &importer.folders.store;
-                if !retention::unlink(store, &name, &digest, bytes, &importer.limits)? {
-                    tracing::warn!(
+                match retention::unlink(store, &name, &digest, bytes, &importer.limits) {
+                    Ok(true) => {}
+                    Ok(false) => tracing::warn!(
                         file = name,
                         "it has the name of a bundle that left the store, and is another file: it stays"
-                    );
+                    ),
+                    // No reason not to start; the next start tries again.
+                    Err(error) => {
+                        tracing::error!(file = name, %error, "a file that left the store can't be removed");
+                    }
                 }
             }
         }

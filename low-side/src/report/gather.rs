@@ -468,26 +468,12 @@ fn configuration(sources: &Sources<'_>) -> Listed<FileDigest> {
 
 /// The SHA-256 of a file, read in pieces; `None` where there is none.
 fn digest_of(path: &Path) -> io::Result<Option<String>> {
-    use sha2::{Digest, Sha256};
-    let mut file = match std::fs::File::open(path) {
+    let file = match std::fs::File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut hash = Sha256::new();
-    io::copy(&mut file, &mut HashWriter(&mut hash))?;
-    Ok(Some(BundleDigest::from_bytes(hash.finalize().into()).to_string()))
-}
-
-struct HashWriter<'a>(&'a mut sha2::Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sha2::Digest::update(self.0, bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let (_, sha256) = BundleDigest::of_reader(file, |_| {})?;
+    Ok(Some(sha256.to_string()))
 }
 
 /// Pure: what the evidence comes to.

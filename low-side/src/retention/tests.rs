@@ -242,6 +242,15 @@ fn dead_letters_and_gaps_keep_their_bundles() {
     look(&mut keeper);
     let left = names(&site.folders.store);
     assert!(left.len() == 2 && left[0].contains("-0000000002-"), "{left:?}");
+    // A damaged file of letters may name any of them: nothing leaves.
+    let sound = std::fs::read(letters.path()).unwrap();
+    std::fs::write(letters.path(), [b"{}\n", sound.as_slice()].concat()).unwrap();
+    let now = keeper.clock.now();
+    let refused = keeper.look(&Bell::default(), now).unwrap_err().to_string();
+    assert!(refused.contains("siem.ndjson: dead letters can't be read"), "{refused}");
+    std::fs::write(letters.path(), [sound.as_slice(), b"{\"rej"].concat()).unwrap();
+    look(&mut keeper);
+    assert_eq!(names(&site.folders.store).len(), 2);
     // While a retry works them off they count as well; then they don't.
     letters.begin_retry().unwrap();
     look(&mut keeper);
