@@ -522,17 +522,8 @@ pub(crate) fn present(path: &Path) -> Result<bool, SealerError> {
     }
 }
 
-pub(crate) fn sha256_of(mut file: File, progress: &mut dyn FnMut(u64)) -> io::Result<BundleDigest> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    loop {
-        let got = file.read(&mut buffer)?;
-        if got == 0 {
-            return Ok(BundleDigest::from_bytes(hash.finalize().into()));
-        }
-        hash.update(&buffer[..got]);
-        progress(got as u64);
-    }
+pub(crate) fn sha256_of(file: File, progress: &mut dyn FnMut(u64)) -> io::Result<BundleDigest> {
+    BundleDigest::of_reader(file, progress).map(|(_, sha256)| sha256)
 }
 
 /// `NAME.sha256`, as `sha256sum -c` reads it.

@@ -264,6 +264,7 @@ fn facts(number: u64, previous: BundleDigest) -> BundleFacts {
         signer: "SHA256:x".to_owned(),
         file_bytes: 1,
         arrival: None,
+        restores: false,
     }
 }
 

@@ -85,6 +85,11 @@ pub fn account(
                     bundle.chain, bundle.number
                 ));
             }
+        } else if !bundle.stored {
+            account.remarks.push(format!(
+                "{0} reaches over the edge of the period and has left the store after its time, so that its part can't be counted; bring it back: penstock-low archive restore {0} DIR, penstock-low import DIR",
+                bundle.file
+            ));
         } else if let Err(refusal) = count(&mut account, store, &bundle, identities, limits, period)
         {
             account

@@ -30,6 +30,7 @@ use crate::ledger::{CustodyError, Keeping, Ledger, open_or_set_aside};
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer, chain_text};
+use crate::retention::{Letters, Retention};
 use crate::sink;
 use crate::sink::dead_letters::DeadLetters;
 use shared::bell::Bell;
@@ -139,6 +140,22 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         admitted_bells.push(bell);
         threads.start(&format!("archive-{}", settings.name), move || worker.run())?;
     }
+    let mut sink_ids = Vec::new();
+    let mut ledger = Ledger::open(&config.state_dir)?;
+    for sink in &config.sinks {
+        sink_ids.push((sink.name.clone(), ledger.sink(&sink.name)?));
+    }
+    let retention = Retention {
+        config: config.store,
+        folders: folders.clone(),
+        ledger,
+        sinks: sink_ids,
+        limits: config.limits,
+        clock,
+        letters: Letters::default(),
+    };
+    let bell = threads.bell();
+    threads.start("store", move || retention.run(&bell))?;
     let inbox = InboxBoard::default();
     let (bell, board, config_inbox) = (threads.bell(), inbox.clone(), config.inbox.clone());
     threads.start("inbox", move || {

@@ -50,6 +50,8 @@ pub struct Config {
     pub latency: Budgets,
     /// Where a receipt is written now and then, if it is.
     pub receipt: Option<ReceiptConfig>,
+    /// How long bundles stay in the store.
+    pub store: StoreConfig,
     /// What keeps the bundles themselves.
     pub archives: Vec<ArchiveConfig>,
     /// Where records go.
@@ -82,6 +84,17 @@ pub struct ReceiptConfig {
     pub folder: PathBuf,
     /// How often.
     pub interval: Duration,
+}
+
+/// How long bundles stay in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// What was put there longer ago leaves it, once nothing needs it; `None` where all of it stays.
+    pub retain: Option<Duration>,
+    /// While it holds more bytes, what nothing needs leaves it, those that came first in front.
+    pub retain_bytes: Option<u64>,
+    /// Fewer free bytes on its disk raise an alarm.
+    pub free_alarm: u64,
 }
 
 /// What becomes of a file after its bundle was admitted, found a duplicate, or quarantined.
@@ -127,6 +140,7 @@ struct RawConfig {
     release: RawRelease,
     latency: RawLatency,
     receipt: RawReceipt,
+    store: RawStore,
     archive: Vec<RawArchive>,
     sink: Vec<RawSink>,
     page: RawPage,
@@ -145,6 +159,7 @@ impl Default for RawConfig {
             release: RawRelease::default(),
             latency: RawLatency::default(),
             receipt: RawReceipt::default(),
+            store: RawStore::default(),
             archive: Vec::new(),
             sink: Vec::new(),
             page: RawPage::default(),
@@ -190,6 +205,21 @@ impl Default for RawReceipt {
     fn default() -> Self {
         // Somebody comes by about once a day.
         Self { folder: None, interval: Span::secs(3600) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+struct RawStore {
+    retain: Option<Span>,
+    retain_bytes: Option<ByteSize>,
+    free_alarm: ByteSize,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        // Evidence goes only where somebody asked for it. The ledger and a few bundles need this much.
+        Self { retain: None, retain_bytes: None, free_alarm: ByteSize(1 << 30) }
     }
 }
 
@@ -320,6 +350,11 @@ impl Config {
         for suffix in &raw.inbox.ignore_suffixes {
             problems.check(!suffix.is_empty(), "inbox.ignore-suffixes", "\"\" ignores every file");
         }
+        problems.check(
+            raw.store.retain.is_none_or(|retain| !retain.0.is_zero()),
+            "store.retain",
+            "must be longer than nothing; without it everything stays",
+        );
         let record_bytes_max = shared::bundle::Limits::default().record_bytes_max;
         for (key, value, max) in [
             ("limits.bundle-bytes-max", raw.limits.bundle_bytes_max.0, u64::MAX >> 1),
@@ -397,6 +432,11 @@ impl Config {
                 .folder
                 .map(|folder| ReceiptConfig { folder, interval: raw.receipt.interval.0 }),
             releases,
+            store: StoreConfig {
+                retain: raw.store.retain.map(|retain| retain.0),
+                retain_bytes: raw.store.retain_bytes.map(|bytes| bytes.0),
+                free_alarm: raw.store.free_alarm.0,
+            },
             archives,
             sinks,
             page,

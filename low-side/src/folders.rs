@@ -20,6 +20,8 @@ pub struct Folders {
     pub store: PathBuf,
     /// Refused files, each with its reason.
     pub quarantine: PathBuf,
+    /// What each run of `archive verify` found.
+    pub proofs: PathBuf,
 }
 
 impl Folders {
@@ -30,6 +32,7 @@ impl Folders {
             staging: state_dir.join("staging"),
             store: state_dir.join("store"),
             quarantine: state_dir.join("quarantine"),
+            proofs: state_dir.join("archive-proofs"),
         }
     }
 

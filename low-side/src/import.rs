@@ -90,6 +90,11 @@ pub enum Outcome {
         /// `ORIGIN/EPOCH/LANE number N`.
         bundle: String,
     },
+    /// Its bundle was admitted before, had left the store after its time, and is there again.
+    Restored {
+        /// `ORIGIN/EPOCH/LANE number N`.
+        bundle: String,
+    },
     /// It is in the quarantine.
     Quarantined {
         /// Why.
@@ -332,6 +337,7 @@ impl<C: Clock> Importer<C> {
         };
         let mut facts = BundleFacts::of(&bundle);
         facts.arrival = Some(self.arrival(received, name));
+        facts.restores = matches!(self.source, Source::Command(_));
         let mut officers: Vec<&str> = bundle.officers().collect();
         officers.sort_unstable();
         officers.dedup();
@@ -355,6 +361,10 @@ impl<C: Clock> Importer<C> {
             Decision::Duplicate => {
                 tracing::info!(bundle = label, "a bundle was admitted before");
                 Ok(Outcome::Duplicate { bundle: label })
+            }
+            Decision::Restored => {
+                tracing::info!(bundle = label, "a bundle is in the store again");
+                Ok(Outcome::Restored { bundle: label })
             }
             Decision::Refused(disorder) => {
                 let message = format!("{label}: {disorder}");
@@ -421,7 +431,7 @@ impl<C: Clock> Importer<C> {
         let path = quarantine.file(sha256);
         let outcome = self.import(&path, Sidecar::Absent, |_| {})?;
         match outcome {
-            Outcome::Admitted { .. } | Outcome::Duplicate { .. } => {
+            Outcome::Admitted { .. } | Outcome::Duplicate { .. } | Outcome::Restored { .. } => {
                 self.ledger.note_released(sha256)?;
                 quarantine.release(sha256).map_err(ImportError::Quarantine)?;
             }

@@ -169,7 +169,10 @@ impl Inbox {
                 seen.state = State::Done;
                 return Ok(());
             }
-            Outcome::Admitted { .. } | Outcome::Duplicate { .. } | Outcome::Quarantined { .. } => {}
+            Outcome::Admitted { .. }
+            | Outcome::Duplicate { .. }
+            | Outcome::Quarantined { .. }
+            | Outcome::Restored { .. } => {}
         }
         seen.state = State::Done;
         if self.config.after_import == AfterImport::Keep {

@@ -35,6 +35,7 @@ pub mod receiver;
 mod release;
 pub mod replay;
 pub mod report;
+pub mod retention;
 pub mod sink;
 pub mod site;
 pub mod staging;

@@ -82,7 +82,7 @@ impl Status {
         let sums = ledger.sums()?;
         let bundles = sums.received == sums.admitted + sums.duplicate + sums.quarantined;
         let records = sums.sinks.iter().all(|sink| {
-            let dealt_with = sink.delivered + sink.filtered + sink.rejected;
+            let dealt_with = sink.delivered + sink.filtered + sink.rejected + sink.removed;
             dealt_with + sink.pending == sums.records + sink.again
         });
         // A ledger from before this was counted holds bundles without counts by stream.
@@ -175,6 +175,17 @@ impl Status {
             "Bundles that an archive has yet to take.",
             &archives(|sum| sum.waiting),
         );
+        let store = &sums.store;
+        metric("store_bundles", "gauge", "Bundles in the store.", &plain(store.bundles));
+        metric("store_bytes", "gauge", "Their bytes.", &plain(store.bytes));
+        let removed = "Admitted bundles that have left the store after their time.";
+        metric("store_removed_bundles", "gauge", removed, &plain(store.removed));
+        let oldest: Option<Nanos> = store.oldest.as_deref().and_then(|at| at.parse().ok());
+        if let Some(oldest) = oldest {
+            let help = "When the oldest bundle of the store was put there.";
+            let secs = u64::try_from(oldest.as_secs()).unwrap_or(0);
+            metric("store_oldest_timestamp_seconds", "gauge", help, &plain(secs));
+        }
         let rules = sums.suppressed_by.iter().map(|sum| {
             let labels = format!("{{rule=\"{}\",stream=\"{}\"}}", sum.rule, sum.stream);
             (labels, sum.records)

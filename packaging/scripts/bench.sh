@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds everything optimised, fetches the peers, and prints the table of measurements.
-# Arguments go to penstock-bench: sections (ingest, peers, udp, seal, replay, memory, ledger, diode,
+# Arguments go to penstock-bench: sections (ingest, peers, udp, seal, replay, memory, archive, ledger, diode,
 # diode-campaign) and options; see penstock-bench --help.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -65,6 +65,23 @@ install_npm_peers() {
     echo "${packages[*]}" >"$dir/installed"
 }
 
+# Azurite, Microsoft's emulator of its blob storage, in a folder of its own: it brings 180 MB with it. The newest
+# version for the Node of Debian.
+install_azurite() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/azurite" package="azurite@3.35.0"
+    if [ "$(cat "$dir/installed" 2>/dev/null)" = "$package" ]; then
+        return
+    fi
+    mkdir -p "$dir"
+    echo "installing: $package" >&2
+    if ! npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --no-save --silent "$package"; then
+        echo "npm can't install $package: a test of archives needs it" >&2
+        echo "without a network: copy $dir of a machine that has run this script" >&2
+        exit 1
+    fi
+    echo "$package" >"$dir/installed"
+}
+
 # syslog-ng beside rsyslog: as packages they exclude each other, so that it is only unpacked.
 unpack_syslog_ng() {
     local dir="${CARGO_TARGET_DIR:-target}/peers/syslog-ng" work
@@ -133,6 +150,7 @@ mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
+    install_azurite
     unpack_syslog_ng
     install_python_peers
     exit 0
@@ -172,5 +190,6 @@ if [ "${#missing[@]}" -ne 0 ]; then
 fi
 install_stick_drivers
 install_npm_peers
+install_azurite
 unpack_syslog_ng
 install_python_peers

@@ -159,6 +159,23 @@ pub fn remove_partials(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
+/// Where the last line of a file ends: what stands behind it is a write that was cut short.
+pub fn end_of_last_line(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt;
+    let mut end = file.metadata()?.len();
+    let mut block = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let part = &mut block[..usize::try_from(end - start).unwrap_or(usize::MAX)];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 /// Reads a file to its end, if it is there, for the sake of the error where the disk can't.
 ///
 /// `SQLite` calls a page that could not be read a damaged one; this tells the two apart.

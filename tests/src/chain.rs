@@ -12,6 +12,7 @@ use shared::record::{Epoch, Lane, OriginId, Sequence, SourceTag, Stream, encode}
 
 use crate::agents::Site;
 use crate::load::{Framing, Pool};
+use crate::seed::Seed;
 
 /// The next bundle of a chain, and all that it must know of the ones before.
 #[derive(Debug)]
@@ -63,6 +64,25 @@ impl BundleChain {
         for sequence in self.next_sequence..self.next_sequence + count {
             message.clear();
             self.pool.append(sequence, &mut message);
+            encoded.raw_bytes += message.len() as u64;
+            let (sequence, stream) = (Sequence(sequence), Stream::PortainerActivity);
+            encode(&mut encoded.bytes, sequence, encoded.received, stream, &source, None, &message);
+        }
+        encoded
+    }
+
+    /// Records of so many bytes together that do not compress, 64 KiB each.
+    pub fn noise(&self, bytes: u64) -> EncodedRecords {
+        let source = SourceTag::new("bench", "127.0.0.1:5140", None);
+        let count = bytes.div_ceil(NOISE_BYTES as u64);
+        let mut encoded =
+            EncodedRecords { count, bytes: Vec::new(), raw_bytes: 0, received: SystemClock.now() };
+        let mut seed = Seed::new(self.next_sequence);
+        let mut message = vec![0; NOISE_BYTES];
+        for sequence in self.next_sequence..self.next_sequence + count {
+            for part in message.chunks_exact_mut(8) {
+                part.copy_from_slice(&seed.next_u64().to_le_bytes());
+            }
             encoded.raw_bytes += message.len() as u64;
             let (sequence, stream) = (Sequence(sequence), Stream::PortainerActivity);
             encode(&mut encoded.bytes, sequence, encoded.received, stream, &source, None, &message);
@@ -134,5 +154,6 @@ pub struct EncodedRecords {
     received: Nanos,
 }
 
+const NOISE_BYTES: usize = 64 << 10;
 /// The agents' default.
 pub const COMPRESSION_LEVEL: i32 = 3;

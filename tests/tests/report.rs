@@ -14,6 +14,7 @@ use shared::clock::{Clock, SystemClock};
 use tests::agents::{Site, bundles_in};
 use tests::crossing::{Crossing, pending, received};
 use tests::forge::hex;
+use tests::peers::stores::{ADMIN, READER, S3Store, WRITER, write_credentials};
 use tests::process::{Done, run};
 use tests::sandbox::free_address;
 use tests::wait::{PATIENCE, wait_until};
@@ -189,6 +190,123 @@ fn a_report_says_what_was_sent_lost_and_missing_and_stock_tools_verify_it() {
         (&until["account"]["generated"], &until["account"]["arrived"]),
         (&json!(20), &json!(20))
     );
+}
+
+/// What a report says of its archives, by name.
+fn archive_of(report: &Value, name: &str) -> Value {
+    let archives = report["archives"]["items"].as_array().unwrap();
+    archives.iter().find(|archive| archive["name"] == name).unwrap().clone()
+}
+
+fn findings(archive: &Value) -> String {
+    archive["findings"].to_string()
+}
+
+#[test]
+fn a_report_quotes_the_proof_of_each_archive_and_names_what_is_not_proven() {
+    let crossing = Crossing::new("report-archive");
+    let (high, low) = (&crossing.pair.high, &crossing.pair.low);
+    let store = S3Store::seaweedfs(&crossing.sandbox.dir("store"));
+    store.bucket("audit", true);
+    let at = |name: &str| crossing.sandbox.join(name).display().to_string();
+    for (file, user) in [("writer", WRITER), ("admin", ADMIN), ("reader", READER)] {
+        write_credentials(&crossing.sandbox.join(file), user);
+    }
+    high.configure(&format!(
+        "{}{}{}",
+        Crossing::seal_soon(50),
+        crossing.listener(),
+        crossing.handoff()
+    ));
+    // The folder of the second one is not there: everything waits for it.
+    low.configure(&format!(
+        "{}{}[[archive]]\nname = \"worm\"\ntype = \"s3\"\nendpoint = \"{}\"\nbucket = \"audit\"\nretention = \"pci-dss\"\n\
+         credentials-file = \"{}\"\n[[archive]]\nname = \"copy\"\ntype = \"directory\"\norder = \"beside\"\npath = \"{}\"\n",
+        Crossing::quick_inbox(),
+        crossing.file_sink(),
+        store.endpoint(),
+        at("writer"),
+        at("copy")
+    ));
+    let begin = now();
+    let agents = [high.start(), low.start()];
+    crossing.send(1..101);
+    crossing.wait_committed(100);
+    assert_eq!(crossing.wait_drained(), 100);
+    let bundles = low.status()["admitted"].as_u64().unwrap();
+    for agent in agents {
+        assert!(agent.stop(PATIENCE).success());
+    }
+    let end = now();
+    let said = || -> Value {
+        serde_json::from_str(&report(low, &begin, &end, &["--json"]).success()).unwrap()
+    };
+
+    // Nothing was proven yet.
+    let before = said();
+    let worm = archive_of(&before, "worm");
+    assert_eq!((&worm["archived"], &worm["waiting"]), (&json!(bundles), &json!(0)), "{worm}");
+    assert_eq!(worm["place"], "s3://audit/");
+    assert_eq!(worm["lock"], "Object Lock, mode COMPLIANCE");
+    assert_eq!(worm["retain-secs"], 366 * 86_400);
+    assert!(worm["locked-until"].as_str().unwrap() > "2027", "{worm}");
+    assert!(findings(&worm).contains("never verified") && worm["last-run"].is_null(), "{worm}");
+    let copy = archive_of(&before, "copy");
+    assert_eq!((&copy["archived"], &copy["waiting"]), (&json!(0), &json!(bundles)), "{copy}");
+    assert!(findings(&copy).contains("a folder is no lock"), "{copy}");
+    let notes = before["verdict"]["notes"].to_string();
+    assert!(notes.contains("the archive worm: nothing proves that its lock holds"), "{notes}");
+    assert!(!reasons(&before).contains("archive"), "{before}");
+
+    // Not by the rights of somebody who may do nothing, but by an administrator's.
+    let reader =
+        low.run(["archive", "verify", "--archive", "worm", "--credentials", &at("reader")]);
+    assert_eq!(reader.code, Some(1), "{reader:?}");
+    let worm = archive_of(&said(), "worm");
+    assert_eq!(worm["last-run"]["verdict"], "unproven", "{worm}");
+    assert!(findings(&worm).contains("may not do what it forbids"), "{worm}");
+    low.run([
+        "archive",
+        "verify",
+        "--archive",
+        "worm",
+        "--full",
+        "--credentials",
+        &at("admin"),
+        "--report",
+        &at("proof.json"),
+    ])
+    .success();
+    low.run(["archive", "verify", "--archive", "worm", "--no-probe"]).success();
+    let out = crossing.sandbox.dir("out");
+    report(low, &begin, &end, &["--output", out.to_str().unwrap()]).success();
+    let proven: Value = serde_json::from_slice(&fs::read(file(&out, ".json")).unwrap()).unwrap();
+    let worm = archive_of(&proven, "worm");
+    assert_eq!((&worm["findings"], &worm["last-run"]["lock"]), (&json!([]), &Value::Null));
+    let held = &worm["last-held"];
+    assert_eq!((&held["verdict"], &held["lock"]), (&json!("good"), &json!("holds")), "{held}");
+    assert_eq!((&held["full"], &held["looked-at"]), (&json!(true), &json!(bundles)), "{held}");
+    // The digest is that of the signed report, wherever it was written to.
+    let sha256 = hex(&Sha256::digest(fs::read(crossing.sandbox.join("proof.json")).unwrap()));
+    assert_eq!(held["sha256"], sha256.as_str());
+    let html = fs::read_to_string(file(&out, ".html")).unwrap();
+    assert!(html.contains(&sha256) && html.contains("s3://audit/"), "the page says the same");
+    let custody = low.run(["custody", "verify"]).success();
+    assert!(!custody.is_empty());
+
+    // A kept report that was changed is no proof.
+    let kept = low.state_dir().join("archive-proofs").join(held["report"].as_str().unwrap());
+    assert!(kept.with_extension("json.sig").exists());
+    let text = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, text.replacen("\"good\"", "\"Good\"", 1)).unwrap();
+    assert!(reasons(&said()).contains("is not what was written"), "{}", said()["verdict"]);
+    fs::write(&kept, text).unwrap();
+    assert!(!reasons(&said()).contains("archive"), "{}", said()["verdict"]);
+
+    // The store is away.
+    drop(store);
+    assert_eq!(low.run(["archive", "verify", "--archive", "worm"]).code, Some(74));
+    assert_eq!(archive_of(&said(), "worm")["findings"], json!([]), "no answer is no finding");
 }
 
 /// `sha256sum` and `ssh-keygen` alone say that the report is what was signed.

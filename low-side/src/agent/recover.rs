@@ -9,6 +9,7 @@ use shared::clock::Clock;
 use crate::config::GapPolicy;
 use crate::import::{Importer, Outcome};
 use crate::replay::chain_text;
+use crate::retention::{self, Journal};
 use crate::staging;
 
 /// How much longer systemd waits for READY after each bundle that is verified again, in µs.
@@ -33,10 +34,24 @@ pub(super) fn recover<C: Clock>(
     let mut orphans = Vec::new();
     for entry in std::fs::read_dir(&importer.folders.store)? {
         // Names in the store are ours, and plain.
-        if let Ok(name) = entry?.file_name().into_string()
-            && !importer.ledger.knows_file(&name)?
-        {
-            orphans.push(name);
+        if let Ok(name) = entry?.file_name().into_string() {
+            if !importer.ledger.knows_file(&name)? {
+                orphans.push(name);
+            } else if let Some((digest, bytes)) = importer.ledger.removed_file(&name)? {
+                // The process ended before it could be removed.
+                let store = &importer.folders.store;
+                match retention::unlink(store, &name, &digest, bytes, &importer.limits) {
+                    Ok(true) => {}
+                    Ok(false) => tracing::warn!(
+                        file = name,
+                        "it has the name of a bundle that left the store, and is another file: it stays"
+                    ),
+                    // No reason not to start; the next start tries again.
+                    Err(error) => {
+                        tracing::error!(file = name, %error, "a file that left the store can't be removed");
+                    }
+                }
+            }
         }
     }
     let lost = created && !orphans.is_empty();
@@ -79,6 +94,7 @@ pub(super) fn recover<C: Clock>(
         example.get_or_insert_with(|| format!("{name}: {why}"));
     }
     importer.admission = policy;
+    adopt_removed(&mut importer)?;
     if let Some(example) = example {
         let message = format!(
             "{left} files of the store could not be admitted and stay there until the next start; {example}"
@@ -91,6 +107,30 @@ pub(super) fn recover<C: Clock>(
         tracing::error!(error = chain_text(&error), "an alarm can't be closed");
     }
     Ok(importer)
+}
+
+/// A ledger that is new learns from the journal what has left the store: it came, it is not missing, and it
+/// is not admitted once more.
+fn adopt_removed<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result<()> {
+    let mut damaged = 0;
+    let store = importer.folders.store.clone();
+    let now = importer.clock.now();
+    let rows = Journal::of(&importer.folders.state).read(&mut damaged)?;
+    let in_store = |file: &str| store.join(file).symlink_metadata().is_ok();
+    let adopted = importer.ledger.adopt_removed(rows, in_store, now)?;
+    if adopted > 0 {
+        let message = format!(
+            "the ledger is new; {adopted} bundles that had left the store are known again from its journal, and no sink gets them again"
+        );
+        raise(importer, "ledger-rebuilt", "journal", &message);
+    }
+    if damaged > 0 {
+        let message = format!(
+            "{damaged} lines of removed.jsonl are damaged: the bundles they name count as missing"
+        );
+        raise(importer, "store-journal-damaged", "store", &message);
+    }
+    Ok(())
 }
 
 /// An alarm is no reason not to start: where the ledger can't take it, the log has it.
@@ -150,5 +190,79 @@ mod tests {
         assert!(alarm(&importer).closed.is_some());
         assert_eq!(names(&site.folders.store).len(), 1);
         assert!(importer.ledger.knows_file(&names(&site.folders.store)[0]).unwrap());
+    }
+    #[test]
+    fn a_rebuilt_ledger_knows_what_had_left_the_store() {
+        use crate::ledger::{Delivery, Ledger};
+        let site = Site::new();
+        let mut chain = Chain::new(1, Lane::Routine);
+        let paths: Vec<_> = (0..4).map(|_| site.seal(&mut chain, &["one", "two"])).collect();
+        let mut importer = site.importer();
+        for path in &paths {
+            importer.import(path, crate::import::Sidecar::Absent, |_| {}).unwrap();
+        }
+        // The first two leave; the file of the second could not be removed before the end.
+        let second = names(&site.folders.store)[1].clone();
+        let mut leaving =
+            importer.ledger.stored_behind((shared::clock::Nanos(0), 0, 0), 2).unwrap();
+        let sink = importer.ledger.sink("siem").unwrap();
+        let delivery = Delivery {
+            chain: leaving[0].chain,
+            first: 1,
+            last: 8,
+            records: 8,
+            filtered: 0,
+            rejected: 0,
+        };
+        let (took, now) = (std::collections::HashMap::new(), importer.clock.now());
+        importer.ledger.deliver(sink, &[delivery], None, &took, now).unwrap();
+        let leaving: Vec<_> =
+            leaving.drain(..).map(|one| (one.clone(), one.sha256.unwrap())).collect();
+        let journal = Journal::of(&site.folders.state);
+        let gone = importer
+            .ledger
+            .remove_from_store(&leaving, &[sink], "a test", now, |rows| journal.append(rows))
+            .unwrap();
+        assert_eq!(gone.len(), 2);
+        importer
+            .ledger
+            .unlink_removed(&gone[..1], |file| std::fs::remove_file(site.folders.store.join(file)))
+            .unwrap();
+        assert_eq!(names(&site.folders.store).len(), 3);
+        let before = importer.ledger.sums().unwrap();
+        let mut importer = recover(importer, false, None).unwrap();
+        assert!(!names(&site.folders.store).contains(&second), "the start removes what is left");
+        assert_eq!(importer.ledger.sums().unwrap(), before);
+
+        // The ledger is lost.
+        drop(importer);
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(site.folders.state.join(format!("ledger.db{suffix}")));
+        }
+        let mut importer = recover(site.importer(), true, None).unwrap();
+        assert_eq!(importer.ledger.gaps().unwrap(), []);
+        let after = importer.ledger.sums().unwrap();
+        assert_eq!((after.admitted, after.records), (before.admitted, before.records));
+        assert_eq!((after.store.bundles, after.store.removed), (2, 2));
+        assert_eq!(after.chains[0].missing, 0);
+        let alarms = importer.ledger.alarms().unwrap();
+        assert!(
+            alarms.iter().any(|alarm| alarm.code == "ledger-rebuilt" && alarm.subject == "journal")
+        );
+        assert!(alarms.iter().all(|alarm| alarm.code != "gap" || alarm.closed.is_some()));
+        // No sink gets them again, nothing admits them again, and a next start changes nothing.
+        let sink = importer.ledger.sink("siem").unwrap();
+        let sums = importer.ledger.sums().unwrap();
+        assert_eq!((sums.sinks[0].removed, sums.sinks[0].pending), (4, 4));
+        let state = importer.ledger.pending_chains(sink).unwrap().remove(0);
+        let taken = importer.ledger.delivered(sink, state.id).unwrap();
+        assert_eq!(importer.ledger.next_bundle(&state, &taken).unwrap().unwrap().0.number(), 3);
+        importer.source = crate::import::Source::Inbox(crate::import::Arrivals::default());
+        let outcome = importer.import(&paths[0], crate::import::Sidecar::Absent, |_| {}).unwrap();
+        assert!(matches!(outcome, Outcome::Duplicate { .. }), "{outcome:?}");
+        let sums = importer.ledger.sums().unwrap();
+        let mut importer = recover(importer, false, None).unwrap();
+        assert_eq!(importer.ledger.sums().unwrap(), sums);
+        drop(Ledger::open(&site.folders.state).unwrap());
     }
 }

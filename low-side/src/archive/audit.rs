@@ -14,7 +14,7 @@ use shared::clock::{Clock, Nanos};
 
 use super::proof::{Outcome, Proof};
 use super::{Archive, ArchiveError, Lock, Object, hash_of};
-use crate::ledger::{ARCHIVED_PAGE, ArchiveId, ArchivedBundle, Ledger, LedgerError};
+use crate::ledger::{ARCHIVED_PAGE, ArchiveId, ArchivedBundle, Ledger, LedgerError, ProofRun};
 use crate::replay::chain_text;
 
 /// What is asked of a run.
@@ -140,6 +140,17 @@ pub enum Verdict {
     Unproven,
 }
 
+impl Verdict {
+    /// Its name, as in the report's JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bad => "bad",
+            Self::Good => "good",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -248,6 +259,25 @@ impl Audit<'_> {
 }
 
 impl Report {
+    /// What the ledger keeps of it; `file` is where its JSON, of this digest, is kept.
+    pub fn run(&self, file: String, sha256: BundleDigest, at: Nanos) -> ProofRun {
+        let lock = self.lock.outcome.map(|outcome| match outcome {
+            Outcome::Holds => "holds",
+            Outcome::Unknown => "unknown",
+            Outcome::Broken => "broken",
+        });
+        ProofRun {
+            at,
+            verdict: self.verdict.as_str().to_owned(),
+            lock: lock.map(ToOwned::to_owned),
+            whole: self.full,
+            looked_at: self.objects.looked_at,
+            findings: self.findings_total,
+            file,
+            sha256,
+        }
+    }
+
     fn find(&mut self, subject: &str, problem: impl Into<String>) {
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
@@ -365,8 +395,7 @@ impl Report {
         let mut out = String::new();
         let verdict = match self.verdict {
             Verdict::Bad => "BAD",
-            Verdict::Good => "good",
-            Verdict::Unproven => "unproven",
+            other => other.as_str(),
         };
         let _ = writeln!(out, "archive      {} at {}", self.archive, self.place);
         let _ = writeln!(out, "made by      {}, penstock-low {}", self.by, self.version);

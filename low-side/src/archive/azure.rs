@@ -141,8 +141,7 @@ impl Azure {
 
 impl Archive for Azure {
     fn place(&self, key: &str) -> String {
-        let AzureConfig { account, container, prefix, .. } = &self.config;
-        format!("azure://{account}/{container}/{prefix}{key}")
+        self.config.place(key)
     }
 
     fn check(&mut self) -> Result<(), ArchiveError> {

@@ -41,6 +41,56 @@ pub enum ArchiveKind {
     S3(S3Config),
 }
 
+impl ArchiveKind {
+    /// Its type, as in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Azure(_) => "azure",
+            Self::Directory(_) => "directory",
+            Self::Gcs(_) => "gcs",
+            Self::S3(_) => "s3",
+        }
+    }
+
+    /// How it keeps what it has, in the vendor's own words.
+    pub fn lock(&self) -> &'static str {
+        match self {
+            Self::Azure(_) => "version-level immutability, policy Locked",
+            Self::Directory(_) => "none: root can remove what a folder keeps",
+            Self::Gcs(_) => "object retention, mode Locked",
+            Self::S3(_) => "Object Lock, mode COMPLIANCE",
+        }
+    }
+
+    /// Where an object is, for people: nothing secret.
+    pub fn place(&self, key: &str) -> String {
+        match self {
+            Self::Azure(azure) => azure.place(key),
+            Self::Directory(path) => path.join(key).display().to_string(),
+            Self::Gcs(gcs) => gcs.place(key),
+            Self::S3(s3) => s3.place(key),
+        }
+    }
+}
+
+impl S3Config {
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("s3://{}/{}{key}", self.bucket, self.prefix)
+    }
+}
+
+impl AzureConfig {
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("azure://{}/{}/{}{key}", self.account, self.container, self.prefix)
+    }
+}
+
+impl GcsConfig {
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("gs://{}/{}{key}", self.bucket, self.prefix)
+    }
+}
+
 /// A bucket of S3.
 #[derive(Clone, Debug, PartialEq)]
 pub struct S3Config {
@@ -167,12 +217,17 @@ impl Preset {
     fn retain(self) -> Duration {
         match self {
             // With a leap day in it: no twelve months are longer.
-            Self::Iso27001 | Self::PciDss => days(366),
+            Self::Iso27001 | Self::PciDss => TWELVE_MONTHS,
             // No six years hold more than two leap days.
-            Self::Hipaa => days(6 * 365 + 2),
+            Self::Hipaa => SIX_YEARS,
         }
     }
 }
+
+/// No twelve months are longer.
+pub const TWELVE_MONTHS: Duration = days(366);
+/// No six years are longer.
+pub const SIX_YEARS: Duration = days(6 * 365 + 2);
 
 #[derive(Deserialize)]
 #[serde(untagged)]

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
-use sha2::{Digest, Sha256};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::durable;
@@ -90,10 +89,11 @@ impl Archive for Directory {
 
     fn look(&mut self, key: &str, _: Option<&str>) -> Result<Option<Held>, ArchiveError> {
         let path = self.path(key);
-        let Some(mut file) = open(&path).map_err(ArchiveError::file(&path))? else {
+        let Some(file) = open(&path).map_err(ArchiveError::file(&path))? else {
             return Ok(None);
         };
-        let (bytes, sha256) = hash(&mut file).map_err(ArchiveError::file(&path))?;
+        let (bytes, sha256) =
+            BundleDigest::of_reader(file, |_| {}).map_err(ArchiveError::file(&path))?;
         let lock = if is_immutable(&path) {
             "a folder is no lock: the file has the attribute immutable, which root can lift"
         } else {
@@ -172,22 +172,6 @@ fn open(path: &Path) -> io::Result<Option<File>> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(err),
     }
-}
-
-fn hash(file: &mut File) -> io::Result<(u64, BundleDigest)> {
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut piece)? {
-            0 => break,
-            count => {
-                bytes += count as u64;
-                hash.update(&piece[..count]);
-            }
-        }
-    }
-    Ok((bytes, BundleDigest::from_bytes(hash.finalize().into())))
 }
 
 /// Whether the file has the attribute immutable, as `lsattr` says.

@@ -221,7 +221,7 @@ impl Gcs {
 
 impl Archive for Gcs {
     fn place(&self, key: &str) -> String {
-        format!("gs://{}/{}{key}", self.config.bucket, self.config.prefix)
+        self.config.place(key)
     }
 
     fn check(&mut self) -> Result<(), ArchiveError> {

@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use shared::bell::Bell;
 use shared::bundle::{BundleDigest, Limits, compare};
 use shared::clock::Clock;
@@ -309,23 +308,10 @@ fn blocked_by(progress: &Progress) -> Option<String> {
     progress.blocked.iter().min_by_key(|(place, _)| **place).map(|(_, blocked)| blocked.why.clone())
 }
 
-/// The length and SHA-256 of a whole file.
-pub(crate) fn hash(file: &File) -> io::Result<(u64, BundleDigest)> {
-    use std::os::unix::fs::FileExt;
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut at = 0;
-    loop {
-        match file.read_at(&mut piece, at) {
-            Ok(0) => return Ok((at, BundleDigest::from_bytes(hash.finalize().into()))),
-            Ok(count) => {
-                hash.update(&piece[..count]);
-                at += count as u64;
-            }
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
+/// The length and SHA-256 of a whole file, whatever was read of it before.
+pub(crate) fn hash(mut file: &File) -> io::Result<(u64, BundleDigest)> {
+    file.seek(SeekFrom::Start(0))?;
+    BundleDigest::of_reader(file, |_| {})
 }
 
 /// How often the ledger is looked at for what another process has admitted.
@@ -336,7 +322,5 @@ const CHECK_EVERY: Duration = Duration::from_hours(1);
 const BLOCKED_FOR: Duration = Duration::from_secs(30);
 /// The longest time for which an archive can ask to be left alone.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
-/// So much of a file is in memory.
-const PIECE_BYTES: usize = 256 << 10;
 const REFUSED: &str = "archive-refused";
 const CONFLICT: &str = "archive-conflict";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use shared::bell::Bell;
-use shared::bundle::{Limits, compare};
+use shared::bundle::{BundleDigest, Limits, compare};
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::custody::Wanted;
 use shared::keys::StatementKind;
@@ -154,7 +154,7 @@ fn verify(
     report_file: Option<&Path>,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let ledger = Ledger::open_existing(&config.state_dir)?;
+    let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let (settings, id) = choose(config, &ledger, name)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut archive = archive::make(settings, credentials, &clock, &Bell::default());
@@ -170,8 +170,10 @@ fn verify(
     let by = site::name(&config.keys_dir);
     let shown = credentials.map(|path| path.display().to_string());
     let report = audit.run(asked, by, shown)?;
+    let written = Written::of(config, &report)?;
+    written.keep(&mut ledger, id, &report, &folders, clock.now())?;
     if let Some(path) = report_file {
-        write_report(config, &report, path)?;
+        written.put(&report, path)?;
     }
     if as_json {
         put_json(&report)?;
@@ -188,34 +190,74 @@ fn verify(
     }
 }
 
-/// Writes FILE (JSON), FILE.txt (the same for people) and FILE.sig (over FILE, by this side's key).
-fn write_report(config: &Config, report: &Report, path: &Path) -> Result<(), Failure> {
-    let json =
-        serde_json::to_string_pretty(report).map_err(|err| Failure::new(exit::FAILED, err))? + "\n";
-    let beside = |extension: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(extension);
-        PathBuf::from(name)
-    };
-    let write = |path: &Path, text: &str| {
-        durable::write(path, text.as_bytes(), 0o644)
-            .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", path.display())))
-    };
-    write(path, &json)?;
-    write(&beside(".txt"), &report.text())?;
-    let signed =
-        site::signing_key(&config.keys_dir).map_err(|err| err.to_string()).and_then(|key| {
-            let kind = StatementKind::Archive;
-            key.sign_statement(kind, json.as_bytes()).map_err(|err| err.to_string())
-        });
-    match signed {
-        Ok(signature) => {
-            write(&beside(".sig"), &signature)?;
-            tell!("wrote {0}, {0}.txt and {0}.sig", path.display());
-        }
-        Err(why) => tell!("wrote {0} and {0}.txt, NOT SIGNED: {why}", path.display()),
+/// A report as it is written: its JSON, and this side's signature over it, or why there is none.
+struct Written {
+    json: String,
+    signature: Result<String, String>,
+}
+
+impl Written {
+    fn of(config: &Config, report: &Report) -> Result<Self, Failure> {
+        let json = serde_json::to_string_pretty(report)
+            .map_err(|err| Failure::new(exit::FAILED, err))?
+            + "\n";
+        let signature =
+            site::signing_key(&config.keys_dir).map_err(|err| err.to_string()).and_then(|key| {
+                let kind = StatementKind::Archive;
+                key.sign_statement(kind, json.as_bytes()).map_err(|err| err.to_string())
+            });
+        Ok(Self { json, signature })
     }
-    Ok(())
+
+    /// Keeps it in the state folder, and notes it in the ledger: `report` quotes the newest.
+    fn keep(
+        &self,
+        ledger: &mut Ledger,
+        id: ArchiveId,
+        report: &Report,
+        folders: &Folders,
+        now: Nanos,
+    ) -> Result<(), Failure> {
+        let dir = &folders.proofs;
+        durable::create_dir(dir)
+            .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", dir.display())))?;
+        let file = format!("{}-{}.json", report.archive, now.0);
+        let path = dir.join(&file);
+        if let Ok(signature) = &self.signature {
+            write(&beside(&path, ".sig"), signature, 0o600)?;
+        }
+        write(&path, &self.json, 0o600)?;
+        let sha256 = BundleDigest::of(self.json.as_bytes());
+        let run = report.run(file, sha256, now);
+        ledger.note_proof(id, &report.archive, &run, self.json.len() as u64)?;
+        Ok(())
+    }
+
+    /// Writes FILE (JSON), FILE.txt (the same for people) and FILE.sig (over FILE, by this side's key).
+    fn put(&self, report: &Report, path: &Path) -> Result<(), Failure> {
+        write(path, &self.json, 0o644)?;
+        write(&beside(path, ".txt"), &report.text(), 0o644)?;
+        match &self.signature {
+            Ok(signature) => {
+                write(&beside(path, ".sig"), signature, 0o644)?;
+                tell!("wrote {0}, {0}.txt and {0}.sig", path.display());
+            }
+            Err(why) => tell!("wrote {0} and {0}.txt, NOT SIGNED: {why}", path.display()),
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    durable::write(path, text.as_bytes(), mode)
+        .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", path.display())))
+}
+
+/// A path with something more at its end.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// What is fetched.

@@ -29,6 +29,8 @@ use crate::replay::chain_text;
 pub(super) struct Summary {
     pub(super) admitted: u64,
     pub(super) duplicate: u64,
+    /// Of the duplicates, those that had left the store after their time and are there again.
+    pub(super) restored: u64,
     pub(super) quarantined: u64,
     /// No regular file, or too large.
     pub(super) unusable: u64,
@@ -58,6 +60,12 @@ impl Summary {
             Outcome::Duplicate { bundle } => {
                 self.duplicate += 1;
                 entry["outcome"] = json!("duplicate");
+                entry["bundle"] = json!(bundle);
+            }
+            Outcome::Restored { bundle } => {
+                self.duplicate += 1;
+                self.restored += 1;
+                entry["outcome"] = json!("restored");
                 entry["bundle"] = json!(bundle);
             }
             Outcome::Quarantined { code, message, sha256 } => {

@@ -211,7 +211,12 @@ impl Medium {
                     }
                     let outcome = importer.import(&to, Sidecar::Absent, |_| {});
                     durable::remove(&to).map_err(failed)?;
-                    if let Ok(Outcome::Admitted { .. } | Outcome::Duplicate { .. }) = &outcome {
+                    if let Ok(
+                        Outcome::Admitted { .. }
+                        | Outcome::Duplicate { .. }
+                        | Outcome::Restored { .. },
+                    ) = &outcome
+                    {
                         store.forget(id).map_err(failed)?;
                     }
                     self.parts.push(json!({
@@ -495,7 +500,7 @@ fn is_admitted(ledger: &Ledger, origin: &str, bundle: &TransferredBundle) -> Res
 fn in_words(outcome: &Result<Outcome, ImportError>) -> (&'static str, Option<String>) {
     match outcome {
         Ok(Outcome::Admitted { code, .. }) => ("admitted", Some((*code).to_owned())),
-        Ok(Outcome::Duplicate { .. }) => ("duplicate", None),
+        Ok(Outcome::Duplicate { .. } | Outcome::Restored { .. }) => ("duplicate", None),
         Ok(Outcome::Quarantined { code, .. }) => ("quarantined", Some((*code).to_owned())),
         Ok(Outcome::Ignored { code, .. }) => ("unusable", Some((*code).to_owned())),
         Ok(Outcome::Incomplete) => ("unusable", None),

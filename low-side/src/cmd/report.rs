@@ -63,7 +63,7 @@ pub(super) fn report(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
         keys: &keys,
         limits: &config.limits,
         budgets: &config.latency,
-        archive: None,
+        archives: &config.archives,
     };
     let made = Made {
         site: site.clone(),

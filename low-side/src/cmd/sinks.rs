@@ -129,7 +129,7 @@ pub(super) fn replay(
     let to = to.unwrap_or_else(|| SystemClock.now());
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let id = ledger.sink(name)?;
-    let (mut bundles, mut records, mut pending) = (0_u64, 0_u64, 0_u64);
+    let (mut bundles, mut records, mut pending, mut gone) = (0_u64, 0_u64, 0_u64, 0_u64);
     for bundle in ledger.bundles_of_period(from, to)? {
         let range = (bundle.first, bundle.last);
         match ledger.deliver_again(id, bundle.chain, range, bundle.records)? {
@@ -138,7 +138,7 @@ pub(super) fn replay(
                 records += bundle.records;
             }
             Again::Pending => pending += 1,
-            Again::NotStored => {}
+            Again::NotStored => gone += 1,
         }
     }
     tell!("{records} record(s) of {bundles} bundle(s) are sent to {name} once more");
@@ -148,7 +148,25 @@ pub(super) fn replay(
     if bundles > 0 {
         tell!("  the agent sends them, as soon as it runs; see: penstock-low status");
     }
+    if gone > 0 {
+        let text = format!(
+            "{gone} bundle(s) of the period have left the store after their time, and can't be sent from it\n  {}",
+            restore_first(config, &format!("--from {from} --to {to}"))
+        );
+        return Err(Failure::new(exit::FAILED, text));
+    }
     Ok(())
+}
+
+/// What to do first where bundles have left the store.
+fn restore_first(config: &Config, which: &str) -> String {
+    if config.archives.is_empty() {
+        return "try: import the same bundles again, from wherever copies of them are kept"
+            .to_owned();
+    }
+    format!(
+        "try: penstock-low archive restore {which} DIR, then penstock-low import DIR, then penstock-low replay"
+    )
 }
 
 pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
@@ -198,6 +216,7 @@ pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
         return Ok(());
     };
     let (mut asked, mut pending, mut gone) = (0_u64, 0_u64, 0_u64);
+    let mut example = String::new();
     for letter in dead_letters::read(&path).map_err(failed)? {
         let letter = letter.map_err(failed)?;
         let again = match ledger.chain_id(&letter.chain)? {
@@ -210,7 +229,10 @@ pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
         match again {
             Again::Asked => asked += 1,
             Again::Pending => pending += 1,
-            Again::NotStored => gone += 1,
+            Again::NotStored => {
+                gone += 1;
+                example = letter.chain.to_string();
+            }
         }
     }
     let kept = letters.end_retry(SystemClock.now()).map_err(failed)?;
@@ -223,8 +245,9 @@ pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
     }
     if gone > 0 {
         let text = format!(
-            "{gone} record(s) are no longer in the store and can't be sent from it; their events stand in {}",
-            kept.display()
+            "{gone} record(s) are no longer in the store ({example}) and can't be sent from it; their events stand in {}\n  {}",
+            kept.display(),
+            restore_first(config, "BUNDLE")
         );
         return Err(Failure::new(exit::FAILED, text));
     }

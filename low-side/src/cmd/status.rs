@@ -60,6 +60,14 @@ fn text(status: &Status, config: &Config) -> String {
     for loss in &sums.losses {
         let _ = writeln!(out, "             {} declared lost: {}", loss.records, loss.reason);
     }
+    let store = &sums.store;
+    let bytes = shared::config::ByteSize(store.bytes);
+    let since =
+        store.oldest.as_deref().map_or(String::new(), |at| format!(", the oldest since {at}"));
+    let _ = writeln!(out, "store        {} bundles, {bytes}{since}", store.bundles);
+    if store.removed > 0 {
+        let _ = writeln!(out, "             {} have left it after their time", store.removed);
+    }
     for sum in &sums.archives {
         let health = agent.map(|agent| &agent["archives"][&sum.name]);
         let state = health.and_then(|health| health["state"].as_str()).unwrap_or("not running");
@@ -86,7 +94,11 @@ fn text(status: &Status, config: &Config) -> String {
             None => "not in the configuration",
         };
         let mut also = String::new();
-        for (what, records) in [("filtered", sink.filtered), ("rejected for good", sink.rejected)] {
+        for (what, records) in [
+            ("filtered", sink.filtered),
+            ("rejected for good", sink.rejected),
+            ("no longer in the store", sink.removed),
+        ] {
             if records > 0 {
                 let _ = write!(also, " + {records} {what}");
             }

@@ -16,6 +16,7 @@ fn code(outcome: &Outcome) -> &'static str {
         | Outcome::Quarantined { code, .. }
         | Outcome::Ignored { code, .. } => code,
         Outcome::Duplicate { .. } => "duplicate",
+        Outcome::Restored { .. } => "restored",
         Outcome::Incomplete => "incomplete",
     }
 }

@@ -11,7 +11,8 @@ use shared::record::Epoch;
 
 use super::custody::{self, Arrival, bundle_of};
 use super::{
-    ChainId, ChainName, Ledger, LedgerError, alarms, archived, chain_name, int, latency, uint,
+    ChainId, ChainName, Ledger, LedgerError, alarms, archived, chain_name, int, latency, removed,
+    uint,
 };
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
@@ -47,6 +48,8 @@ pub struct BundleFacts {
     pub file_bytes: u64,
     /// How its file came; of a file of the store that had no row, nothing is known.
     pub arrival: Option<Arrival>,
+    /// Whether an operator brings it: then a file that had left the store after its time is put back.
+    pub restores: bool,
 }
 
 impl BundleFacts {
@@ -79,6 +82,7 @@ impl BundleFacts {
             signer: header.signer.clone(),
             file_bytes: bundle.file_bytes(),
             arrival: None,
+            restores: false,
         }
     }
 
@@ -136,6 +140,8 @@ pub enum Decision {
     Admitted(Admission),
     /// It was in the ledger before.
     Duplicate,
+    /// It was in the ledger before, and its file, which had left the store, is there again.
+    Restored,
     /// It is not admitted.
     Refused(Disorder),
 }
@@ -179,12 +185,16 @@ impl Ledger {
             Admission::Refused(disorder) => return Ok(Decision::Refused(disorder)),
             Admission::Duplicate => {
                 let chain = chain.ok_or(LedgerError::Row("a bundle without a chain"))?;
-                let mended = repair_stored(&tx, chain, facts, store, &mut place)?;
-                let detail = if mended { "mended the stored file" } else { "" };
+                let repaired = repair_stored(&tx, chain, facts, store, now, &mut place)?;
+                let (detail, decision) = match repaired {
+                    Repaired::Nothing => ("", Decision::Duplicate),
+                    Repaired::Mended => ("mended the stored file", Decision::Duplicate),
+                    Repaired::Restored => ("put back into the store", Decision::Restored),
+                };
                 note_arrival(&tx, facts, now)?;
                 note_bundle(&tx, facts, Action::Duplicate, detail, now)?;
                 count(&tx, "duplicate")?;
-                Decision::Duplicate
+                decision
             }
             Admission::Fresh | Admission::FillsGap | Admission::Gap { .. } => {
                 let chain = match chain {
@@ -329,7 +339,10 @@ pub enum PassGaps {
     NoticedBefore(Nanos),
 }
 
-fn find_chain(tx: &Transaction<'_>, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
+pub(super) fn find_chain(
+    tx: &Transaction<'_>,
+    name: &ChainName,
+) -> Result<Option<ChainId>, LedgerError> {
     Ok(tx
         .prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?
         .query_row(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()], |r| {
@@ -408,8 +421,8 @@ fn insert(
     tx.prepare_cached(
         "INSERT INTO bundle (chain, number, digest, previous, first_sequence, last_sequence, records,
              lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes,
-             oldest_ns, newest_ns, file_sha256)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+             oldest_ns, newest_ns, file_sha256, stored_ns)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?12)",
     )?
     .execute(params![
         chain,
@@ -431,6 +444,7 @@ fn insert(
         facts.received.map(|(_, newest)| newest.0),
         facts.arrival.as_ref().map(|arrival| arrival.file.sha256.as_bytes()),
     ])?;
+    removed::count_stored(tx, facts.file_bytes)?;
     archived::make_due(tx, chain, candidate.number, now)?;
     let kept = facts.streams.iter().map(|count| (count.stream, "", count.records, count.bytes));
     let suppressed = facts
@@ -581,36 +595,62 @@ fn check_record_chain(
     Ok(())
 }
 
-/// A duplicate mends a stored file that is missing, has another length, or was found damaged.
+/// What a duplicate did to the store.
+enum Repaired {
+    Nothing,
+    Mended,
+    Restored,
+}
+
+/// A duplicate mends a stored file that is missing, has another length, or was found damaged. One that
+/// has left the store after its time is put back where an operator brings it: a link that sends it again
+/// must not undo that.
 fn repair_stored(
     tx: &Transaction<'_>,
     chain: ChainId,
     facts: &BundleFacts,
     store: &Path,
+    now: Nanos,
     place: &mut impl FnMut(&str) -> io::Result<()>,
-) -> Result<bool, LedgerError> {
-    let key = params![chain, int(facts.candidate.number)];
-    let (file, bytes, damaged): (String, i64, bool) = tx
+) -> Result<Repaired, LedgerError> {
+    let number = int(facts.candidate.number);
+    let (file, bytes, damaged, stored): (String, i64, bool, Option<i64>) = tx
         .prepare_cached(
-            "SELECT file, file_bytes, damaged FROM bundle WHERE chain = ?1 AND number = ?2",
+            "SELECT file, file_bytes, damaged, stored_ns FROM bundle WHERE chain = ?1 AND number = ?2",
         )?
-        .query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let whole = std::fs::symlink_metadata(store.join(&file))
-        .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
-    let mend = damaged || !whole;
-    if mend {
-        place(&file).map_err(LedgerError::Place)?;
-        let sha256 = facts.arrival.as_ref().map(|arrival| arrival.file.sha256);
-        tx.execute(
-            "UPDATE bundle SET damaged = 0, file_sha256 = ?3 WHERE chain = ?1 AND number = ?2",
-            params![
-                chain,
-                int(facts.candidate.number),
-                sha256.as_ref().map(BundleDigest::as_bytes)
-            ],
-        )?;
-    }
-    Ok(mend)
+        .query_row(params![chain, number], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
+    let repaired = if stored.is_none() {
+        if !facts.restores {
+            return Ok(Repaired::Nothing);
+        }
+        removed::count_stored(tx, facts.file_bytes)?;
+        archived::make_due_again(tx, chain, facts.candidate.number, now)?;
+        Repaired::Restored
+    } else {
+        let whole = std::fs::symlink_metadata(store.join(&file))
+            .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
+        if whole && !damaged {
+            return Ok(Repaired::Nothing);
+        }
+        removed::count_changed(tx, uint(bytes), facts.file_bytes)?;
+        Repaired::Mended
+    };
+    place(&file).map_err(LedgerError::Place)?;
+    let sha256 = facts.arrival.as_ref().map(|arrival| arrival.file.sha256);
+    tx.execute(
+        "UPDATE bundle SET damaged = 0, file_sha256 = ?3, file_bytes = ?4, stored_ns = coalesce(stored_ns, ?5)
+         WHERE chain = ?1 AND number = ?2",
+        params![
+            chain,
+            number,
+            sha256.as_ref().map(BundleDigest::as_bytes),
+            int(facts.file_bytes),
+            now.0
+        ],
+    )?;
+    Ok(repaired)
 }
 
 /// How a bundle's file came, where that is known.
@@ -649,7 +689,7 @@ pub(super) fn add(tx: &Transaction<'_>, name: &str, amount: i64) -> Result<(), L
 }
 
 /// Reads a store file's name back: `ORIGIN-EPOCH-LANE-NUMBER-DIGEST.pstk`.
-fn parse_store_name(file: &str) -> Option<(ChainName, u64)> {
+pub(super) fn parse_store_name(file: &str) -> Option<(ChainName, u64)> {
     let mut parts = file.strip_suffix(".pstk")?.rsplitn(5, '-').skip(1);
     let number = parts.next()?.parse().ok()?;
     let lane = parts.next()?.parse().ok()?;

@@ -2,7 +2,7 @@
 //!
 //! A bundle becomes due for every active archive in the transaction that admits it, and stops being due
 //! in the one that notes where it is kept. Replay looks at what is due for archives that come before it.
-//! Invariant: whatever removes files from the store asks [`Ledger::waits_for_archive`] first.
+//! Invariant: what an active archive does not hold never leaves the store (`removed`).
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -120,7 +120,8 @@ impl Ledger {
             if !known.is_some_and(|(_, active)| active) {
                 tx.execute(
                     "INSERT OR IGNORE INTO archive_due
-                     SELECT ?1, b.chain, b.number, ?2 FROM bundle b WHERE NOT EXISTS
+                     SELECT ?1, b.chain, b.number, ?2 FROM bundle b
+                     WHERE b.stored_ns IS NOT NULL AND NOT EXISTS
                          (SELECT 1 FROM archived x
                           WHERE x.archive = ?1 AND x.chain = b.chain AND x.number = b.number)",
                     params![id, now.0],
@@ -196,12 +197,6 @@ impl Ledger {
             .map_or(Err(LedgerError::Row("a bundle is due that is not there")), |due| Ok(Some(due)))
     }
 
-    /// Whether an active archive has yet to take this bundle: its file must stay in the store.
-    pub fn waits_for_archive(&self, chain: ChainId, number: u64) -> Result<bool, LedgerError> {
-        let sql = "SELECT 1 FROM archive_due WHERE chain = ?1 AND number = ?2";
-        Ok(self.conn.prepare_cached(sql)?.exists(params![chain, int(number)])?)
-    }
-
     /// Notes where an archive keeps a bundle, which is not due any more; `place` is for people.
     pub fn note_archived(
         &mut self,
@@ -260,11 +255,11 @@ impl Ledger {
         archive_sums(&self.conn)
     }
 
-    /// How many bundles an archive neither holds nor is to take.
+    /// How many bundles of the store an archive neither holds nor is to take.
     pub fn archive_unaccounted(&self, archive: ArchiveId) -> Result<u64, LedgerError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT count(*) FROM bundle b
-             WHERE NOT EXISTS (SELECT 1 FROM archived x
+             WHERE b.stored_ns IS NOT NULL AND NOT EXISTS (SELECT 1 FROM archived x
                      WHERE x.archive = ?1 AND x.chain = b.chain AND x.number = b.number)
                  AND NOT EXISTS (SELECT 1 FROM archive_due d
                      WHERE d.archive = ?1 AND d.chain = b.chain AND d.number = b.number)",
@@ -368,6 +363,22 @@ pub(super) fn make_due(
     Ok(())
 }
 
+/// The bundle is in the store again: it is due for every active archive that does not hold it.
+pub(super) fn make_due_again(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    number: u64,
+    now: Nanos,
+) -> Result<(), LedgerError> {
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO archive_due SELECT id, ?1, ?2, ?3 FROM archive a
+         WHERE active AND NOT EXISTS (SELECT 1 FROM archived x
+             WHERE x.archive = a.id AND x.chain = ?1 AND x.number = ?2)",
+    )?
+    .execute(params![chain, int(number), now.0])?;
+    Ok(())
+}
+
 pub(super) fn archive_sums(conn: &Connection) -> Result<Vec<ArchiveSum>, LedgerError> {
     let mut statement = conn.prepare_cached(
         "SELECT a.name, a.before, a.bundles, a.bytes, count(d.number), min(d.since_ns)
@@ -396,6 +407,7 @@ mod tests {
 
     use super::*;
     use crate::import::Outcome;
+    use crate::ledger::KeptFor;
     use crate::testing::{Chain, START, Site};
 
     fn kept(due: &DueBundle) -> KeptObject {
@@ -436,11 +448,11 @@ mod tests {
         assert_eq!(next(&ledger), None);
         let due = ledger.next_due(ids[0], &none).unwrap().unwrap();
         assert_eq!(due.bundle.number(), 1);
-        assert!(ledger.waits_for_archive(due.bundle.chain(), 1).unwrap());
         ledger.note_archived(ids[0], &due, &kept(&due), "there", START).unwrap();
         assert_eq!(next(&ledger), Some(1));
         // The other archive has not taken it: it must stay in the store all the same.
-        assert!(ledger.waits_for_archive(due.bundle.chain(), 1).unwrap());
+        let stored = ledger.stored_behind((Nanos(0), 0, 0), 1).unwrap().remove(0);
+        assert_eq!(ledger.needed(&stored, &[]).unwrap(), Some(KeptFor::Archive));
         let passed = |_, number| number == 2;
         assert_eq!(ledger.next_due(ids[0], &passed).unwrap(), None);
         let sums = ledger.archive_sums().unwrap();
@@ -452,7 +464,7 @@ mod tests {
         // Gone from the configuration: nothing waits for it; back again: only what it lacks is due.
         ledger.set_archives(&[], START).unwrap();
         assert_eq!(next(&ledger), Some(1));
-        assert!(!ledger.waits_for_archive(due.bundle.chain(), 2).unwrap());
+        assert_eq!(ledger.needed(&stored, &[]).unwrap(), Some(KeptFor::NothingElse));
         import(&site, &mut chain);
         let again = ledger.set_archives(&[worm], START).unwrap();
         assert_eq!(again, ids[..1]);

@@ -9,7 +9,8 @@ use shared::custody::{Action, CustodyBundle, CustodyEvent};
 
 use super::custody::{self, bundle_of};
 use super::{
-    AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency, uint,
+    AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency,
+    removed, uint,
 };
 use crate::latency::{Histogram, Key};
 use crate::ranges::RangeSet;
@@ -54,11 +55,11 @@ pub enum Again {
     Asked,
     /// The sink has not had all of them yet: they come anyway.
     Pending,
-    /// Their bundle is no longer in the store.
+    /// Their bundle is not in the store: it has left it after its time, or never came.
     NotStored,
 }
 
-/// The numbers of one bundle in the store.
+/// The numbers of one bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredRange {
     /// Its chain.
@@ -87,8 +88,18 @@ pub struct FilePosition {
 impl Ledger {
     /// The identity of a sink; a new name gets a new one, and everything in the store is new to it.
     pub fn sink(&mut self, name: &str) -> Result<SinkId, LedgerError> {
-        self.conn.execute("INSERT OR IGNORE INTO sink (name) VALUES (?1)", [name])?;
-        Ok(self.conn.query_row("SELECT id FROM sink WHERE name = ?1", [name], |row| row.get(0))?)
+        let find = "SELECT id FROM sink WHERE name = ?1";
+        let known = self.conn.query_row(find, [name], |row| row.get(0)).optional()?;
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        let tx = self.begin()?;
+        if tx.execute("INSERT OR IGNORE INTO sink (name) VALUES (?1)", [name])? > 0 {
+            removed::begin_sink(&tx, tx.last_insert_rowid())?;
+        }
+        let id = tx.query_row(find, [name], |row| row.get(0))?;
+        tx.commit()?;
+        Ok(id)
     }
 
     /// The chains that hold something which the sink has not taken, the flash lane first. A chain
@@ -141,6 +152,7 @@ impl Ledger {
                      WHERE d.chain = bundle.chain AND d.number = bundle.number AND a.before)
              FROM bundle
              WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
+                 AND stored_ns IS NOT NULL
              ORDER BY last_sequence LIMIT 1",
         )?;
         let mut from = taken.next_outside(1);
@@ -217,7 +229,8 @@ impl Ledger {
         let stored = tx
             .prepare_cached(
                 "SELECT 1 FROM bundle WHERE chain = ?1 AND last_sequence >= ?3
-                     AND last_sequence >= first_sequence AND first_sequence <= ?2",
+                     AND last_sequence >= first_sequence AND first_sequence <= ?2
+                     AND stored_ns IS NOT NULL",
             )?
             .exists(params![chain, int(first), int(last)])?;
         if !stored {
@@ -252,8 +265,7 @@ impl Ledger {
         Ok(Again::Asked)
     }
 
-    /// The bundles whose records were received in a period, and are still in the store: for sending
-    /// them to a sink once more.
+    /// The bundles whose records were received in a period: for sending them to a sink once more.
     pub fn bundles_of_period(
         &self,
         from: Nanos,
@@ -425,7 +437,7 @@ fn note_replayed(
 }
 
 /// Merges a range into those that are there: what overlaps or touches it becomes one, which it gives.
-fn insert_range(
+pub(super) fn insert_range(
     tx: &Transaction<'_>,
     sink: SinkId,
     delivery: &Delivery,

@@ -225,11 +225,13 @@ pub struct BundleInStore {
     pub sealed: Nanos,
     /// When it was admitted.
     pub imported: Nanos,
+    /// Whether its file is there, and has not left the store after its time.
+    pub stored: bool,
 }
 
 /// A bundle belongs to a period where its records reach into it, or, without any, where it was sealed
 /// in it.
-const IN_PERIOD: &str =
+pub(super) const IN_PERIOD: &str =
     "coalesce(b.newest_ns, b.sealed_ns) >= ?1 AND coalesce(b.oldest_ns, b.sealed_ns) < ?2";
 
 impl Ledger {
@@ -609,7 +611,7 @@ impl Ledger {
         mut each: impl FnMut(&BundleInStore),
     ) -> Result<u64, LedgerError> {
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT b.file, b.digest, b.sealed_ns, b.imported_ns FROM bundle b
+            "SELECT b.file, b.digest, b.sealed_ns, b.imported_ns, b.stored_ns IS NOT NULL FROM bundle b
              WHERE {IN_PERIOD} ORDER BY b.chain, b.number LIMIT ?3"
         ))?;
         let mut rows = statement.query(params![from.0, to.0, int(limit)])?;
@@ -621,6 +623,7 @@ impl Ledger {
                 digest: BundleDigest::from_bytes(row.get(1)?),
                 sealed: Nanos(row.get(2)?),
                 imported: Nanos(row.get(3)?),
+                stored: row.get(4)?,
             });
         }
         let all: i64 = self

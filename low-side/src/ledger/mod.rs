@@ -4,9 +4,10 @@
 //! with the number of records: delivery is kept as merged ranges. The agent's threads and the
 //! command line each open their own connection.
 //!
-//! Invariant: a bundle has a row if and only if its file stands complete in the store; the file is
-//! renamed into the store inside the transaction that writes the row. Invariant: only this module
-//! makes an [`AdmittedBundle`].
+//! Invariant: a bundle has a row with the time of its storing if and only if its file stands complete in
+//! the store; the file is renamed into the store inside the transaction that writes the row. A file that
+//! leaves the store after its time leaves the row behind ([`removed`]). Invariant: only this module makes
+//! an [`AdmittedBundle`].
 
 mod admission;
 mod alarms;
@@ -19,8 +20,10 @@ mod evidence;
 mod latency;
 mod numbers;
 mod periods;
+mod proofs;
 mod receipt;
 mod recover;
+mod removed;
 mod schema;
 mod sums;
 #[cfg(test)]
@@ -46,7 +49,9 @@ pub use evidence::{
     SignerSum, SinkTaken, WaitSum,
 };
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
+pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};
+pub use removed::{KeptFor, RemovedRow, StoreSum, StoredBundle};
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.

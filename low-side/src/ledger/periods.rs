@@ -15,6 +15,8 @@ pub struct BundleInPeriod {
     pub number: u64,
     /// Its file in the store.
     pub file: String,
+    /// Whether its file is in the store.
+    pub stored: bool,
     /// Its digest.
     pub digest: BundleDigest,
     /// When its oldest record was received.
@@ -69,7 +71,8 @@ impl Ledger {
         mut each: impl FnMut(BundleInPeriod) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT c.origin, c.epoch, c.lane, b.number, b.file, b.digest, b.oldest_ns, b.newest_ns, b.chain
+            "SELECT c.origin, c.epoch, c.lane, b.number, b.file, b.digest, b.oldest_ns, b.newest_ns, b.chain,
+                 b.stored_ns IS NOT NULL
              FROM bundle b JOIN chain c ON c.id = b.chain
              WHERE b.newest_ns >= ?1 AND b.oldest_ns < ?2 AND (?3 IS NULL OR c.origin = ?3)",
         )?;
@@ -87,6 +90,7 @@ impl Ledger {
                 chain: chain_name(row, 0)?,
                 number: uint(number),
                 file: row.get(4)?,
+                stored: row.get(9)?,
                 digest: BundleDigest::from_bytes(digest),
                 oldest: Nanos(row.get(6)?),
                 newest: Nanos(row.get(7)?),

@@ -206,6 +206,30 @@ CREATE TABLE archive_due (
     PRIMARY KEY (archive, chain, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX archive_due_by_bundle ON archive_due (chain, number);
+", "
+-- Each run of archive verify: what it found, and its report, which stands in a file of this digest.
+CREATE TABLE archive_proof (
+    id        INTEGER PRIMARY KEY,
+    archive   INTEGER NOT NULL REFERENCES archive (id),
+    at_ns     INTEGER NOT NULL,
+    verdict   TEXT NOT NULL,
+    lock      TEXT,
+    whole     INTEGER NOT NULL,
+    looked_at INTEGER NOT NULL,
+    findings  INTEGER NOT NULL,
+    file      TEXT NOT NULL,
+    sha256    BLOB NOT NULL
+) STRICT;
+CREATE INDEX archive_proof_by_time ON archive_proof (archive, at_ns);
+", "
+-- When a bundle's file was put into the store; nothing once it was removed from there after its time.
+ALTER TABLE bundle ADD COLUMN stored_ns INTEGER;
+UPDATE bundle SET stored_ns = imported_ns;
+CREATE INDEX bundle_stored ON bundle (stored_ns) WHERE stored_ns IS NOT NULL;
+INSERT INTO counter SELECT 'stored', count(*) FROM bundle;
+INSERT INTO counter SELECT 'stored-bytes', coalesce(sum(file_bytes), 0) FROM bundle;
+-- Records that a sink never got because their bundle had left the store.
+ALTER TABLE delivered_records ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables up to date.

@@ -6,8 +6,8 @@ use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
 
 use super::{
-    ArchiveSum, Arrival, Ledger, LedgerError, admission, alarms, archived, chain_name, custody,
-    uint,
+    ArchiveSum, Arrival, Ledger, LedgerError, StoreSum, admission, alarms, archived, chain_name,
+    custody, removed, uint,
 };
 
 /// Everything that came in, and where it went.
@@ -44,6 +44,8 @@ pub struct Sums {
     pub sinks: Vec<SinkSum>,
     /// The archives.
     pub archives: Vec<ArchiveSum>,
+    /// The store.
+    pub store: StoreSum,
 }
 
 /// One chain.
@@ -93,7 +95,7 @@ pub struct LossSum {
     pub records: u64,
 }
 
-/// One sink: admitted records + again = delivered + filtered + rejected + pending.
+/// One sink: admitted records + again = delivered + filtered + rejected + removed + pending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SinkSum {
     /// Its name.
@@ -106,6 +108,8 @@ pub struct SinkSum {
     pub rejected: u64,
     /// Records that were asked for once more.
     pub again: u64,
+    /// Records that it never got: their bundle had left the store before the sink was there.
+    pub removed: u64,
     /// Records it has yet to take.
     pub pending: u64,
 }
@@ -140,19 +144,20 @@ impl Ledger {
         let sinks = tx
             .prepare_cached(
                 "SELECT s.name, coalesce(sum(d.records), 0), coalesce(sum(d.filtered), 0),
-                     coalesce(sum(d.rejected), 0), coalesce(sum(d.again), 0)
+                     coalesce(sum(d.rejected), 0), coalesce(sum(d.again), 0), coalesce(sum(d.removed), 0)
                  FROM sink s LEFT JOIN delivered_records d ON d.sink = s.id
                  GROUP BY s.id ORDER BY s.name",
             )?
             .query_map([], |row| {
-                let [dealt_with, filtered, rejected, again] =
-                    [uint(row.get(1)?), uint(row.get(2)?), uint(row.get(3)?), uint(row.get(4)?)];
+                let [dealt_with, filtered, rejected, again, removed] =
+                    [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?].map(uint);
                 Ok(SinkSum {
                     name: row.get(0)?,
-                    delivered: dealt_with.saturating_sub(filtered + rejected),
+                    delivered: dealt_with.saturating_sub(filtered + rejected + removed),
                     filtered,
                     rejected,
                     again,
+                    removed,
                     pending: u64::saturating_sub(records + again, dealt_with),
                 })
             })?
@@ -202,6 +207,7 @@ impl Ledger {
             chains,
             sinks,
             archives: archived::archive_sums(&tx)?,
+            store: removed::store_sum(&tx)?,
         })
     }
 

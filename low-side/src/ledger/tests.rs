@@ -43,6 +43,7 @@ fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
         signer: "SHA256:x".to_owned(),
         file_bytes: 1,
         arrival: None,
+        restores: false,
     }
 }
 

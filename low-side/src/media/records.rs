@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::durable;
@@ -239,19 +238,6 @@ pub fn check(
 
 /// Length and SHA-256 of a file; `None` where it can't be read.
 fn digest(path: &Path, progress: &mut dyn FnMut(u64)) -> Option<(u64, String)> {
-    let mut file = open_untrusted(path).ok()??;
-    let (mut hash, mut bytes) = (Sha256::new(), 0);
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let got = file.read(&mut buffer).ok()?;
-        if got == 0 {
-            let digest = BundleDigest::from_bytes(hash.finalize().into());
-            return Some((bytes, digest.to_string()));
-        }
-        hash.update(&buffer[..got]);
-        bytes += got as u64;
-        progress(got as u64);
-    }
+    let (bytes, digest) = BundleDigest::of_reader(open_untrusted(path).ok()??, progress).ok()?;
+    Some((bytes, digest.to_string()))
 }
-
-const READ_BYTES: usize = 256 * 1024;

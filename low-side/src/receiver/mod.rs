@@ -10,14 +10,13 @@
 //! - Invariant: nothing half-done has a name that the inbox takes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use shared::bell::Bell;
 use shared::bundle::{BundleDigest, FILE_EXTENSION};
 use shared::clock::{Clock, SystemClock};
@@ -304,21 +303,14 @@ enum Standing {
 }
 
 fn standing(path: &Path, sha256: &BundleDigest) -> io::Result<Standing> {
-    let mut file = match open_untrusted(path) {
+    let file = match open_untrusted(path) {
         Ok(Some(file)) => file,
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
         // No regular file, a link, or something that may not be read.
         Ok(None) | Err(_) => return Ok(Standing::Other),
     };
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
-    }
-    let is_same = BundleDigest::from_bytes(hash.finalize().into()) == *sha256;
+    let (_, found) = BundleDigest::of_reader(file, |_| {})?;
+    let is_same = found == *sha256;
     Ok(if is_same { Standing::Same } else { Standing::Other })
 }
 

@@ -4,7 +4,11 @@
 //! logged at the sources, of who reads it, or of how a finding is followed up, and it never says that
 //! somebody complies.
 
+use std::time::Duration;
+
 use serde::Serialize;
+
+use crate::archive::config::{SIX_YEARS, TWELVE_MONTHS};
 
 /// A framework that auditors ask by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -115,13 +119,23 @@ impl Framework {
         }
     }
 
+    /// How long it is usually read to ask audit logs to be kept; nothing where it names no time and
+    /// none is usual.
+    pub fn retain_least(self) -> Option<Duration> {
+        match self {
+            Self::Hipaa => Some(SIX_YEARS),
+            Self::Iso27001 | Self::PciDss => Some(TWELVE_MONTHS),
+            Self::Soc2 => None,
+        }
+    }
+
     /// What the report says of it.
     pub fn text(self) -> FrameworkText {
         let (title, source, retention, controls) = match self {
             Self::Hipaa => (
                 "HIPAA Security Rule",
                 "45 CFR Part 164, Subpart C (Security Standards for the Protection of Electronic Protected Health Information)",
-                "The Security Rule sets no time for audit logs; 164.316(b)(2)(i) asks for six years of documentation, which many apply to them. How long the archive keeps what is listed here is shown by the archive's own lock, not by this report.",
+                "The Security Rule sets no time for audit logs; 164.316(b)(2)(i) asks for six years of documentation, which many apply to them. Until when each archive has locked what is listed here stands under Archive.",
                 HIPAA,
             ),
             Self::Iso27001 => (
@@ -133,7 +147,7 @@ impl Framework {
             Self::PciDss => (
                 "PCI DSS v4.0.1",
                 "Payment Card Industry Data Security Standard, Requirements and Testing Procedures, version 4.0.1 (June 2024), Requirement 10",
-                "Requirement 10.5.1 asks for twelve months of audit log history, three of them immediately available. This report is of its own period alone.",
+                "Requirement 10.5.1 asks for twelve months of audit log history, three of them immediately available. This report is of its own period alone; until when each archive has locked that stands under Archive.",
                 PCI_DSS,
             ),
             Self::Soc2 => (
@@ -172,8 +186,8 @@ const SOC2: &[Control] = &[
     control(
         "CC6.7",
         "Transmission, movement and removal of information are restricted and protected",
-        "Every bundle is signed and encrypted; which officers released what, who read which medium, what was refused.",
-        &[CUSTODY, INTEGRITY, EXCEPTIONS],
+        "Every bundle is signed and encrypted; which officers released what, who read which medium, what was refused; what an archive keeps where nobody can remove it.",
+        &[CUSTODY, INTEGRITY, EXCEPTIONS, ARCHIVE],
     ),
     control(
         "CC7.1, CC7.2",
@@ -199,7 +213,7 @@ const ISO27001: &[Control] = &[
     control(
         "A.8.15",
         "Logging: logs are produced, stored, protected and analysed",
-        "Of what the high side received, every record is accounted for; what was stored is linked and signed, so that a change shows.",
+        "Of what the high side received, every record is accounted for; what was stored is linked and signed, so that a change shows; what an archive holds under a lock, and when that lock was last tried and held.",
         &[COMPLETENESS, PROOF, INTEGRITY, ARCHIVE],
     ),
     control(
@@ -229,7 +243,7 @@ const ISO27001: &[Control] = &[
     control(
         "A.5.28, A.5.33",
         "Collection of evidence; protection of records",
-        "The chain of custody of each bundle, and its verification.",
+        "The chain of custody of each bundle, and its verification; where bundles are locked, and until when.",
         &[INTEGRITY, CUSTODY, ARCHIVE],
     ),
     control(
@@ -268,14 +282,14 @@ const PCI_DSS: &[Control] = &[
     control(
         "10.3.3",
         "Log files are promptly backed up to a secure, central log server or media that is difficult to modify",
-        "How soon records arrived and were delivered, and what an archive with a storage lock holds.",
+        "How soon records arrived and were delivered, and what each archive with a storage lock holds and has yet to take.",
         &[LATENCY, ARCHIVE, COMPLETENESS],
     ),
     control(
         "10.3.4",
         "File integrity monitoring or change detection on audit logs",
-        "Links, signatures and the custody log, verified again when this report was made.",
-        &[INTEGRITY],
+        "Links, signatures and the custody log, verified again when this report was made; what archive verify last found in each archive, with the digest of its signed report.",
+        &[INTEGRITY, ARCHIVE],
     ),
     control(
         "10.4.1, 10.4.1.1",
@@ -286,7 +300,7 @@ const PCI_DSS: &[Control] = &[
     control(
         "10.5.1",
         "Audit log history is kept for twelve months",
-        "What is there of the period of this report, and the archive's lock where one is configured.",
+        "What is there of the period of this report; until when each archive has locked it, and when that lock was last tried and held.",
         &[COMPLETENESS, ARCHIVE],
     ),
     control(
@@ -313,7 +327,7 @@ const HIPAA: &[Control] = &[
     control(
         "164.312(c)(1), (c)(2)",
         "Integrity: protection from improper alteration or destruction",
-        "Where audit records hold ePHI: links, signatures and the custody log, verified again; the archive's lock.",
+        "Where audit records hold ePHI: links, signatures and the custody log, verified again; each archive's lock, and when it was last tried and held.",
         &[INTEGRITY, ARCHIVE],
     ),
     control(
@@ -349,7 +363,7 @@ const HIPAA: &[Control] = &[
     control(
         "164.316(b)(1), (b)(2)(i)",
         "Documentation, kept for six years",
-        "This report and its signature are such a document; keep all of its files together.",
+        "This report and its signature are such a document; keep all of its files together. Until when each archive has locked the bundles of the period, where the six years are applied to audit logs.",
         &[CONFIGURATION, ARCHIVE],
     ),
 ];

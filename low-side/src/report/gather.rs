@@ -15,8 +15,10 @@ use super::custody::{CustodyProof, tally};
 use super::frameworks::{Framework, FrameworkText};
 use super::stored::{self, StoredProof};
 use super::words::{counted, short};
-use super::{ArchiveProof, Listed};
+use super::{ArchiveProof, Listed, archive};
 use crate::account::{self, Account, Period};
+use crate::archive::config::ArchiveConfig;
+use crate::folders::Folders;
 use crate::import::Keys;
 use crate::latency::{Budgets, ClockSum, LatencySum};
 use crate::ledger::{
@@ -53,8 +55,8 @@ pub struct Sources<'a> {
     pub limits: &'a Limits,
     /// The longest that a record may take.
     pub budgets: &'a Budgets,
-    /// What an archive proves, where one is configured.
-    pub archive: Option<ArchiveProof>,
+    /// The archives of the configuration.
+    pub archives: &'a [ArchiveConfig],
 }
 
 /// By whom, when and for what a report is made.
@@ -122,8 +124,8 @@ pub struct Report {
     pub officers: Listed<OfficerKey>,
     /// Alarms that stood in the period.
     pub alarms: Listed<AlarmSum>,
-    /// The archive, where there is one.
-    pub archive: Option<ArchiveProof>,
+    /// What each archive proves.
+    pub archives: Listed<ArchiveProof>,
     /// What this side runs with, as it is now.
     pub configuration: Listed<FileDigest>,
     /// What each section serves as evidence for.
@@ -309,7 +311,14 @@ pub fn gather(
             signers: Listed::default(),
             officers: officers(sources.keys, now),
             alarms: listed(ledger.alarms_between(from, to)?),
-            archive: sources.archive.clone(),
+            archives: listed(archive::look(
+                ledger,
+                sources.archives,
+                &Folders::of(sources.state_dir).proofs,
+                framework,
+                (from, to),
+                now,
+            )?),
             configuration: configuration(sources),
             framework: framework.text(),
         };
@@ -459,26 +468,12 @@ fn configuration(sources: &Sources<'_>) -> Listed<FileDigest> {
 
 /// The SHA-256 of a file, read in pieces; `None` where there is none.
 fn digest_of(path: &Path) -> io::Result<Option<String>> {
-    use sha2::{Digest, Sha256};
-    let mut file = match std::fs::File::open(path) {
+    let file = match std::fs::File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let mut hash = Sha256::new();
-    io::copy(&mut file, &mut HashWriter(&mut hash))?;
-    Ok(Some(BundleDigest::from_bytes(hash.finalize().into()).to_string()))
-}
-
-struct HashWriter<'a>(&'a mut sha2::Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sha2::Digest::update(self.0, bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let (_, sha256) = BundleDigest::of_reader(file, |_| {})?;
+    Ok(Some(sha256.to_string()))
 }
 
 /// Pure: what the evidence comes to.
@@ -622,10 +617,10 @@ fn judge_proofs(report: &Report, reasons: &mut Listed<String>, notes: &mut Liste
             counted(stored.not_believed_now, "bundle")
         ));
     }
-    for chain in report.chains.items.iter().filter(|chain| chain.pruned_through > 0) {
+    if stored.removed > 0 {
         notes.push(format!(
-            "{}: bundles up to {} were removed from the store after their time",
-            chain.chain, chain.pruned_through
+            "{} removed from the store after their time: their rows stand in the ledger, their signatures were not verified again",
+            counted(stored.removed, "bundle")
         ));
     }
     if let Some(verdict) = &custody.verdict {
@@ -635,6 +630,12 @@ fn judge_proofs(report: &Report, reasons: &mut Listed<String>, notes: &mut Liste
                 "the last {} of the custody log lie behind its last signed checkpoint",
                 counted(unsigned, "entry")
             ));
+        }
+    }
+    for archive in &report.archives.items {
+        for finding in &archive.findings {
+            let text = format!("the archive {}: {}", archive.name, finding.text);
+            if finding.bad { reasons.push(text) } else { notes.push(text) }
         }
     }
     if report.made.signed_by.is_none() {

@@ -1,5 +1,6 @@
 //! The page: the report as people read and print it. The JSON beside it says the same, and more exactly.
 
+use super::ArchiveProof;
 use super::chart::{self, Bar, Bars, Share};
 use super::frameworks::{Control, section};
 use super::gather::{Flow, LatencyHistogram, Report};
@@ -668,24 +669,73 @@ fn keys(html: &mut Html, report: &Report) {
 }
 
 fn archive(html: &mut Html, report: &Report) {
-    begin(html, report, section::ARCHIVE, |html| match &report.archive {
-        None => html.leaf("p", &[("class", "none")], "No archive is configured."),
-        Some(archive) => {
-            html.element("dl", &[], |html| {
-                pair(html, "Where", &archive.target);
-                pair(html, "Lock", &archive.lock);
-                let or_unknown =
-                    |time: &Option<String>| time.as_deref().map_or("not known".to_owned(), short);
-                pair(html, "Locked until, at least", &or_unknown(&archive.locked_until));
-                pair(html, "Lock last verified", &or_unknown(&archive.verified));
-                pair(html, "Bundles of the period in it", &number(archive.bundles));
-                pair(html, "Bundles of the period not in it", &number(archive.waiting));
-            });
-            let mut problems = Listed::default();
-            problems.extend(archive.problems.iter().cloned());
-            list(html, &problems);
+    begin(html, report, section::ARCHIVE, |html| {
+        if report.archives.items.is_empty() {
+            html.leaf("p", &[("class", "none")], "No archive is configured.");
+        }
+        let text = "Bundles are kept as they came, encrypted and signed. That a lock holds is shown by trying to break it: a run of archive verify, whose signed report has the digest below.";
+        if !report.archives.items.is_empty() {
+            html.leaf("p", &[], text);
+        }
+        for archive in &report.archives.items {
+            html.leaf("h3", &[], &archive.name);
+            html.element("dl", &[], |html| archive_pairs(html, archive));
+            let mut findings = Listed::default();
+            findings.extend(archive.findings.iter().map(|finding| {
+                let mark = if finding.bad { "BAD: " } else { "" };
+                format!("{mark}{}", finding.text)
+            }));
+            if findings.count() == 0 {
+                html.leaf("p", &[("class", "none")], "No findings.");
+            } else {
+                html.leaf("p", &[], "Findings:");
+                list(html, &findings);
+            }
+        }
+        if report.archives.left_out > 0 {
+            let more = counted(report.archives.left_out, "more archive");
+            html.leaf("p", &[], &format!("{more} not listed."));
         }
     });
+}
+
+fn archive_pairs(html: &mut Html, archive: &ArchiveProof) {
+    pair(html, "Kind", &archive.kind);
+    pair(html, "Where", &archive.place);
+    pair(html, "Lock", &archive.lock);
+    let retain = match archive.retain_secs {
+        Some(secs) => span(secs.saturating_mul(1_000)),
+        None => "not promised".to_owned(),
+    };
+    pair(html, "Each bundle locked for", &retain);
+    let until = archive.locked_until.as_deref().map_or("no lock is known".to_owned(), short);
+    pair(html, "Bundles of the period locked until, at least", &until);
+    let order = if archive.before { "before any sink" } else { "beside the sinks" };
+    pair(html, "Archived", order);
+    pair(html, "Bundles of the period in it", &number(archive.archived));
+    pair(html, "Bundles of the period that wait", &number(archive.waiting));
+    pair(html, "Of these, refused", &number(archive.refused));
+    for (name, run) in [
+        ("Last archive verify", &archive.last_run),
+        ("Lock last proven to hold", &archive.last_held),
+    ] {
+        let Some(run) = run else {
+            pair(html, name, "never");
+            continue;
+        };
+        let lock = run.lock.as_deref().unwrap_or("not tried");
+        let how = if run.full { "all read back" } else { "a sample" };
+        let text = format!(
+            "{}: {}, lock {lock}, {} looked at ({how}), {}",
+            short(&run.at),
+            run.verdict,
+            counted(run.looked_at, "object"),
+            counted(run.findings, "finding")
+        );
+        pair(html, name, &text);
+        pair(html, "Its report", &run.report);
+        code_pair(html, "SHA-256 of its report", &run.sha256);
+    }
 }
 
 fn alarms(html: &mut Html, report: &Report) {

@@ -25,6 +25,8 @@ pub struct StoredProof {
     /// Bundles whose container, signature and releases were verified again, and whose digest is the
     /// ledger's.
     pub verified: u64,
+    /// Bundles whose file has left the store after its time.
+    pub removed: u64,
     /// Bundles beyond the limit, which were not looked at.
     pub not_looked_at: u64,
     /// Bundles whose signer or officer is not believed any more; they were when they were admitted.
@@ -82,6 +84,10 @@ pub fn look(
     let mut walk = Walk::default();
     walk.proof.not_looked_at = ledger.bundles_in_store(from, to, HEADERS_MAX, |bundle| {
         walk.proof.bundles += 1;
+        if !bundle.stored {
+            walk.proof.removed += 1;
+            return;
+        }
         walk.bundle(bundle, store, trust, limits);
     })?;
     let Walk { mut proof, releases, others } = walk;
@@ -124,9 +130,20 @@ impl Walk {
                 self.proof.wrong.push(wrong("exchanged", text.to_owned()));
             }
             Err(Refusal::Signer(_)) => self.proof.not_believed_now += 1,
+            Err(Refusal::Io(err))
+                if err.kind() == std::io::ErrorKind::NotFound && left_just_now(store, bundle) =>
+            {
+                self.proof.removed += 1;
+            }
             Err(refusal) => {
                 self.proof.wrong.push(wrong(refusal.code(), refusal.to_string()));
             }
         }
     }
+}
+
+/// Whether a file has left the store since the moment that the report is made of.
+fn left_just_now(store: &Path, bundle: &BundleInStore) -> bool {
+    let now = store.parent().map(Ledger::open_read_only);
+    matches!(now, Some(Ok(ledger)) if ledger.removed_file(&bundle.file).is_ok_and(|it| it.is_some()))
 }

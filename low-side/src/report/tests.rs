@@ -6,6 +6,7 @@ use shared::bundle::{Limits, Loss, LossReason};
 use shared::clock::Nanos;
 use shared::record::{Lane, Stream};
 
+use super::archive::{ArchiveFinding, QuotedRun};
 use super::custody::Done;
 use super::gather::LatencyBar;
 use super::page::{Files, page};
@@ -56,7 +57,7 @@ fn report_of(site: &Site, from: Nanos, to: Nanos) -> Report {
         keys: &keys,
         limits: &Limits::default(),
         budgets: &budgets,
-        archive: None,
+        archives: &[],
     };
     let mut ledger = Ledger::open_read_only(&site.folders.state).unwrap();
     let now = START.plus(Duration::from_hours(1));
@@ -323,14 +324,31 @@ fn the_page_is_well_formed_whatever_the_names_are() {
     for chain in &mut report.chains.items {
         chain.chain = hostile();
     }
-    report.archive = Some(ArchiveProof {
-        target: hostile(),
+    let run = QuotedRun {
+        at: hostile(),
+        verdict: hostile(),
+        lock: Some(hostile()),
+        full: true,
+        looked_at: 1,
+        findings: 0,
+        report: hostile(),
+        sha256: hostile(),
+    };
+    report.archives.push(ArchiveProof {
+        name: hostile(),
+        kind: hostile(),
+        place: hostile(),
         lock: hostile(),
+        retain_secs: Some(1),
+        before: true,
+        archived: 1,
         locked_until: Some(hostile()),
-        bundles: 1,
         waiting: 0,
-        verified: None,
-        problems: vec![hostile()],
+        refused: 0,
+        neither: 0,
+        last_run: Some(run.clone()),
+        last_held: Some(run),
+        findings: vec![ArchiveFinding { bad: true, text: hostile() }],
     });
     let text = page(&report, Files { json: HOSTILE, json_sha256: HOSTILE });
     assert_well_formed(&text);

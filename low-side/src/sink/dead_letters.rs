@@ -75,6 +75,11 @@ impl DeadLetters {
         self.dir.join(format!("{}.ndjson", self.sink))
     }
 
+    /// The files that letters wait in, whether or not these are there.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.path(), self.retrying()]
+    }
+
     /// The file while a retry works it off.
     fn retrying(&self) -> PathBuf {
         self.dir.join(format!("{}.retrying", self.sink))
@@ -103,7 +108,7 @@ impl DeadLetters {
             }
         };
         let length = file.metadata()?.len();
-        let whole = end_of_last_line(&mut file, length)?;
+        let whole = durable::end_of_last_line(&file)?;
         if whole < length {
             file.set_len(whole)?;
         }
@@ -132,22 +137,6 @@ impl DeadLetters {
         durable::rename(&self.retrying(), &to)?;
         Ok(to)
     }
-}
-
-fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
-    use std::os::unix::fs::FileExt;
-    let mut end = length;
-    let mut block = [0; 4096];
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        let part = &mut block[..(end - start) as usize];
-        file.read_exact_at(part, start)?;
-        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }
 
 /// One line: the reason around the rendered event.

@@ -31,8 +31,8 @@ mod refusal;
 #[cfg(all(test, feature = "open"))]
 mod tests;
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use sha2::{Digest, Sha256};
 
@@ -67,6 +67,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The extension of a bundle's file name.
 pub const FILE_EXTENSION: &str = "pstk";
 
+/// So much of a file is in memory while it is hashed.
+const HASHED_PIECE_BYTES: usize = 256 * 1024;
+
 /// A SHA-256 value, printed as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BundleDigest([u8; 32]);
@@ -78,6 +81,29 @@ impl BundleDigest {
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of everything that a reader gives, and how many bytes these were; a piece of 256 KiB is
+    /// in memory. `progress` is told the length of each piece.
+    pub fn of_reader(
+        mut reader: impl io::Read,
+        mut progress: impl FnMut(u64),
+    ) -> io::Result<(u64, Self)> {
+        let mut hash = Sha256::new();
+        let mut piece = vec![0; HASHED_PIECE_BYTES];
+        let mut bytes = 0;
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok((bytes, Self(hash.finalize().into()))),
+                Ok(count) => {
+                    hash.update(&piece[..count]);
+                    bytes += count as u64;
+                    progress(count as u64);
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
     }
 
     /// Takes the 32 bytes of a digest.

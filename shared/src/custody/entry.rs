@@ -29,6 +29,8 @@ pub enum Action {
     Admitted,
     /// Low: an archive holds a bundle.
     Archived,
+    /// Low: it was looked whether an archive keeps what it promised.
+    ArchiveVerified,
     /// High: a sealed bundle waits for officers.
     AwaitingRelease,
     /// Either: a signed checkpoint.
@@ -73,9 +75,10 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 22] = [
+    pub const ALL: [Action; 23] = [
         Action::Admitted,
         Action::Archived,
+        Action::ArchiveVerified,
         Action::AwaitingRelease,
         Action::Checkpoint,
         Action::Continued,
@@ -103,6 +106,7 @@ impl Action {
         match self {
             Action::Admitted => "admitted",
             Action::Archived => "archived",
+            Action::ArchiveVerified => "archive-verified",
             Action::AwaitingRelease => "awaiting-release",
             Action::Checkpoint => "checkpoint",
             Action::Continued => "continued",

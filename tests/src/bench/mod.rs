@@ -4,6 +4,7 @@
 //! everything that is compared runs interleaved in the same run, several rounds, and the table shows
 //! the least, the median and the most of them.
 
+mod archive;
 mod diode;
 mod files;
 mod ingest;
@@ -31,7 +32,8 @@ pub fn run(options: &Options) -> Table {
     if chosen(Section::Ingest) || chosen(Section::Peers) {
         ingest::run(options, chosen(Section::Ingest), chosen(Section::Peers), &mut table);
     }
-    let rest: [(Section, Measurement); 7] = [
+    let rest: [(Section, Measurement); 8] = [
+        (Section::Archive, archive::run),
         (Section::Files, files::run),
         (Section::Udp, udp::run),
         (Section::Seal, seal::run),

@@ -38,6 +38,9 @@ pub struct Options {
     /// Bundles in the old ledger of `ledger`.
     #[arg(long, default_value_t = 100_000)]
     pub ledger_bundles: u64,
+    /// MiB in the one bundle of `archive`.
+    #[arg(long, default_value_t = 1200)]
+    pub archive_mib: u64,
     /// MiB in the one bundle of `diode`.
     #[arg(long, default_value_t = 1024)]
     pub diode_mib: u64,
@@ -64,6 +67,8 @@ pub struct Options {
 /// A part that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Section {
+    /// Peak memory of an agent that archives one large bundle.
+    Archive,
     /// The UDP diode: goodput, processor, memory, flash lane beside a backlog; only when it is named.
     Diode,
     /// Seeded runs of the diode's encoder and assembler over bad links; only when it is named.

@@ -1,5 +1,5 @@
-//! Stores of objects that are real programs: `SeaweedFS`, whose Object Lock holds, and moto and
-//! fake-gcs-server, which take lock headers and do not keep what these promise.
+//! Stores of objects that are real programs: `SeaweedFS`, whose Object Lock holds, and moto,
+//! fake-gcs-server and Azurite, which take lock headers and do not keep what these promise.
 //!
 //! Buckets are made, and looked at from outside, with curl, whose signatures are not ours.
 
@@ -14,11 +14,15 @@ use crate::process::{Process, run};
 use crate::sandbox::free_address;
 use crate::wait::{PATIENCE, wait_until};
 
+/// Where `install-peers.sh` puts what is no package of Debian's.
+fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"))
+}
+
 /// Where `install-peers.sh` puts programs that come as Python packages.
 fn python() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let dir = target.join("peers/python");
+    let dir = target().join("peers/python");
     assert!(dir.is_dir(), "{} is missing; run `make peers`, once with a network", dir.display());
     dir
 }
@@ -115,8 +119,8 @@ impl S3Store {
                 command.arg(format!("-filer.port={filer}"));
                 command.arg(format!("-s3.port={}", self.address.port()));
                 command.arg(format!("-s3.config={}", self.dir.join("s3.json").display()));
-                // One volume is enough, and small ones begin at once.
-                command.args(["-master.volumeSizeLimitMB=64", "-volume.max=20"]);
+                // Enough for a bundle of some GB; nothing is allocated before it is written.
+                command.args(["-master.volumeSizeLimitMB=512", "-volume.max=20"]);
                 // It tells nobody of the test, and opens no ports besides.
                 command.args(["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
                 command
@@ -212,6 +216,54 @@ pub fn fake_gcs(dir: &Path) -> (Process, String) {
     });
     (process, endpoint)
 }
+
+/// Starts Azurite, Microsoft's own emulator, with its one account and a container; gives where the account
+/// answers.
+pub fn azurite(dir: &Path, container: &str) -> (Process, String) {
+    fs::create_dir_all(dir).expect("the store's folder can be made");
+    let program = target().join("peers/azurite/node_modules/azurite/dist/src/blob/main.js");
+    assert!(program.is_file(), "{} is missing; run `make peers`", program.display());
+    let address = free_address();
+    let mut command = peer("node");
+    command.arg(program).arg("--location").arg(dir);
+    // Newer versions of the protocol than it knows are answered all the same.
+    command.args([
+        "--silent",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--blobHost",
+        "127.0.0.1",
+    ]);
+    command.args(["--blobPort", &address.port().to_string()]);
+    let mut process = Process::spawn(&mut command, "azurite", dir);
+    let endpoint = format!("http://{address}/{AZURITE_ACCOUNT}");
+    wait_until(PATIENCE, "Azurite", || {
+        let ended = process.ended();
+        assert!(ended.is_none(), "Azurite ended: {}", process.log());
+        run(peer("node").args(["-e", MAKE_CONTAINER, &endpoint, AZURITE_KEY, container])).code
+            == Some(0)
+    });
+    (process, endpoint)
+}
+
+/// The account that Azurite always has, and its key, which its documentation publishes.
+pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
+/// See [`AZURITE_ACCOUNT`].
+pub const AZURITE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+/// Makes a container, signed by Node's own means: exits with 0 where it is there then.
+const MAKE_CONTAINER: &str = r#"
+const [endpoint, key, container] = process.argv.slice(1);
+const account = endpoint.split("/").pop();
+const date = new Date().toUTCString(), version = "2021-12-02";
+const text = "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:" + date + "\nx-ms-version:" + version
+    + "\n/" + account + "/" + account + "/" + container + "\nrestype:container";
+const sign = require("crypto").createHmac("sha256", Buffer.from(key, "base64")).update(text).digest("base64");
+fetch(endpoint + "/" + container + "?restype=container", {
+    method: "PUT",
+    headers: {"x-ms-date": date, "x-ms-version": version, authorization: "SharedKey " + account + ":" + sign},
+}).then((answer) => process.exit(answer.status == 201 || answer.status == 409 ? 0 : 1), () => process.exit(1));
+"#;
 
 /// A port that is free, and so is the one 10,000 above it, which `SeaweedFS` takes for gRPC.
 fn free_pair() -> u16 {

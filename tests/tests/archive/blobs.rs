@@ -1,10 +1,10 @@
 //! Azure and Google: strict stand-ins that keep what a lock promises, the same when they pretend, and
-//! fake-gcs-server, which pretends always.
+//! fake-gcs-server and Azurite, which pretend always.
 
 use tests::crossing::{Crossing, pending};
 use tests::peers::blobs::{Blobs, Vendor, write_secret};
 use tests::peers::peer;
-use tests::peers::stores::fake_gcs;
+use tests::peers::stores::{AZURITE_ACCOUNT, AZURITE_KEY, azurite, fake_gcs};
 use tests::process::run;
 use tests::wait::{PATIENCE, wait_until};
 
@@ -145,4 +145,43 @@ fn fake_gcs_server_is_found_out() {
     let keys =
         format!("type = \"gcs\"\nbucket = \"evidence\"\ntoken-file = \"{}\"\n", token.display());
     is_refused(&crossing, &section(&crossing, &endpoint, &keys));
+}
+
+/// It takes a policy's headers, and has no version-level immutability: nothing is entrusted to it, and
+/// the proof says why.
+#[test]
+fn azurite_is_found_out() {
+    let crossing = Crossing::new("azurite");
+    let (_server, endpoint) = azurite(&crossing.sandbox.join("store"), "evidence");
+    let key = crossing.sandbox.join("key");
+    write_secret(&key, AZURITE_KEY);
+    let keys = format!(
+        "type = \"azure\"\naccount = \"{AZURITE_ACCOUNT}\"\ncontainer = \"evidence\"\nshared-key-file = \"{}\"\n",
+        key.display()
+    );
+    is_refused(&crossing, &section(&crossing, &endpoint, &keys));
+    let done = crossing.pair.low.run(["archive", "verify"]);
+    assert!(
+        done.stdout.contains("the container has no version-level immutability"),
+        "{}",
+        done.stdout
+    );
+    let said = crossing.pair.low.json([
+        "report",
+        "--from",
+        "2020-01-01T00:00:00Z",
+        "--to",
+        &low_time(&crossing),
+        "--framework",
+        "hipaa",
+        "--json",
+    ]);
+    let reasons = said["verdict"]["reasons"].to_string();
+    assert!(reasons.contains("the archive worm: its lock did not hold"), "{reasons}");
+    assert!(reasons.contains("it does not lock what it gets"), "{reasons}");
+}
+
+/// The time of now, as the low side says it.
+fn low_time(crossing: &Crossing) -> String {
+    crossing.pair.low.status()["time"].as_str().unwrap_or_default().to_owned()
 }

@@ -11,7 +11,7 @@ use tests::wait::{PATIENCE, wait_until};
 use super::{configure, stored, wait_archived};
 
 /// Lifts the attribute immutable, where root could set it, also at the end of a test that failed.
-struct Mutable(PathBuf);
+pub(super) struct Mutable(pub(super) PathBuf);
 
 impl Drop for Mutable {
     fn drop(&mut self) {

@@ -1,7 +1,9 @@
 //! What keeps the bundles themselves: real stores of objects, stores that only pretend, and folders.
 
 mod blobs;
+mod crash;
 mod folder;
+mod retention;
 mod s3;
 
 use std::path::{Path, PathBuf};

@@ -202,7 +202,7 @@ impl S3 {
 
 impl Archive for S3 {
     fn place(&self, key: &str) -> String {
-        format!("s3://{}/{}{key}", self.config.bucket, self.config.prefix)
+        self.config.place(key)
     }
 
     fn check(&mut self) -> Result<(), ArchiveError> {

@@ -17,7 +17,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use shared::bundle::{BundleDigest, BundleName};
 use shared::clock::Nanos;
 use shared::durable;
@@ -285,7 +284,9 @@ impl Assembly {
         let name = partial.name.clone();
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         file.sync_all()?;
-        if file.metadata()?.len() == partial.total && sha256_of(&file)? == *bundle {
+        if file.metadata()?.len() == partial.total
+            && BundleDigest::of_reader(&file, |_| {})?.1 == *bundle
+        {
             return Ok(Taken::Whole(Whole { bundle: *bundle, name, path }));
         }
         self.forget(bundle)?;
@@ -361,17 +362,6 @@ fn read_have(path: &Path, now: Nanos) -> io::Result<Option<Partial>> {
     Ok(parse())
 }
 
-fn sha256_of(mut file: &File) -> io::Result<BundleDigest> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; HASH_BUFFER_BYTES];
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(BundleDigest::from_bytes(hash.finalize().into())),
-            count => hash.update(&buffer[..count]),
-        }
-    }
-}
-
 const HAVE_MAGIC: &str = "penstock-pieces 1 ";
 const ENTRY_BYTES: usize = 16;
 /// Entries in the list of one bundle: 16 MiB of list, and more pieces than a bundle of 1 GiB has in
@@ -385,7 +375,6 @@ const PARTIAL_MAX: usize = 4096;
 const OPEN_MAX: usize = 16;
 /// Digests in each of two lists: 4 MiB in memory, and longer than any sender's repeats take.
 const DELIVERED_MAX: usize = 65_536;
-const HASH_BUFFER_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
