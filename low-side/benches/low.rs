@@ -176,6 +176,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
             schema: low_side::mapping::Schema::Native,
             rotate_bytes: 256 << 20,
             rotate_age: Duration::from_hours(24),
+            line_bytes_max: None,
         }),
     };
     let bell = Bell::default();

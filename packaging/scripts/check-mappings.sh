@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Renders the golden samples, and the real ones where they are present, and checks the events with
-# validators that are not ours: OCSF's JSON Schema, CIM's data models, two readers of CEF.
+# validators that are not ours: OCSF's JSON Schema, CIM's data models, three readers of CEF and one of LEEF.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 dir="${CARGO_TARGET_DIR:-$PWD/target}/mapping-check"
-packages=(ocsf-json-schema==1.2.0 jsonschema==4.26.0)
+packages=(ocsf-json-schema==1.2.0 jsonschema==4.26.0 cefp==0.0.2)
 # Only its data models are read; its dependencies are a test framework's.
 models=pytest-splunk-addon==7.0.5
 reader=nsyslog-parser@0.10.1

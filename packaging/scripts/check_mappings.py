@@ -2,8 +2,8 @@
 
 check_mappings.py FOLDER...   each FOLDER holds ocsf.jsonl, cim.jsonl, cef.txt and their like
 
-Needs ocsf-json-schema, jsonschema, and the data models of pytest-splunk-addon; reads CEF back with
-lognormalizer and with node's nsyslog-parser where they are there.
+Needs ocsf-json-schema, jsonschema, cefp, and the data models of pytest-splunk-addon; reads CEF back with
+lognormalizer too, and CEF and LEEF with node's nsyslog-parser, where they are there.
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import cefp
 import jsonschema
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
@@ -197,30 +198,51 @@ def cef_lognorm(path, lines):
     print(f"{path}: {len(lines)} lines read by lognormalizer")
 
 
-def cef_nsyslog(path, lines):
+def cef_cefp(path, lines):
+    for number, line in enumerate(lines, 1):
+        header, pairs = read_cef(line)
+        said = cefp.CEFParser.parse(line)
+        device = said["device"]
+        theirs = [*(device[name] for name in ("vendor", "product", "version", "event_class_id")), said["name"], said["severity"]]
+        if header != theirs:
+            fault(f"{path}:{number}", f"cefp reads the header {theirs}")
+        for key in pairs.keys() | said["extension"].keys():
+            if pairs.get(key) != said["extension"].get(key):
+                fault(f"{path}:{number}", f"cefp: {key} is {said['extension'].get(key)!r}, not {pairs.get(key)!r}")
+    print(f"{path}: {len(lines)} lines read by cefp")
+
+
+def nsyslog(lines):
+    """What nsyslog-parser makes of each line behind a syslog header; nothing where it is not there."""
     modules = os.environ.get("NODE_PATH", "")
     if not os.path.isdir(os.path.join(modules, "nsyslog-parser")):
-        print("nsyslog-parser is not here: CEF is not read by it", file=sys.stderr)
-        return
+        print("nsyslog-parser is not here: CEF and LEEF are not read by it", file=sys.stderr)
+        return None
     script = """
         const parse = require('nsyslog-parser');
         const lines = require('fs').readFileSync(0, 'utf8').split('\\n').filter(Boolean);
         for (const line of lines) {
             const said = parse('<110>Nov 23 21:10:19 low-side ' + line);
-            console.log(JSON.stringify({cef: said.cef, fields: said.fields}));
+            console.log(JSON.stringify({header: said.cef || said.leef, fields: said.fields}));
         }"""
     answer = subprocess.run(
         ["node", "-e", script], input="\n".join(lines) + "\n", capture_output=True, text=True, check=True
     )
+    return [json.loads(said) for said in answer.stdout.splitlines()]
+
+
+def cef_nsyslog(path, lines):
+    answers = nsyslog(lines)
+    if answers is None:
+        return
     compared = 0
-    for number, (line, said) in enumerate(zip(lines, answer.stdout.splitlines()), 1):
-        said = json.loads(said)
+    for number, (line, said) in enumerate(zip(lines, answers, strict=True), 1):
         header, pairs = read_cef(line)
         # It takes no escapes off, and loses itself at an escaped `=`: plain values must agree.
         if "\\" in line:
             continue
         compared += 1
-        theirs = [said["cef"][name] for name in ("deviceVendor", "deviceProduct", "deviceVersion", "deviceEventClassID", "name", "severity")]
+        theirs = [said["header"][name] for name in ("deviceVendor", "deviceProduct", "deviceVersion", "deviceEventClassID", "name", "severity")]
         if header != theirs:
             fault(f"{path}:{number}", f"nsyslog-parser reads the header {theirs}")
         for key, value in pairs.items():
@@ -228,6 +250,32 @@ def cef_nsyslog(path, lines):
             if said["fields"].get(key, "").strip() != value.strip():
                 fault(f"{path}:{number}", f"nsyslog-parser: {key} is {said['fields'].get(key)!r}, not {value!r}")
     print(f"{path}: {compared} of {len(lines)} lines, those without escapes, read by nsyslog-parser")
+
+
+# LEEF: read by a program that is not ours, and compared with our own reading.
+
+
+def leef(path, lines):
+    answers = nsyslog(lines)
+    if answers is None:
+        return
+    names = ("vendor", "product", "version", "eventID", "delimiter")
+    for number, (line, said) in enumerate(zip(lines, answers, strict=True), 1):
+        where = f"{path}:{number}"
+        version, *header, rest = line.split("|", 6)
+        if (version, header[4]) != ("LEEF:2.0", "^"):
+            fault(where, f"begins with {version}, and has the delimiter {header[4]}")
+        if header != [said["header"][name] for name in names]:
+            fault(where, f"nsyslog-parser reads the header {said['header']}")
+        # It ends the line at the next `|`, which IBM lets stand there.
+        pairs = dict(pair.split("=", 1) for pair in rest.split("|")[0].split("^"))
+        if pairs.keys() != said["fields"].keys():
+            fault(where, f"nsyslog-parser: other keys: {pairs.keys() ^ said['fields'].keys()}")
+        for key, value in pairs.items():
+            # It ends a value at an `=`, which IBM lets stand there; and takes blanks off the end of the line.
+            if value.split("=")[0].rstrip() != said["fields"].get(key, "").rstrip():
+                fault(where, f"nsyslog-parser: {key} is {said['fields'].get(key)!r}, not {value!r}")
+    print(f"{path}: {len(lines)} lines read by nsyslog-parser")
 
 
 def main():
@@ -238,7 +286,10 @@ def main():
         hec(folder / "hec.jsonl")
         lines = (folder / "cef.txt").read_text(encoding="utf-8").split("\n")[:-1]
         cef_lognorm(folder / "cef.txt", lines)
+        cef_cefp(folder / "cef.txt", lines)
         cef_nsyslog(folder / "cef.txt", lines)
+        lines = (folder / "leef.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        leef(folder / "leef.txt", lines)
     for line in faults[:40]:
         print(line, file=sys.stderr)
     if faults:

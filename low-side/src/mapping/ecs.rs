@@ -16,7 +16,7 @@ use crate::event::View;
 
 use super::json::{Object, object};
 use super::sense::{Change, Class, Sense};
-use super::{Original, Techniques, digest, name_of};
+use super::{Original, Techniques, digest, name_of, result};
 
 pub use super::ecs_fields::{
     FIELDS, Field, FieldType, KEYWORD_CHARS_MAX, ORIGINAL_BYTES_MAX, index_template,
@@ -124,6 +124,8 @@ fn document(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
             Classified::Not { unclassified } => o.text("unclassified", &name_of(unclassified)),
         }
         o.text_of("privileged", event.privileged.map(name_of::<Privilege>).as_deref());
+        // ECS itself tells no refusal from another failure.
+        o.text_of("outcome", event.outcome.map(result));
         o.text("access", &name_of(event.access));
         o.text("listener", &record.listener.decode());
         o.text("peer", &record.peer.decode());

@@ -202,6 +202,7 @@ pub const FIELDS: &[Field] = &[
     field("penstock.original.base64", Stored),
     field("penstock.original.bytes", Long),
     field("penstock.original.omitted", Keyword),
+    field("penstock.outcome", Keyword),
     field("penstock.peer", Keyword),
     field("penstock.privileged", Keyword),
     field("penstock.recovered", Boolean),

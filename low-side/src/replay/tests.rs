@@ -22,6 +22,7 @@ fn file_config(site: &Site) -> SinkKind {
         schema: crate::mapping::Schema::Native,
         rotate_bytes: 1 << 30,
         rotate_age: Duration::from_secs(1 << 30),
+        line_bytes_max: None,
     })
 }
 

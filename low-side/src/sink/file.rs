@@ -24,7 +24,7 @@ use shared::clock::Clock;
 use shared::durable;
 
 use super::config::FileConfig;
-use super::{Confirmed, Item, Sink, SinkError};
+use super::{Confirmed, Item, Rejected, Sink, SinkError};
 use crate::event;
 use crate::ledger::{ChainName, FilePosition, Ledger, SinkId};
 use crate::mapping::Schema;
@@ -44,6 +44,8 @@ pub(super) struct FileSink<C> {
     waiting: Vec<u8>,
     /// What is read back for the comparison.
     found: Vec<u8>,
+    /// Records of this batch whose lines the reader would not take.
+    rejected: Vec<Rejected>,
 }
 
 struct Open {
@@ -69,6 +71,7 @@ impl<C: Clock> FileSink<C> {
             foreign: false,
             waiting: Vec::new(),
             found: Vec::new(),
+            rejected: Vec::new(),
         }
     }
 
@@ -272,6 +275,7 @@ impl<C: Clock> FileSink<C> {
 
 impl<C: Clock> Sink for FileSink<C> {
     fn begin(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.rejected.clear();
         // Before the first byte is ours, it is looked at again what stands there.
         let ready =
             self.open.as_ref().is_some_and(|open| open.position > 0 && self.still_there(open));
@@ -302,6 +306,16 @@ impl<C: Clock> Sink for FileSink<C> {
         let before = self.waiting.len();
         let schema = self.config.schema;
         event::with_view(item.chain, item.record, |view| schema.render(&mut self.waiting, view));
+        let length = self.waiting.len() - before;
+        if let Some(longest) = self.config.line_bytes_max.filter(|longest| length > *longest) {
+            self.waiting.truncate(before);
+            self.rejected.push(Rejected {
+                chain: item.chain.clone(),
+                sequence: item.record.sequence.0,
+                reason: format!("the line has {length} bytes, and line-bytes is {longest}"),
+            });
+            return Ok(0);
+        }
         self.waiting.push(b'\n');
         let bytes = (self.waiting.len() - before) as u64;
         if self.waiting.len() >= WRITE_BYTES {
@@ -311,20 +325,19 @@ impl<C: Clock> Sink for FileSink<C> {
     }
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
-        let at = |position| Confirmed { position: Some(position), rejected: Vec::new() };
         self.flush().map_err(|err| self.io(err))?;
         let Some(open) = &self.open else {
             return Ok(Confirmed::default());
         };
-        if open.position == open.noted.offset {
-            return Ok(at(open.noted));
-        }
-        if let Err(error) = open.file.sync_data() {
+        let noted = FilePosition { offset: open.position, ..open.noted };
+        if noted.offset > open.noted.offset
+            && let Err(error) = open.file.sync_data()
+        {
             // After a failed sync the kernel forgets what it could not write.
             self.distrust = true;
             return Err(self.io(error));
         }
-        Ok(at(FilePosition { offset: open.position, ..open.noted }))
+        Ok(Confirmed { position: Some(noted), rejected: std::mem::take(&mut self.rejected) })
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {

@@ -53,14 +53,13 @@ def rules():
     return {rule.name: rule for rule in sorted(collection.rules, key=lambda rule: rule.name)}
 
 
-def pipeline(column, conditions, after=()):
+def pipeline(column, conditions):
     """The pipeline of one SIEM: the site's lists, its field names, and where each service's events lie.
 
-    `conditions` gives the conditions of a service's streams; the items of `after` see the SIEM's names.
+    `conditions` gives the conditions of a service's streams.
     """
     items = [ProcessingItem(ValueListPlaceholderTransformation())]
     items.append(ProcessingItem(FieldMappingTransformation(fields(column))))
-    items += after
     items += [
         ProcessingItem(
             AddConditionTransformation(conditions(streams)),

@@ -36,12 +36,6 @@ class Esql(ESQLBackend):
     def convert_condition_not(self, cond, state):
         return f"not coalesce({self.convert_condition(cond.args[0], state)}, false)"
 
-    def convert_condition_field_eq_val_str(self, cond, state):
-        if cond.field == "event.type":
-            # It holds several values, and a comparison of several values is null.
-            return f'mv_concat({cond.field}, " ") like "*{cond.value}*"'
-        return super().convert_condition_field_eq_val_str(cond, state)
-
     def finalize_query_default(self, rule, query, index, state):
         return query
 

@@ -6,14 +6,9 @@ up to twice as far apart may be found, too.
 """
 
 import json
-from dataclasses import dataclass
 
 from sigma.backends.opensearch import OpensearchLuceneBackend
 from sigma.correlations import SigmaCorrelationRule
-
-from sigma.processing.pipeline import ProcessingItem
-from sigma.processing.transformations.base import DetectionItemTransformation
-from sigma.types import SigmaString
 
 import common
 
@@ -30,21 +25,7 @@ GROUPS_MAX = 1000
 
 def pipeline():
     """Field names of ECS; `penstock.stream` tells what stream it is."""
-    items = [ProcessingItem(Outcomes())]
-    return common.pipeline("ecs", lambda streams: {"penstock.stream": streams}, after=items)
-
-
-@dataclass
-class Outcomes(DetectionItemTransformation):
-    """ECS knows no outcome `denied`: that is a failure of type `denied`."""
-
-    def apply_detection_item(self, item):
-        if item.field != "event.outcome":
-            return
-        if [str(value) for value in item.value] == ["denied"]:
-            item.field = "event.type"
-        else:
-            item.value = list({str(v): v for v in [SigmaString(str(v).replace("denied", "failure")) for v in item.value]}.values())
+    return common.pipeline("ecs", lambda streams: {"penstock.stream": streams})
 
 
 def indices(rule):

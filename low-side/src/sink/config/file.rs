@@ -20,6 +20,8 @@ pub struct FileConfig {
     pub rotate_bytes: u64,
     /// The age at which the file is rotated.
     pub rotate_age: Duration,
+    /// The longest line that its reader takes, without the line end: longer ones are dead letters.
+    pub line_bytes_max: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +34,7 @@ struct RawFile {
     rotate_bytes: ByteSize,
     #[serde(default = "rotate_age")]
     rotate_age: Span,
+    line_bytes: Option<ByteSize>,
 }
 
 // One file a day at 3,000 records a second of 1 KiB, or a day.
@@ -47,11 +50,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<FileConfig> {
     section.check(raw.path.is_absolute(), "path", "must be an absolute path");
     section.check(raw.rotate_bytes.0 > 0, "rotate-bytes", "must be more than nothing");
     section.check(!raw.rotate_age.0.is_zero(), "rotate-age", "must not be zero");
+    let size = raw.line_bytes.is_none_or(|size| size.0 >= 1 << 10);
+    section.check(size, "line-bytes", "is 1KiB or more, or left out for no limit");
     Some(FileConfig {
         dir: raw.path,
         schema: raw.schema,
         rotate_bytes: raw.rotate_bytes.0,
         rotate_age: raw.rotate_age.0,
+        line_bytes_max: raw.line_bytes.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX)),
     })
 }
 

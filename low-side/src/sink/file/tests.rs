@@ -28,6 +28,7 @@ impl Setup {
             schema: crate::mapping::Schema::Native,
             rotate_bytes: 1 << 30,
             rotate_age: Duration::from_hours(1),
+            line_bytes_max: None,
         };
         Self { dir, ledger, id, clock: FakeClock::at(crate::testing::START), config }
     }
@@ -138,6 +139,33 @@ fn each_record_stands_there_once(schema: Schema, step: usize) {
         assert!(found.starts_with(&whole[..delivered]));
         assert_eq!(lines(&found), 3, "{length}");
     }
+}
+
+#[test]
+fn a_line_that_its_reader_would_not_take_is_a_dead_letter_also_where_it_comes_again() {
+    let mut setup = Setup::new();
+    setup.config.line_bytes_max = Some(1000);
+    let long = "x".repeat(900);
+    let mut sink = setup.sink();
+    sink.begin(&mut setup.ledger).unwrap();
+    for (sequence, message) in [(1, "one"), (2, &long), (3, "three")] {
+        write(&mut sink, sequence, message);
+    }
+    let confirmed = sink.confirm().unwrap();
+    assert_eq!(confirmed.rejected.iter().map(|it| it.sequence).collect::<Vec<_>>(), [2]);
+    assert!(confirmed.rejected[0].reason.ends_with("bytes, and line-bytes is 1000"));
+    let whole = setup.read("out.ndjson");
+    assert_eq!(lines(&whole), 2);
+    assert_eq!(confirmed.position.unwrap().offset, whole.len() as u64);
+    // A batch of nothing else still says so, and one that was killed names it once more.
+    let mut sink = setup.sink();
+    sink.begin(&mut setup.ledger).unwrap();
+    write(&mut sink, 1, "one");
+    write(&mut sink, 2, &long);
+    assert_eq!(sink.confirm().unwrap().rejected.len(), 1);
+    sink.begin(&mut setup.ledger).unwrap();
+    write(&mut sink, 4, &long);
+    assert_eq!(sink.confirm().unwrap().rejected[0].sequence, 4);
 }
 
 #[test]
