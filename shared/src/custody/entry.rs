@@ -31,6 +31,8 @@ pub enum Action {
     Archived,
     /// High: a sealed bundle waits for officers.
     AwaitingRelease,
+    /// Either: a backup was made.
+    BackedUp,
     /// Either: a signed checkpoint.
     Checkpoint,
     /// Either: the log goes on although its database did not know its end.
@@ -63,6 +65,8 @@ pub enum Action {
     Replayed,
     /// High: a bundle is to be sent again.
     Requeued,
+    /// Either: a backup was restored.
+    Restored,
     /// High: a bundle was sealed.
     Sealed,
     /// High: a bundle was sent again.
@@ -73,10 +77,11 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 22] = [
+    pub const ALL: [Action; 24] = [
         Action::Admitted,
         Action::Archived,
         Action::AwaitingRelease,
+        Action::BackedUp,
         Action::Checkpoint,
         Action::Continued,
         Action::Deleted,
@@ -93,6 +98,7 @@ impl Action {
         Action::Repaired,
         Action::Replayed,
         Action::Requeued,
+        Action::Restored,
         Action::Sealed,
         Action::SentAgain,
         Action::Transfer,
@@ -104,6 +110,7 @@ impl Action {
             Action::Admitted => "admitted",
             Action::Archived => "archived",
             Action::AwaitingRelease => "awaiting-release",
+            Action::BackedUp => "backed-up",
             Action::Checkpoint => "checkpoint",
             Action::Continued => "continued",
             Action::Deleted => "deleted",
@@ -120,6 +127,7 @@ impl Action {
             Action::Repaired => "repaired",
             Action::Replayed => "replayed",
             Action::Requeued => "requeued",
+            Action::Restored => "restored",
             Action::Sealed => "sealed",
             Action::SentAgain => "sent-again",
             Action::Transfer => "transfer",
