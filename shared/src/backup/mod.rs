@@ -35,7 +35,7 @@ use crate::keys::Side;
 pub use crypt::{generate_backup_key, load_recipients};
 pub use place::{Placed, Work, begin_restore, end_restore, expect_no_restore, is_public_key_file};
 pub use read::{Content, Member, read};
-pub use write::{Source, Written, collect, new_file_name, write};
+pub use write::{Source, Written, collect, named_files, new_file_name, remove_stale, write};
 
 /// The version of the format that is written; every one up to it is read.
 pub const FORMAT: u32 = 1;

@@ -42,7 +42,7 @@ pub fn expect_no_restore(state_dir: &Path) -> Result<(), BackupError> {
 /// Whether a file of a key folder holds nothing secret. What is not known to be public is secret.
 pub fn is_public_key_file(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or_default();
-    let lists = [ALLOWED_SIGNERS_FILE, LOW_SIGNERS_FILE, REVOKED_KEYS_FILE];
+    let lists = [ALLOWED_SIGNERS_FILE, LOW_SIGNERS_FILE, REVOKED_KEYS_FILE, "name"];
     Path::new(last).extension().is_some_and(|end| end == "pub") || lists.contains(&last)
 }
 
@@ -151,10 +151,37 @@ impl Placed {
         durable::rename(&partial, to).map_err(failed)?;
         Ok(Self::Added)
     }
+
+    /// Puts a file that only ever grows: of two that begin alike the longer one stands there then.
+    pub fn put_grown(from: &Path, to: &Path, mode: u32) -> Result<Self, BackupError> {
+        let length = |path: &Path| fs::metadata(path).map(|meta| meta.len());
+        let (Ok(new), Ok(old)) = (length(from), length(to)) else {
+            return Self::put(from, to, mode);
+        };
+        if !begin_alike(from, to, new.min(old))? {
+            return Ok(Self::Kept);
+        }
+        if old >= new {
+            return Ok(Self::Same);
+        }
+        let beside = to.with_extension("restored");
+        durable::remove(&beside).map_err(BackupError::io(&beside))?;
+        Self::put(from, &beside, mode)?;
+        durable::rename(&beside, to).map_err(BackupError::io(to))?;
+        Ok(Self::Added)
+    }
 }
 
 fn same(one: &Path, other: &Path) -> Result<bool, BackupError> {
-    let open = |path: &Path| File::open(path).map_err(BackupError::io(path));
+    let length =
+        |path: &Path| fs::metadata(path).map(|meta| meta.len()).map_err(BackupError::io(path));
+    let bytes = length(one)?;
+    Ok(length(other)? == bytes && begin_alike(one, other, bytes)?)
+}
+
+fn begin_alike(one: &Path, other: &Path, bytes: u64) -> Result<bool, BackupError> {
+    let open =
+        |path: &Path| File::open(path).map(|file| file.take(bytes)).map_err(BackupError::io(path));
     let (mut one_file, mut other_file) = (open(one)?, open(other)?);
     let (mut a, mut b) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
     loop {
@@ -169,7 +196,7 @@ fn same(one: &Path, other: &Path) -> Result<bool, BackupError> {
     }
 }
 
-fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
         match file.read(&mut into[filled..])? {

@@ -289,3 +289,53 @@ impl<W: Write> Write for Hashed<W> {
         self.inner.flush()
     }
 }
+
+/// The files that a configuration names under keys such as `ca-file` or `certificate`, and that lie
+/// outside of these folders: they are not in the backup, and whoever makes one is told.
+pub fn named_files(config: &str, inside: &[&Path]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Ok(table) = config.parse::<toml::Table>() {
+        let table = toml::Value::Table(table);
+        files_in(&table, "", &mut |path| {
+            if !inside.iter().any(|dir| path.starts_with(dir)) {
+                found.push(path);
+            }
+        });
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn files_in(value: &toml::Value, key: &str, each: &mut impl FnMut(PathBuf)) {
+    match value {
+        toml::Value::String(text) => {
+            let names_file = key.ends_with("-file") || CREDENTIALS.contains(&key);
+            if names_file && text.starts_with('/') {
+                each(PathBuf::from(text));
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| files_in(value, key, each)),
+        toml::Value::Table(table) => {
+            table.iter().for_each(|(key, value)| files_in(value, key, each));
+        }
+        _ => {}
+    }
+}
+
+/// Keys that name a file and do not say so.
+const CREDENTIALS: [&str; 4] = ["ca", "certificate", "client-ca", "key"];
+
+/// Removes what interrupted backups of this installation left in a folder. Only one is made at a time.
+pub fn remove_stale(dir: &Path, facts: &Facts) -> Result<(), BackupError> {
+    let begin = format!("penstock-{}-{}-", facts.side, facts.name);
+    for entry in fs::read_dir(dir).map_err(BackupError::io(dir))? {
+        let entry = entry.map_err(BackupError::io(dir))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&begin) && name.ends_with(durable::PARTIAL_SUFFIX) {
+            durable::remove(&entry.path()).map_err(BackupError::io(&entry.path()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! `restore`: a backup becomes this side's state again, and a new epoch begins.
+//!
+//! The backup is read to its end first, and nothing is touched before that went well. Then it is read
+//! once more into a folder beside the state; then each file is put in its place. From the first change
+//! to the last one a mark stands in the state folder, and with it nothing opens what is there: killed in
+//! between, the same command begins anew.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+use shared::backup::{
+    BackupError, Facts, Member, Placed, Work, begin_restore, end_restore, expect_no_restore,
+    is_public_key_file, read,
+};
+use shared::clock::{Clock, SystemClock};
+use shared::custody::DIR_NAME;
+use shared::durable;
+use shared::keys::{Identities, Side};
+
+use super::backup::{CONFIG, DATABASE};
+use super::{Failure, chain, recover};
+use crate::agent::buffer_settings;
+use crate::buffer::{Buffer, Restored, Store};
+use crate::cli::RestoreVerb;
+use crate::config::Config;
+
+/// No configuration is longer.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// A backup that was read to its end.
+struct Checked {
+    facts: Facts,
+    members: u64,
+    bytes: u64,
+    config: Vec<u8>,
+    database: bool,
+}
+
+pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Failure> {
+    let identities = match &*asked.identity {
+        [] => None,
+        files => Some(Identities::load(files)?),
+    };
+    let checked = check(&asked.file, identities.as_ref())?;
+    if asked.check {
+        tell_checked(&checked, asked.json);
+        return Ok(());
+    }
+    if !checked.database {
+        return Err(Failure::refused("the backup holds no buffer"));
+    }
+    let (config, fresh) = configuration(config_path, &checked)?;
+    let done = restore_into(&config, asked, identities.as_ref(), &checked.facts);
+    if let Some(fresh) = fresh {
+        match &done {
+            Ok(_) => durable::rename(&fresh, config_path),
+            Err(_) => durable::remove(&fresh),
+        }
+        .map_err(|err| Failure::io(format!("{}: {err}", config_path.display())))?;
+    }
+    let (restored, kept) = done?;
+    for path in &kept {
+        tell!("note: {} is not the one of the backup, and stays", path.display());
+    }
+    if !checked.facts.keys && !config.keys_dir.join(shared::keys::SIGNING_KEY_FILE).exists() {
+        tell!(
+            "note: the backup holds no secret keys: put the signing key back, or make a new one: penstock-high init, and pair it"
+        );
+    }
+    for what in &checked.facts.left_out {
+        tell!("was not in the backup: {what}");
+    }
+    if asked.json {
+        say!(
+            "{}",
+            json!({
+                "backup": checked.facts, "epoch": restored.epoch, "set-aside": restored.aside,
+                "replaced": restored.replaced, "unsealed": restored.unsealed,
+            })
+        );
+    } else {
+        say!("restored as of {}; epoch {} has begun", checked.facts.made, restored.epoch);
+        if let Some(replaced) = &restored.replaced {
+            say!("the buffer that stood here is in {}", replaced.display());
+        }
+    }
+    let receipt =
+        asked.receipt.as_deref().map(|file| super::receipt::load(&config, file)).transpose()?;
+    if receipt.is_some() || asked.take_in {
+        recover::salvage(&config, &restored.aside, receipt.as_ref())?;
+    } else if restored.unsealed > 0 {
+        tell!(
+            "{} record(s) of the backup that no bundle held are in {}\n  try: penstock-high recover --from {} --receipt FILE, with a receipt of the low side: it takes in what did not arrive",
+            restored.unsealed,
+            restored.aside.display(),
+            restored.aside.display()
+        );
+    }
+    Ok(())
+}
+
+fn check(file: &Path, identities: Option<&Identities>) -> Result<Checked, Failure> {
+    let mut config = Vec::new();
+    let (mut members, mut bytes, mut database) = (0, 0, false);
+    let facts = read_file(file, identities, &mut |_, member, content| {
+        members += 1;
+        bytes += member.bytes;
+        database |= member.name == DATABASE;
+        if member.name == CONFIG {
+            let took = content.take(CONFIG_BYTES_MAX).read_to_end(&mut config);
+            took.map_err(BackupError::io(file))?;
+        }
+        Ok(())
+    })?;
+    Ok(Checked { facts, members, bytes, config, database })
+}
+
+fn read_file(
+    file: &Path,
+    identities: Option<&Identities>,
+    take: &mut dyn FnMut(
+        &Facts,
+        &Member,
+        &mut shared::backup::Content<'_>,
+    ) -> Result<(), BackupError>,
+) -> Result<Facts, BackupError> {
+    let input = File::open(file).map_err(BackupError::io(file))?;
+    read(input, identities, Side::High, take)
+}
+
+fn tell_checked(checked: &Checked, as_json: bool) {
+    let Checked { facts, members, bytes, .. } = checked;
+    if as_json {
+        say!("{}", json!({ "backup": facts, "files": members, "bytes": bytes }));
+        return;
+    }
+    let keys = if facts.keys { "with" } else { "without" };
+    say!(
+        "{} {}, as of {}, {keys} secret keys: {members} files, {bytes} bytes, all as they were written",
+        facts.side,
+        facts.name,
+        facts.made
+    );
+    for what in &facts.left_out {
+        say!("not in it: {what}");
+    }
+}
+
+/// The configuration that is here, or the backup's under a name that is not yet its own.
+fn configuration(path: &Path, checked: &Checked) -> Result<(Config, Option<PathBuf>), Failure> {
+    let here = |config: &Config| {
+        if config.origin.as_str() == checked.facts.name {
+            return Ok(());
+        }
+        let found = format!("origin {}", checked.facts.name);
+        let here = format!("origin {}, says {}", config.origin, path.display());
+        Err(Failure::from(BackupError::Other { found, here }))
+    };
+    if path.exists() {
+        let config = Config::load(path)?;
+        here(&config)?;
+        return Ok((config, None));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".restored");
+    let fresh = PathBuf::from(name);
+    let io = |err: std::io::Error| Failure::io(format!("{}: {err}", fresh.display()));
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        durable::create_dir(above).map_err(io)?;
+    }
+    durable::write(&fresh, &checked.config, 0o644).map_err(io)?;
+    let config = Config::load(&fresh).map_err(Failure::from).and_then(|config| {
+        here(&config)?;
+        Ok(config)
+    });
+    if config.is_err() {
+        durable::remove(&fresh).map_err(io)?;
+    }
+    Ok((config?, Some(fresh)))
+}
+
+fn restore_into(
+    config: &Config,
+    asked: &RestoreVerb,
+    identities: Option<&Identities>,
+    facts: &Facts,
+) -> Result<(Restored, Vec<PathBuf>), Failure> {
+    let state = &config.state_dir;
+    let interrupted = expect_no_restore(state).is_err();
+    if crate::buffer::is_agent_running(state) {
+        return Err(Failure::new(format!(
+            "an agent runs on {}\n  try: systemctl stop penstock-high",
+            state.display()
+        )));
+    }
+    let database = state.join("buffer.db");
+    if database.exists() && !asked.replace && !interrupted {
+        return Err(Failure::new(format!(
+            "{} exists; nothing was changed\n  try: --replace, which sets it aside",
+            database.display()
+        )));
+    }
+    let mut work = Work::begin(state, "restore")?;
+    read_file(&asked.file, identities, &mut |_, member, content| work.take(member, content))?;
+    let snapshot = work.path(DATABASE);
+    let whose = Store::open_set_aside(snapshot.parent().unwrap_or(state))?;
+    if whose.origin() != &config.origin || Some(whose.epoch().0) != facts.epoch {
+        return Err(Failure::refused(
+            "the buffer in the backup is not the one that it says it holds",
+        ));
+    }
+    drop(whose);
+    let keys = keys(config, &work);
+    let differing: Vec<&PathBuf> =
+        keys.iter().filter(|key| key.differs && key.secret).map(|key| &key.to).collect();
+    if let [first, ..] = &*differing
+        && !asked.replace
+        && !interrupted
+    {
+        return Err(Failure::new(format!(
+            "{} exists, and is not the one of the backup; nothing was changed\n  try: --replace, which sets it aside",
+            first.display()
+        )));
+    }
+
+    // From here on things are changed.
+    begin_restore(state)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut kept = Vec::new();
+    for member in work.members() {
+        let from = work.path(&member.name);
+        let Some((folder, name)) = member.name.split_once('/') else { continue };
+        let custody = name.strip_prefix(DIR_NAME).and_then(|name| name.strip_prefix('/'));
+        let placed = match (folder, custody) {
+            ("outbox", _) => {
+                let to = config.outbox.path.join(name);
+                (Placed::put(&from, &to, member.mode)?, to)
+            }
+            ("state", Some(_)) => {
+                let to = state.join(name);
+                (Placed::put_grown(&from, &to, member.mode)?, to)
+            }
+            ("state", None) if name.starts_with("transfers/") => {
+                let to = state.join(name);
+                (Placed::put(&from, &to, member.mode)?, to)
+            }
+            _ => continue,
+        };
+        if let (Placed::Kept, to) = placed {
+            kept.push(to);
+        }
+    }
+    for key in &keys {
+        if key.differs && key.secret {
+            set_key_aside(&config.keys_dir, &key.to, clock.now().as_secs())?;
+        }
+        if Placed::put(&key.from, &key.to, key.mode)? == Placed::Kept {
+            kept.push(key.to.clone());
+        }
+    }
+    let settings = buffer_settings(config);
+    let restored = Buffer::begin_behind(&settings, &config.origin, &clock, &snapshot, &facts.made)
+        .map_err(|err| Failure::new(chain(&err)))?;
+    end_restore(state)?;
+    Ok((restored, kept))
+}
+
+struct Key {
+    from: PathBuf,
+    to: PathBuf,
+    mode: u32,
+    secret: bool,
+    /// Another one stands there.
+    differs: bool,
+}
+
+fn keys(config: &Config, work: &Work) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for member in work.members() {
+        let Some(name) = member.name.strip_prefix("keys/") else { continue };
+        let (from, to) = (work.path(&member.name), config.keys_dir.join(name));
+        let read = |path: &Path| std::fs::read(path).ok();
+        let differs = to.symlink_metadata().is_ok() && read(&from) != read(&to);
+        let secret = !is_public_key_file(name);
+        keys.push(Key { from, to, mode: member.mode, secret, differs });
+    }
+    keys
+}
+
+/// Public lists stay as they are: a revocation must not be undone by an older list. A secret key makes
+/// room for the backup's.
+fn set_key_aside(keys_dir: &Path, key: &Path, seconds: i64) -> Result<(), Failure> {
+    let aside = keys_dir.join(format!("set-aside-{seconds}"));
+    let io = |err: std::io::Error| Failure::io(format!("{}: {err}", aside.display()));
+    durable::create_dir(&aside).map_err(io)?;
+    durable::rename(key, &aside.join(key.file_name().unwrap_or_default())).map_err(io)?;
+    tell!("{} was set aside into {}", key.display(), aside.display());
+    Ok(())
+}
