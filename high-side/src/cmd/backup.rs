@@ -6,7 +6,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use serde_json::json;
 use shared::backup::{
-    FORMAT, Facts, Source, Work, collect, generate_backup_key, is_public_key_file, load_recipients,
+    FORMAT, Facts, KeyFile, Source, Work, collect, generate_backup_key, load_recipients,
     named_files, new_file_name, side_name, write,
 };
 use shared::clock::{Clock, SystemClock};
@@ -64,7 +64,7 @@ pub(super) fn backup(config: &Config, asked: &BackupVerb) -> Result<(), Failure>
     };
     sources.push(file(CONFIG, &config.path, 0o644));
     sources.push(file(DATABASE, &work.path(DATABASE), 0o600));
-    sources.extend(keys(&config.keys_dir, asked.without_keys)?);
+    sources.extend(KeyFile::sources(&config.keys_dir, asked.without_keys)?);
     if asked.without_keys {
         left_out.push("secret keys".to_owned());
     }
@@ -162,19 +162,6 @@ fn recipients(config: &Config, asked: &BackupVerb) -> Result<Option<Recipients>,
         ));
     }
     Ok(Some(recipients))
-}
-
-fn keys(keys_dir: &Path, public_only: bool) -> Result<Vec<Source>, Failure> {
-    let mut keys = collect(keys_dir, "keys", 0o600, &|name| {
-        !name.starts_with("keys/set-aside-") && (!public_only || is_public_key_file(name))
-    })?;
-    for key in &mut keys {
-        key.may_vanish = false;
-        if is_public_key_file(&key.name) {
-            key.mode = 0o644;
-        }
-    }
-    Ok(keys)
 }
 
 fn outbox_files(

@@ -5,15 +5,13 @@
 //! to the last one a mark stands in the state folder, and with it nothing opens what is there: killed in
 //! between, the same command begins anew.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 use shared::backup::{
-    BackupError, Facts, Member, Placed, Work, begin_restore, end_restore, expect_no_restore,
-    is_public_key_file, read,
+    BackupError, Checked, Facts, KeyFile, Placed, Work, begin_restore, end_restore,
+    expect_no_restore, read_file,
 };
 use shared::clock::{Clock, SystemClock};
 use shared::custody::DIR_NAME;
@@ -27,30 +25,19 @@ use crate::buffer::{Buffer, Restored, Store};
 use crate::cli::RestoreVerb;
 use crate::config::Config;
 
-/// No configuration is longer.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
-
-/// A backup that was read to its end.
-struct Checked {
-    facts: Facts,
-    members: u64,
-    bytes: u64,
-    config: Vec<u8>,
-    database: bool,
-}
-
 pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Failure> {
     let identities = match &*asked.identity {
         [] => None,
         files => Some(Identities::load(files)?),
     };
-    let checked = check(&asked.file, identities.as_ref())?;
+    let checked = Checked::read(&asked.file, identities.as_ref(), Side::High, (CONFIG, DATABASE))?;
     if asked.check {
-        tell_checked(&checked, asked.json);
+        if asked.json {
+            say!("{}", checked.to_json());
+        } else {
+            say!("{}", checked.summary().trim_end());
+        }
         return Ok(());
-    }
-    if !checked.database {
-        return Err(Failure::refused("the backup holds no buffer"));
     }
     let (config, fresh) = configuration(config_path, &checked)?;
     let done = restore_into(&config, asked, identities.as_ref(), &checked.facts);
@@ -102,53 +89,6 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
     Ok(())
 }
 
-fn check(file: &Path, identities: Option<&Identities>) -> Result<Checked, Failure> {
-    let mut config = Vec::new();
-    let (mut members, mut bytes, mut database) = (0, 0, false);
-    let facts = read_file(file, identities, &mut |_, member, content| {
-        members += 1;
-        bytes += member.bytes;
-        database |= member.name == DATABASE;
-        if member.name == CONFIG {
-            let took = content.take(CONFIG_BYTES_MAX).read_to_end(&mut config);
-            took.map_err(BackupError::io(file))?;
-        }
-        Ok(())
-    })?;
-    Ok(Checked { facts, members, bytes, config, database })
-}
-
-fn read_file(
-    file: &Path,
-    identities: Option<&Identities>,
-    take: &mut dyn FnMut(
-        &Facts,
-        &Member,
-        &mut shared::backup::Content<'_>,
-    ) -> Result<(), BackupError>,
-) -> Result<Facts, BackupError> {
-    let input = File::open(file).map_err(BackupError::io(file))?;
-    read(input, identities, Side::High, take)
-}
-
-fn tell_checked(checked: &Checked, as_json: bool) {
-    let Checked { facts, members, bytes, .. } = checked;
-    if as_json {
-        say!("{}", json!({ "backup": facts, "files": members, "bytes": bytes }));
-        return;
-    }
-    let keys = if facts.keys { "with" } else { "without" };
-    say!(
-        "{} {}, as of {}, {keys} secret keys: {members} files, {bytes} bytes, all as they were written",
-        facts.side,
-        facts.name,
-        facts.made
-    );
-    for what in &facts.left_out {
-        say!("not in it: {what}");
-    }
-}
-
 /// The configuration that is here, or the backup's under a name that is not yet its own.
 fn configuration(path: &Path, checked: &Checked) -> Result<(Config, Option<PathBuf>), Failure> {
     let here = |config: &Config| {
@@ -164,20 +104,13 @@ fn configuration(path: &Path, checked: &Checked) -> Result<(Config, Option<PathB
         here(&config)?;
         return Ok((config, None));
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".restored");
-    let fresh = PathBuf::from(name);
-    let io = |err: std::io::Error| Failure::io(format!("{}: {err}", fresh.display()));
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        durable::create_dir(above).map_err(io)?;
-    }
-    durable::write(&fresh, &checked.config, 0o644).map_err(io)?;
+    let fresh = checked.config_beside(path)?;
     let config = Config::load(&fresh).map_err(Failure::from).and_then(|config| {
         here(&config)?;
         Ok(config)
     });
     if config.is_err() {
-        durable::remove(&fresh).map_err(io)?;
+        durable::remove(&fresh).map_err(BackupError::io(&fresh))?;
     }
     Ok((config?, Some(fresh)))
 }
@@ -204,7 +137,9 @@ fn restore_into(
         )));
     }
     let mut work = Work::begin(state, "restore")?;
-    read_file(&asked.file, identities, &mut |_, member, content| work.take(member, content))?;
+    read_file(&asked.file, identities, Side::High, &mut |_, member, content| {
+        work.take(member, content)
+    })?;
     let snapshot = work.path(DATABASE);
     let whose = Store::open_set_aside(snapshot.parent().unwrap_or(state))?;
     if whose.origin() != &config.origin || Some(whose.epoch().0) != facts.epoch {
@@ -213,16 +148,14 @@ fn restore_into(
         ));
     }
     drop(whose);
-    let keys = keys(config, &work);
-    let differing: Vec<&PathBuf> =
-        keys.iter().filter(|key| key.differs && key.secret).map(|key| &key.to).collect();
-    if let [first, ..] = &*differing
+    let keys = KeyFile::of(&work, &config.keys_dir)?;
+    if let Some(key) = keys.iter().find(|key| key.is_in_the_way())
         && !asked.replace
         && !interrupted
     {
         return Err(Failure::new(format!(
             "{} exists, and is not the one of the backup; nothing was changed\n  try: --replace, which sets it aside",
-            first.display()
+            key.to.display()
         )));
     }
 
@@ -253,11 +186,13 @@ fn restore_into(
             kept.push(to);
         }
     }
+    let seconds = clock.now().as_secs();
     for key in &keys {
-        if key.differs && key.secret {
-            set_key_aside(&config.keys_dir, &key.to, clock.now().as_secs())?;
+        let (placed, moved) = key.put(&config.keys_dir, seconds)?;
+        if let Some(aside) = moved {
+            tell!("{} was set aside into {}", key.to.display(), aside.display());
         }
-        if Placed::put(&key.from, &key.to, key.mode)? == Placed::Kept {
+        if placed == Placed::Kept {
             kept.push(key.to.clone());
         }
     }
@@ -266,37 +201,4 @@ fn restore_into(
         .map_err(|err| Failure::new(chain(&err)))?;
     end_restore(state)?;
     Ok((restored, kept))
-}
-
-struct Key {
-    from: PathBuf,
-    to: PathBuf,
-    mode: u32,
-    secret: bool,
-    /// Another one stands there.
-    differs: bool,
-}
-
-fn keys(config: &Config, work: &Work) -> Vec<Key> {
-    let mut keys = Vec::new();
-    for member in work.members() {
-        let Some(name) = member.name.strip_prefix("keys/") else { continue };
-        let (from, to) = (work.path(&member.name), config.keys_dir.join(name));
-        let read = |path: &Path| std::fs::read(path).ok();
-        let differs = to.symlink_metadata().is_ok() && read(&from) != read(&to);
-        let secret = !is_public_key_file(name);
-        keys.push(Key { from, to, mode: member.mode, secret, differs });
-    }
-    keys
-}
-
-/// Public lists stay as they are: a revocation must not be undone by an older list. A secret key makes
-/// room for the backup's.
-fn set_key_aside(keys_dir: &Path, key: &Path, seconds: i64) -> Result<(), Failure> {
-    let aside = keys_dir.join(format!("set-aside-{seconds}"));
-    let io = |err: std::io::Error| Failure::io(format!("{}: {err}", aside.display()));
-    durable::create_dir(&aside).map_err(io)?;
-    durable::rename(key, &aside.join(key.file_name().unwrap_or_default())).map_err(io)?;
-    tell!("{} was set aside into {}", key.display(), aside.display());
-    Ok(())
 }

@@ -18,6 +18,7 @@
 //!
 //! The sums find damage, not a forger: a backup is as much to be trusted as where it was kept.
 
+mod check;
 mod crypt;
 mod place;
 mod read;
@@ -32,8 +33,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::Side;
 
+pub use check::{Checked, read_file};
 pub use crypt::{generate_backup_key, load_recipients};
-pub use place::{Placed, Work, begin_restore, end_restore, expect_no_restore, is_public_key_file};
+pub use place::{
+    KeyFile, Placed, Work, begin_restore, end_restore, expect_no_restore, is_public_key_file,
+};
 pub use read::{Content, Member, read};
 pub use write::{Source, Written, collect, named_files, new_file_name, remove_stale, write};
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{BackupError, Content, Member};
+use super::{BackupError, Content, Member, Source, collect};
 use crate::durable;
 use crate::keys::{ALLOWED_SIGNERS_FILE, LOW_SIGNERS_FILE, REVOKED_KEYS_FILE};
 
@@ -80,11 +80,6 @@ impl Work {
     /// The members that were put here, in the order of their names.
     pub fn members(&self) -> &[Member] {
         &self.names
-    }
-
-    /// Whether this member was put here.
-    pub fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|member| member.name == name)
     }
 
     /// Puts a member here, synced.
@@ -171,6 +166,75 @@ impl Placed {
         Ok(Self::Added)
     }
 }
+
+/// A file of a key folder, and where it belongs.
+///
+/// What is public stays as it stands: a revocation must not be undone by an older list. A secret key
+/// makes room for the backup's.
+#[derive(Debug)]
+pub struct KeyFile {
+    from: PathBuf,
+    /// Where it belongs.
+    pub to: PathBuf,
+    mode: u32,
+    secret: bool,
+    differs: bool,
+}
+
+impl KeyFile {
+    /// The key files among what was put aside.
+    pub fn of(work: &Work, keys_dir: &Path) -> Result<Vec<Self>, BackupError> {
+        let mut keys = Vec::new();
+        for member in work.members() {
+            let Some(name) = member.name.strip_prefix("keys/") else { continue };
+            let (from, to) = (work.path(&member.name), keys_dir.join(name));
+            let differs = to.symlink_metadata().is_ok() && !same(&from, &to)?;
+            let secret = !is_public_key_file(name);
+            keys.push(Self { from, to, mode: member.mode, secret, differs });
+        }
+        Ok(keys)
+    }
+
+    /// Whether another secret key stands where it belongs.
+    pub fn is_in_the_way(&self) -> bool {
+        self.secret && self.differs
+    }
+
+    /// Puts it where it belongs; a secret key that stands there goes into a folder `set-aside-SECONDS`,
+    /// which is given.
+    pub fn put(
+        &self,
+        keys_dir: &Path,
+        seconds: i64,
+    ) -> Result<(Placed, Option<PathBuf>), BackupError> {
+        let mut moved = None;
+        if self.is_in_the_way() {
+            let aside = keys_dir.join(format!("{ASIDE_PREFIX}{seconds}"));
+            durable::create_dir(&aside).map_err(BackupError::io(&aside))?;
+            let to = aside.join(self.to.file_name().unwrap_or_default());
+            durable::rename(&self.to, &to).map_err(BackupError::io(&to))?;
+            moved = Some(aside);
+        }
+        Ok((Placed::put(&self.from, &self.to, self.mode)?, moved))
+    }
+
+    /// The files of a key folder that go into a backup.
+    pub fn sources(keys_dir: &Path, public_only: bool) -> Result<Vec<Source>, BackupError> {
+        let mut keys = collect(keys_dir, "keys", 0o600, &|name| {
+            !name[5..].starts_with(ASIDE_PREFIX) && (!public_only || is_public_key_file(name))
+        })?;
+        for key in &mut keys {
+            key.may_vanish = false;
+            if is_public_key_file(&key.name) {
+                key.mode = 0o644;
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Begins the names of folders into which secret keys are moved.
+const ASIDE_PREFIX: &str = "set-aside-";
 
 fn same(one: &Path, other: &Path) -> Result<bool, BackupError> {
     let length =
