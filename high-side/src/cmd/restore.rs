@@ -40,13 +40,13 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
         return Ok(());
     }
     let (config, fresh) = configuration(config_path, &checked)?;
-    let done = restore_into(&config, asked, identities.as_ref(), &checked.facts);
-    if let Some(fresh) = fresh {
-        match &done {
-            Ok(_) => durable::rename(&fresh, config_path),
-            Err(_) => durable::remove(&fresh),
-        }
-        .map_err(|err| Failure::io(format!("{}: {err}", config_path.display())))?;
+    let place_config = || match &fresh {
+        Some(fresh) => durable::rename(fresh, config_path).map_err(BackupError::io(config_path)),
+        None => Ok(()),
+    };
+    let done = restore_into(&config, asked, identities.as_ref(), &checked.facts, place_config);
+    if let (Some(fresh), Err(_)) = (&fresh, &done) {
+        durable::remove(fresh).map_err(BackupError::io(fresh))?;
     }
     let (restored, kept) = done?;
     for path in &kept {
@@ -120,6 +120,7 @@ fn restore_into(
     asked: &RestoreVerb,
     identities: Option<&Identities>,
     facts: &Facts,
+    place_config: impl FnOnce() -> Result<(), BackupError>,
 ) -> Result<(Restored, Vec<PathBuf>), Failure> {
     let state = &config.state_dir;
     let interrupted = expect_no_restore(state).is_err();
@@ -199,6 +200,7 @@ fn restore_into(
     let settings = buffer_settings(config);
     let restored = Buffer::begin_behind(&settings, &config.origin, &clock, &snapshot, &facts.made)
         .map_err(|err| Failure::new(chain(&err)))?;
+    place_config()?;
     end_restore(state)?;
     Ok((restored, kept))
 }

@@ -51,15 +51,16 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
         true => None,
         false => Some(checked.config_beside(config_path)?),
     };
-    let done = Config::load(fresh.as_deref().unwrap_or(config_path))
-        .map_err(Failure::from)
-        .and_then(|config| restore_into(&config, asked, identities.as_ref(), &checked));
-    if let Some(fresh) = fresh {
-        match &done {
-            Ok(_) => durable::rename(&fresh, config_path),
-            Err(_) => durable::remove(&fresh),
-        }
-        .map_err(BackupError::io(config_path))?;
+    let place_config = || match &fresh {
+        Some(fresh) => durable::rename(fresh, config_path).map_err(BackupError::io(config_path)),
+        None => Ok(()),
+    };
+    let done =
+        Config::load(fresh.as_deref().unwrap_or(config_path)).map_err(Failure::from).and_then(
+            |config| restore_into(&config, asked, identities.as_ref(), &checked, place_config),
+        );
+    if let (Some(fresh), Err(_)) = (&fresh, &done) {
+        durable::remove(fresh).map_err(BackupError::io(fresh))?;
     }
     let Restored { replaced, kept, absent } = done?;
     for path in &kept {
@@ -95,6 +96,7 @@ fn restore_into(
     asked: &RestoreVerb,
     identities: Option<&Identities>,
     checked: &Checked,
+    place_config: impl FnOnce() -> Result<(), BackupError>,
 ) -> Result<Restored, Failure> {
     let state = &config.state_dir;
     let folders = Folders::of(state);
@@ -171,6 +173,7 @@ fn restore_into(
     let absent = finish(restored, &folders, &checked.facts.made, now)?;
     let replaced = set_aside(state, now)?;
     durable::rename(&work.path(DATABASE), &ledger).map_err(BackupError::io(&ledger))?;
+    place_config()?;
     end_restore(state)?;
     Ok(Restored { replaced, kept, absent })
 }

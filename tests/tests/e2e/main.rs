@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod codes;
 mod disorder;
 mod files;
@@ -15,4 +16,5 @@ mod release;
 mod relp;
 mod samples;
 mod units;
+mod upgrade;
 mod web;
