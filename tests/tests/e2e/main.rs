@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backup;
+mod backup_page;
 mod codes;
 mod disorder;
 mod files;
