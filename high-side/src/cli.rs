@@ -374,6 +374,7 @@ pub enum OutboxPart {
 
 /// The arguments of `restore`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RestoreVerb {
     /// The backup.
     pub file: PathBuf,

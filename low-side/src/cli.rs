@@ -258,6 +258,7 @@ pub enum Verb {
 
 /// The arguments of `backup`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct BackupVerb {
     /// The file to write, which must not exist; or a folder, where it gets a name with the time.
     pub to: PathBuf,

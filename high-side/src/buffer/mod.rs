@@ -75,7 +75,7 @@ pub use losses::LossReason;
 pub use open::{Opened, Recovery, ask_for_new_epoch, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use receipts::{KnownReceipt, Taken};
-pub use restored::{Crossed, Restored};
+pub use restored::{Crossed, Held, Restored};
 pub use reviews::{RefusedBy, Review, StoredRelease};
 pub use salvage::Unsealed;
 pub use snapshot::{Snapshot, snapshot};

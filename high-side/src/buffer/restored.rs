@@ -1,9 +1,11 @@
 //! A buffer that begins behind a backup: always in a new epoch, since the numbers behind the backup's
 //! moment may have crossed with other content.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::Flock;
 use rusqlite::{OptionalExtension, params};
 use shared::clock::{Clock, Nanos};
 use shared::custody::{Action, CustodyEvent, CustodyFolder};
@@ -43,6 +45,20 @@ pub enum Crossed {
     Unknown,
 }
 
+/// No agent runs on a folder, and none can start, while this is there.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "released when it is dropped")] Flock<File>);
+
+impl Held {
+    /// Takes the lock of an agent.
+    ///
+    /// # Errors
+    /// An agent runs.
+    pub fn take(dir: &Path) -> Result<Self, BufferError> {
+        open::lock_dir(dir).map(Self)
+    }
+}
+
 impl Buffer {
     /// Begins a new epoch behind a backup whose database is `snapshot`, in the folder of `settings`. The
     /// snapshot is moved into a folder `set-aside-...`, and so is a database that stands here. Custody log
@@ -50,6 +66,7 @@ impl Buffer {
     ///
     /// The caller has marked the folder by `begin_restore`: if this is interrupted, nothing opens it.
     pub fn begin_behind(
+        held: Held,
         settings: &BufferSettings,
         origin: &OriginId,
         clock: &Arc<dyn Clock>,
@@ -58,7 +75,6 @@ impl Buffer {
     ) -> Result<Restored, CustodyError> {
         let dir = &settings.dir;
         let now = clock.now();
-        let lock = open::lock_dir(dir)?;
         let there = dir.join(open::DATABASE);
         let replaced = if there.exists() { Some(open::set_aside(dir, now)?) } else { None };
         let aside = open::new_aside(dir, now)?;
@@ -73,7 +89,8 @@ impl Buffer {
         old.settle_custody(true, now)?;
         let custody = old.custody_known()?.made;
         let unsealed = old.unsealed()?.iter().map(|lane: &Unsealed| lane.records).sum();
-        drop(lock);
+        // Nobody takes the lock in between: the mark keeps them away.
+        drop(held);
         let opened = open::open(settings, origin, clock)?;
         let epoch = opened.recovery.epoch;
         drop(opened);
@@ -108,7 +125,7 @@ fn custody_alarms(store: &Store, since: Nanos) -> Result<Vec<String>, BufferErro
 
 impl Store {
     /// Takes over how far files were read, and what is remembered of messages that can be asked for again.
-    fn adopt_marks(&mut self, old: &Store) -> Result<(), BufferError> {
+    pub fn adopt_marks(&mut self, old: &Store) -> Result<(), BufferError> {
         let tx = begin(&mut self.conn)?;
         for (name, value) in old.marks("")? {
             let mark = super::Mark { name, value: Some(value) };

@@ -56,7 +56,9 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
     let Opened::SetAside { to, .. } = recovery.opened else {
         return Err(Failure::new("the buffer was not set aside; see the log"));
     };
-    Store::open(&config.state_dir)?.adopt_custody(custody)?;
+    let mut store = Store::open(&config.state_dir)?;
+    store.adopt_custody(custody)?;
+    store.adopt_marks(&Store::open_set_aside(&to)?)?;
     say!("epoch {} has begun", recovery.epoch);
     say!("the buffer of the one before is in {}", to.display());
     if waiting > 0 {

@@ -21,7 +21,7 @@ use shared::keys::{Identities, Side};
 use super::backup::{CONFIG, DATABASE};
 use super::{Failure, chain, recover};
 use crate::agent::buffer_settings;
-use crate::buffer::{Buffer, Restored, Store};
+use crate::buffer::{Buffer, BufferError, Held, Restored, Store};
 use crate::cli::RestoreVerb;
 use crate::config::Config;
 
@@ -124,12 +124,14 @@ fn restore_into(
 ) -> Result<(Restored, Vec<PathBuf>), Failure> {
     let state = &config.state_dir;
     let interrupted = expect_no_restore(state).is_err();
-    if crate::buffer::is_agent_running(state) {
-        return Err(Failure::new(format!(
+    // From here on no agent can start.
+    let held = Held::take(state).map_err(|err| match err {
+        BufferError::Locked { .. } => Failure::new(format!(
             "an agent runs on {}\n  try: systemctl stop penstock-high",
             state.display()
-        )));
-    }
+        )),
+        err => err.into(),
+    })?;
     let database = state.join("buffer.db");
     if database.exists() && !asked.replace && !interrupted {
         return Err(Failure::new(format!(
@@ -198,8 +200,9 @@ fn restore_into(
         }
     }
     let settings = buffer_settings(config);
-    let restored = Buffer::begin_behind(&settings, &config.origin, &clock, &snapshot, &facts.made)
-        .map_err(|err| Failure::new(chain(&err)))?;
+    let restored =
+        Buffer::begin_behind(held, &settings, &config.origin, &clock, &snapshot, &facts.made)
+            .map_err(|err| Failure::new(chain(&err)))?;
     place_config()?;
     end_restore(state)?;
     Ok((restored, kept))

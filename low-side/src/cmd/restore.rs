@@ -9,6 +9,7 @@
 //! what they lack is added. The agent's next start admits what the store holds and the ledger of the
 //! backup does not know.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -47,10 +48,7 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
     if asked.check {
         return if asked.json { put_json(&checked.to_json()) } else { put(&checked.summary()) };
     }
-    let fresh = match config_path.exists() {
-        true => None,
-        false => Some(checked.config_beside(config_path)?),
-    };
+    let fresh = if config_path.exists() { None } else { Some(checked.config_beside(config_path)?) };
     let place_config = || match &fresh {
         Some(fresh) => durable::rename(fresh, config_path).map_err(BackupError::io(config_path)),
         None => Ok(()),
@@ -86,7 +84,7 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
     }
     let mut text = format!("restored as of {}\n", checked.facts.made);
     if let Some(replaced) = &replaced {
-        text += &format!("the ledger that stood here is in {}\n", replaced.display());
+        let _ = writeln!(text, "the ledger that stood here is in {}", replaced.display());
     }
     put(&text)
 }

@@ -1,5 +1,6 @@
 //! A backup read to its end before anything is done with it.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ impl Checked {
             facts.side, facts.name, facts.made
         );
         for what in &facts.left_out {
-            text += &format!("not in it: {what}\n");
+            let _ = writeln!(text, "not in it: {what}");
         }
         text
     }

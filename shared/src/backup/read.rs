@@ -11,8 +11,8 @@ use super::{
 };
 use crate::keys::{Identities, Side};
 
-/// The most that a compressed stream may look back: what every zstd reads without being asked to.
-const WINDOW_LOG_MAX: u32 = 27;
+/// The most that a compressed stream may look back, as a power of two: what is written looks back 2 MiB.
+const WINDOW_LOG_MAX: u32 = 23;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
 

@@ -1,6 +1,9 @@
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use tar::EntryType;
 
 use super::*;
 use crate::keys::Identities;
@@ -119,8 +122,11 @@ fn every_truncation_and_every_flipped_byte_is_refused() {
     }
 }
 
+/// A name, a content, and what is wrong with the header.
+type Forged<'a> = (&'a str, &'a [u8], &'a dyn Fn(&mut tar::Header));
+
 /// An archive of these members as whoever has tar and zstd can make it, its sums right.
-fn forge(members: &[(&str, &[u8], &dyn Fn(&mut tar::Header))]) -> Vec<u8> {
+fn forge(members: &[Forged<'_>]) -> Vec<u8> {
     let mut tar = Vec::new();
     let mut sums = String::new();
     let mut put = |name: &str, content: &[u8], change: &dyn Fn(&mut tar::Header)| {
@@ -141,7 +147,8 @@ fn forge(members: &[(&str, &[u8], &dyn Fn(&mut tar::Header))]) -> Vec<u8> {
     };
     for (name, content, change) in members {
         put(name, content, change);
-        sums += &format!("{}  {name}\n", crate::bundle::BundleDigest::of(content));
+        let digest = crate::bundle::BundleDigest::of(content);
+        let _ = writeln!(sums, "{digest}  {name}");
     }
     if !members.iter().any(|(name, ..)| *name == SUMS_NAME) {
         put(SUMS_NAME, sums.as_bytes(), &|_| {});
@@ -187,7 +194,6 @@ fn what_other_hands_made_is_refused() {
     refused("unordered", &forge(&[first, ("state/b", b"x", &as_is), ("state/a", b"y", &as_is)]));
     refused("no facts", &forge(&[("state/a", b"x", &as_is)]));
     refused("no sums", &forge(&[first, (SUMS_NAME, b"", &as_is)]));
-    use tar::EntryType;
     let kinds = [
         EntryType::Symlink,
         EntryType::Link,

@@ -22,7 +22,10 @@ fn blocks() -> Vec<String> {
         match (&mut open, line) {
             (None, "```sh") => open = Some(String::new()),
             (Some(_), "```") => blocks.extend(open.take()),
-            (Some(block), line) => *block += &format!("{line}\n"),
+            (Some(block), line) => {
+                block.push_str(line);
+                block.push('\n');
+            }
             (None, _) => {}
         }
     }
