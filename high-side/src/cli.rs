@@ -163,7 +163,16 @@ pub enum Verb {
         #[command(subcommand)]
         verb: CustodyVerb,
     },
-    /// Begin a new epoch after a restore, or take in what a buffer that was set aside still holds.
+    /// Back up configuration, keys, buffer, custody log and what waits in the outbox; the agent may run.
+    Backup(BackupVerb),
+    /// Make a key that opens backups, mode 0600, and print its recipient. Keep it on neither side.
+    BackupKey {
+        /// The new file; one that exists is never replaced.
+        file: PathBuf,
+    },
+    /// Put a backup back. A new epoch begins: numbers of the old one may have crossed already.
+    Restore(RestoreVerb),
+    /// Begin a new epoch after a restore by other means, or take in what a buffer that was set aside still holds.
     ///
     /// A state folder that was restored from a backup continues with numbers that may have crossed
     /// already with other content: the low side sees a fork. Run this before the agent starts again.
@@ -171,6 +180,10 @@ pub enum Verb {
         /// A folder `set-aside-...` in the state folder: records in it that no bundle holds are taken in.
         #[arg(long, conflicts_with = "yes")]
         from: Option<PathBuf>,
+        /// A receipt of the low side, written after the old life's last bundle came: what it says arrived
+        /// is left out.
+        #[arg(long, value_name = "FILE", requires = "from")]
+        receipt: Option<PathBuf>,
         /// Begin the new epoch.
         #[arg(long)]
         yes: bool,
@@ -321,6 +334,66 @@ pub struct ExportVerb {
     /// Begin another set although one is not complete.
     #[arg(long, requires = "parts")]
     pub new_set: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupVerb {
+    /// The file to write, which must not exist; or a folder, where it gets a name with the time.
+    pub to: PathBuf,
+    /// Encrypt to the age recipients in this file.
+    #[arg(long, value_name = "FILE")]
+    pub recipient: Vec<PathBuf>,
+    /// Leave the secret keys out.
+    #[arg(long)]
+    pub without_keys: bool,
+    /// Write the secret keys without encrypting them: whoever reads the file has them.
+    #[arg(long, conflicts_with_all = ["recipient", "without_keys"])]
+    pub keys_in_the_clear: bool,
+    /// Which bundles of the outbox.
+    #[arg(long, value_enum, default_value_t = OutboxPart::Waiting)]
+    pub outbox: OutboxPart,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which bundles of the outbox go into a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutboxPart {
+    /// Those that wait to be handed over.
+    Waiting,
+    /// And those that are kept after that.
+    All,
+    /// None.
+    None,
+}
+
+/// The arguments of `restore`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct RestoreVerb {
+    /// The backup.
+    pub file: PathBuf,
+    /// The key that opens it: an age identity, mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// Only read it to its end and say what is in it.
+    #[arg(long)]
+    pub check: bool,
+    /// Set aside a buffer, and secret keys, that stand here.
+    #[arg(long)]
+    pub replace: bool,
+    /// Take in what the backup's buffer held and no bundle did, but for what this receipt of the low side
+    /// says arrived.
+    #[arg(long, value_name = "FILE", conflicts_with = "take_in")]
+    pub receipt: Option<PathBuf>,
+    /// Take in all that the backup's buffer held and no bundle did: what crossed since arrives twice.
+    #[arg(long)]
+    pub take_in: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

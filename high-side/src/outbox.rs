@@ -97,7 +97,7 @@ impl Outbox {
 
     /// The file in which a bundle is written before it has a name.
     pub fn partial(&self, epoch: Epoch, lane: Lane, number: u64) -> PathBuf {
-        self.dir.join(format!(".{epoch}-{lane}-{number:010}{}", durable::PARTIAL_SUFFIX))
+        partial_in(&self.dir, epoch, lane, number)
     }
 
     /// Gives a sealed bundle's file its name, after its sidecar. May be repeated. False only if
@@ -545,6 +545,17 @@ fn is_bundle_name(name: &str) -> bool {
 
 fn outbox_mark(dir: &Path) -> String {
     format!("the outbox of a Penstock high side; keep this file\n{}\n", dir.display())
+}
+
+/// The file of an outbox in which a bundle is written before it has a name.
+pub(crate) fn partial_in(dir: &Path, epoch: Epoch, lane: Lane, number: u64) -> PathBuf {
+    dir.join(format!(".{epoch}-{lane}-{number:010}{}", durable::PARTIAL_SUFFIX))
+}
+
+/// Whether something in an outbox is of no use elsewhere: its mark, and what was handed over of earlier
+/// epochs.
+pub(crate) fn is_not_for_backup(name: &str) -> bool {
+    name == MARK_FILE || name.starts_with(EARLIER_DIR)
 }
 
 /// Stands in the outbox, so that an empty folder is not taken for it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use shared::clock::Nanos;
 use shared::config::Span;
@@ -240,11 +240,62 @@ pub enum Verb {
         /// The number of an alarm, as `status` shows it; without one, all.
         alarm: Option<i64>,
     },
+    /// Back up configuration, keys, ledger, custody log, quarantine and dead letters; the agent may run.
+    Backup(BackupVerb),
+    /// Make a key that opens backups, mode 0600, and print its recipient. Keep it on neither side.
+    BackupKey {
+        /// The new file; one that exists is never replaced.
+        file: PathBuf,
+    },
+    /// Put a backup back. What stands here and is newer stays, but for the ledger.
+    Restore(RestoreVerb),
     /// Print a completion script.
     Completions {
         /// For which shell.
         shell: Shell,
     },
+}
+
+/// The arguments of `backup`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct BackupVerb {
+    /// The file to write, which must not exist; or a folder, where it gets a name with the time.
+    pub to: PathBuf,
+    /// Encrypt to the age recipients in this file.
+    #[arg(long, value_name = "FILE")]
+    pub recipient: Vec<PathBuf>,
+    /// Leave the secret keys out.
+    #[arg(long)]
+    pub without_keys: bool,
+    /// Write the secret keys without encrypting them: whoever reads the file has them.
+    #[arg(long, conflicts_with_all = ["recipient", "without_keys"])]
+    pub keys_in_the_clear: bool,
+    /// With the bundles in the store.
+    #[arg(long)]
+    pub with_store: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreVerb {
+    /// The backup.
+    pub file: PathBuf,
+    /// The key that opens it: an age identity, mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// Only read it to its end and say what is in it.
+    #[arg(long)]
+    pub check: bool,
+    /// Set aside a ledger, and secret keys, that stand here.
+    #[arg(long)]
+    pub replace: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with links over which nothing goes back.

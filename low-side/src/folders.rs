@@ -46,13 +46,8 @@ impl Folders {
 
     /// Takes the lock that one agent holds for its life; `None` while another one holds it.
     pub fn lock_agent(&self) -> io::Result<Option<File>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(self.state.join("agent.lock"))?;
+        // What root makes here must be the agent's.
+        let file = durable::create_or_continue(&self.state.join("agent.lock"), 0o600)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),

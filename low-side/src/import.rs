@@ -196,6 +196,9 @@ struct Arrived {
     forgotten: u64,
 }
 
+/// The command that tries a refused file again.
+pub(crate) const RETRY: &str = "quarantine retry";
+
 /// More files never wait in an inbox for long; the oldest is forgotten first.
 const ARRIVALS_MAX: usize = 10_000;
 
@@ -343,6 +346,20 @@ impl<C: Clock> Importer<C> {
         officers.dedup();
         let officers = officers.join(", ");
         let label = format!("{} number {}", facts.chain, facts.candidate.number);
+        // What was refused as a fork is one for ever, whatever this ledger knows of the chain: it may come
+        // from a backup that is older than the refusal. A person may decide otherwise.
+        let by_hand = matches!(self.source, Source::Command(RETRY));
+        if let Some(disorder) = self.ledger.refused_for_good(&received.sha256().to_string())?
+            && !by_hand
+            && !self.ledger.knows_bundle(
+                &facts.chain,
+                facts.candidate.number,
+                &facts.candidate.digest,
+            )?
+        {
+            let message = format!("{label}: it was refused before: {disorder}");
+            return self.quarantine(received, name, disorder.code(), &message);
+        }
         let store = self.folders.store.clone();
         let now = self.clock.now();
         let place = |file: &str| received.place(&store.join(file));

@@ -38,6 +38,11 @@ impl Journal {
         Self { path: state_dir.join("removed.jsonl") }
     }
 
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Adds lines, which are durable when this returns. What a write that was cut short left at the end
     /// is cut off first.
     pub fn append(&self, rows: &[RemovedRow]) -> io::Result<()> {

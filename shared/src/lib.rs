@@ -13,7 +13,7 @@
 //! - [`hook`]: a command of the operator's that is run for a file
 //! - [`transfer`], [`device`]: records of what was put on a medium, and what the medium is
 //! - [`receipt`]: what arrived on the low side, carried back by a person
-//! - [`event`]: the parsed view of a record
+//! - [`backup`]: a side's state in one file, and the one path that refuses such a file
 //! - [`custody`]: the hash-linked log of who did what to which bundle
 //! - [`durable`]: files that are complete and synced, or absent
 //! - [`doctor`]: findings with remedies, and what the kernel tells about sockets and interfaces
@@ -24,6 +24,7 @@
 
 #![deny(missing_docs)]
 
+pub mod backup;
 pub mod bell;
 pub mod bundle;
 pub mod clock;

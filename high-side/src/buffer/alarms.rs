@@ -11,6 +11,8 @@ use super::error::BufferError;
 pub enum AlarmKind {
     /// Records in the buffer can't be read any more.
     BlockDamaged,
+    /// The buffer begins behind a backup that was restored.
+    BufferRestored,
     /// A broken database was set aside.
     BufferSetAside,
     /// The custody log is not what was written, or its database is another one.
@@ -46,6 +48,7 @@ impl AlarmKind {
     pub fn as_str(self) -> &'static str {
         match self {
             AlarmKind::BlockDamaged => "block-damaged",
+            AlarmKind::BufferRestored => "buffer-restored",
             AlarmKind::BufferSetAside => "buffer-set-aside",
             AlarmKind::CustodyChanged => "custody-changed",
             AlarmKind::CustodyNotSigned => "custody-not-signed",

@@ -90,7 +90,7 @@ fn store_head(tx: &Connection, head: Head) -> Result<(), BufferError> {
     Ok(())
 }
 
-fn load_head(conn: &Connection) -> Result<Head, BufferError> {
+pub(super) fn load_head(conn: &Connection) -> Result<Head, BufferError> {
     let found = conn
         .prepare_cached("SELECT number, hash FROM custody_head")?
         .query_row([], |row| {

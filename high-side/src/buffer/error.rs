@@ -14,6 +14,9 @@ pub enum BufferError {
         /// The records that were waiting.
         records: u64,
     },
+    /// A restore into this folder was interrupted.
+    #[error(transparent)]
+    Backup(#[from] shared::backup::BackupError),
     /// The database contradicts itself. It must not be written to.
     #[error("the buffer's database is broken: {0}")]
     Broken(String),

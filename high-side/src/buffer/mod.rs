@@ -35,10 +35,12 @@ mod marks;
 mod open;
 mod plan;
 mod receipts;
+mod restored;
 mod reviews;
 mod salvage;
 mod schema;
 mod sightings;
+mod snapshot;
 mod store;
 mod totals;
 mod walk;
@@ -73,8 +75,10 @@ pub use losses::LossReason;
 pub use open::{Opened, Recovery, ask_for_new_epoch, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use receipts::{KnownReceipt, Taken};
+pub use restored::{Crossed, Held, Restored};
 pub use reviews::{RefusedBy, Review, StoredRelease};
 pub use salvage::Unsealed;
+pub use snapshot::{Snapshot, snapshot};
 pub use store::{DamagedRange, Store, Waiting};
 pub use totals::{LaneCounts, LaneTotals};
 pub use writer::{Writer, WriterStats};
@@ -143,12 +147,13 @@ impl Buffer {
     ///
     /// # Errors
     /// Another agent holds the buffer, it is of a newer version or another origin, or the disk is
-    /// full, failing or not ours to write to. Nothing is set aside then.
+    /// full, failing or not ours to write to; or a restore was interrupted. Nothing is set aside then.
     pub fn open(
         settings: BufferSettings,
         origin: &OriginId,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Recovery), BufferError> {
+        shared::backup::expect_no_restore(&settings.dir)?;
         let opened = open::open(&settings, origin, &clock)?;
         let buffer = Self {
             settings,

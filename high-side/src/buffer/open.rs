@@ -3,9 +3,8 @@
 //! Broken means that what is on disk is not what was written. A full disk, a missing permission or
 //! a failing device is not that: those are errors, and the database stays where it is.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,14 +145,15 @@ pub fn ask_for_new_epoch(dir: &Path) -> Result<(), BufferError> {
     mark_broken(dir, "an operator asked for a new epoch")
 }
 
+/// Takes the lock that an agent holds for its life.
+pub(super) fn lock_dir(dir: &Path) -> Result<Flock<File>, BufferError> {
+    durable::create_dir(dir).map_err(BufferError::io(dir))?;
+    lock(&dir.join(LOCK))
+}
+
 fn lock(path: &Path) -> Result<Flock<File>, BufferError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(BufferError::io(path))?;
+    // What root makes here must be the agent's.
+    let file = durable::create_or_continue(path, 0o600).map_err(BufferError::io(path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
         if errno == nix::errno::Errno::EWOULDBLOCK {
             BufferError::Locked { path: path.to_owned() }
@@ -336,15 +336,8 @@ pub(super) fn load_life(conn: &Connection) -> Result<Life, BufferError> {
 
 /// Moves the database and its companions into a new folder. The database goes first: what is left
 /// after a crash in between is never mistaken for a whole one.
-fn set_aside(dir: &Path, now: Nanos) -> Result<PathBuf, BufferError> {
-    let stamp: String = now.to_string().chars().take(19).filter(|c| !"-:".contains(*c)).collect();
-    let name = |n: u32| match n {
-        1 => format!("set-aside-{stamp}Z"),
-        n => format!("set-aside-{stamp}Z-{n}"),
-    };
-    let free = (1..u32::MAX).map(|n| dir.join(name(n))).find(|folder| !folder.exists());
-    let folder = free.unwrap_or_else(|| dir.join("set-aside"));
-    durable::create_dir(&folder).map_err(BufferError::io(&folder))?;
+pub(super) fn set_aside(dir: &Path, now: Nanos) -> Result<PathBuf, BufferError> {
+    let folder = new_aside(dir, now)?;
     let database = dir.join(DATABASE);
     let files =
         [database.clone(), beside(&database, "-wal"), beside(&database, "-shm"), dir.join(BROKEN)];
@@ -360,6 +353,19 @@ fn set_aside(dir: &Path, now: Nanos) -> Result<PathBuf, BufferError> {
     Ok(folder)
 }
 
+/// Makes a folder `set-aside-TIME` that was not there.
+pub(super) fn new_aside(dir: &Path, now: Nanos) -> Result<PathBuf, BufferError> {
+    let stamp: String = now.to_string().chars().take(19).filter(|c| !"-:".contains(*c)).collect();
+    let name = |n: u32| match n {
+        1 => format!("set-aside-{stamp}Z"),
+        n => format!("set-aside-{stamp}Z-{n}"),
+    };
+    let free = (1..u32::MAX).map(|n| dir.join(name(n))).find(|folder| !folder.exists());
+    let folder = free.unwrap_or_else(|| dir.join("set-aside"));
+    durable::create_dir(&folder).map_err(BufferError::io(&folder))?;
+    Ok(folder)
+}
+
 fn create(
     settings: &BufferSettings,
     origin: &OriginId,
@@ -367,16 +373,13 @@ fn create(
     set_aside: Option<(&Path, &str)>,
     now: Nanos,
 ) -> Result<Connection, BufferError> {
-    let epoch_path = settings.dir.join(EPOCH);
-    let known = read_if_there(&epoch_path)?
-        .and_then(|text| std::str::from_utf8(&text).ok()?.trim_end().parse::<u64>().ok());
+    let known = known_epoch(&settings.dir)?;
     let seconds = u64::try_from(now.as_secs()).unwrap_or(0);
     let epoch = Epoch(known.map_or(seconds, |known| seconds.max(known.saturating_add(1))));
     // Noted first: an epoch may be passed over, and is never begun twice.
-    durable::write(&epoch_path, format!("{epoch}\n").as_bytes(), 0o600)
-        .map_err(BufferError::io(&epoch_path))?;
-    // SQLite would give it the mode that the umask says.
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    note_epoch(&settings.dir, epoch)?;
+    // SQLite would give it the mode that the umask says, and root as its owner.
+    let file = durable::create_or_continue(path, 0o600);
     file.and_then(|file| file.sync_all()).map_err(BufferError::io(path))?;
     let mut conn = schema::connect(path, true)?;
     conn.pragma_update(None, "page_size", settings.page_bytes)?;
@@ -412,6 +415,18 @@ fn create(
     schema::checkpoint(&conn)?;
     durable::sync_dir(&settings.dir).map_err(BufferError::io(&settings.dir))?;
     Ok(conn)
+}
+
+/// The last epoch that began here, as is remembered outside of the database.
+pub(super) fn known_epoch(dir: &Path) -> Result<Option<u64>, BufferError> {
+    let text = read_if_there(&dir.join(EPOCH))?;
+    Ok(text.and_then(|text| std::str::from_utf8(&text).ok()?.trim_end().parse::<u64>().ok()))
+}
+
+/// Remembers an epoch: the next one that begins here is later.
+pub(super) fn note_epoch(dir: &Path, epoch: Epoch) -> Result<(), BufferError> {
+    let path = dir.join(EPOCH);
+    durable::write(&path, format!("{epoch}\n").as_bytes(), 0o600).map_err(BufferError::io(&path))
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, BufferError> {

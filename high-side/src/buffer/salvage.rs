@@ -37,6 +37,12 @@ impl Store {
     pub fn open_set_aside(dir: &Path) -> Result<Self, BufferError> {
         let path = dir.join(super::open::DATABASE);
         let conn: Connection = schema::connect(&path, false)?;
+        // What is broken was set aside for it, and gives what can still be read.
+        if let Err(newer @ BufferError::NewerSchema { .. }) =
+            super::open::check_version(&conn, &path)
+        {
+            return Err(newer);
+        }
         let life = load_life(&conn)?;
         Ok(Self { conn, life, custody: CustodyFolder::at(dir), custody_failing: None })
     }

@@ -62,6 +62,11 @@ pub struct Store {
 impl Store {
     /// Opens the buffer in a folder; the agent may be running or not. Never creates or repairs.
     pub fn open(dir: &Path) -> Result<Self, BufferError> {
+        shared::backup::expect_no_restore(dir)?;
+        Self::connect(dir)
+    }
+
+    pub(super) fn connect(dir: &Path) -> Result<Self, BufferError> {
         let path = dir.join(open::DATABASE);
         let conn = schema::connect(&path, false)?;
         open::check_version(&conn, &path)?;

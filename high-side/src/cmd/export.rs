@@ -346,7 +346,7 @@ fn to_json(
     })
 }
 
-fn progress_bar(bytes: u64) -> ProgressBar {
+pub(super) fn progress_bar(bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
     let style =
         ProgressStyle::with_template("{bar:30} {percent:>3}% {bytes_per_sec} {eta} left  {msg}");

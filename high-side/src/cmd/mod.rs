@@ -16,6 +16,7 @@ macro_rules! tell {
     }};
 }
 
+mod backup;
 mod bundles;
 mod custody;
 mod diode;
@@ -27,6 +28,7 @@ mod officer;
 mod receipt;
 mod reconcile;
 mod recover;
+mod restore;
 mod review;
 mod seal;
 pub(crate) mod setup;
@@ -37,6 +39,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use shared::backup::BackupError;
 use shared::config::ConfigError;
 use shared::exit;
 use shared::keys::KeyError;
@@ -100,6 +103,19 @@ impl From<KeyError> for Failure {
 impl From<BufferError> for Failure {
     fn from(err: BufferError) -> Self {
         Self::new(chain(&err))
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(err: BackupError) -> Self {
+        match err {
+            err if err.is_refusal() => Self::refused(err),
+            BackupError::Io { .. } | BackupError::Room { .. } => Self::io(err),
+            BackupError::Encrypted | BackupError::Identity | BackupError::Recipients(_) => {
+                Self::config(err)
+            }
+            err => Self::new(err),
+        }
     }
 }
 
@@ -234,7 +250,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }
         Verb::Receipt { verb } => receipt::run(&load()?, verb),
         Verb::Custody { verb } => custody::run(&load()?, verb),
-        Verb::Recover { from, yes } => recover::recover(&load()?, from.as_deref(), *yes),
+        Verb::Backup(given) => backup::backup(&load()?, given),
+        Verb::BackupKey { file } => backup::key(file),
+        Verb::Restore(given) => restore::restore(&cli.config, given),
+        Verb::Recover { from, receipt, yes } => {
+            recover::recover(&load()?, from.as_deref(), receipt.as_deref(), *yes)
+        }
         Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

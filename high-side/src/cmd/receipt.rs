@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use shared::clock::{Clock, SystemClock};
+use shared::clock::{Clock, Nanos, SystemClock};
 use shared::keys::StatementSigners;
-use shared::receipt::{Brought, MissingRange, RECEIPT_BYTES_MAX, ReceiptError};
+use shared::receipt::{Brought, MissingRange, RECEIPT_BYTES_MAX, Receipt, ReceiptError};
 use shared::record::Lane;
 
 use super::{Failure, custody};
@@ -42,16 +42,8 @@ pub(super) fn run(config: &Config, verb: &ReceiptVerb) -> Result<(), Failure> {
 }
 
 fn import(config: &Config, file: &Path, asked: &Asked) -> Result<(), Failure> {
-    let bytes = read(file)?;
-    let signers = StatementSigners::load(&config.keys_dir)?;
     let now = SystemClock.now();
-    let brought = Brought::read(&bytes, &signers, now).map_err(|err| {
-        let text = format!("{} {err}", file.display());
-        match err {
-            ReceiptError::Form(_) => Failure::refused(text),
-            ReceiptError::Unsigned | ReceiptError::Signature(_) => Failure::config(text),
-        }
-    })?;
+    let brought = brought(config, file, now)?;
     let mut store = Store::open(&config.state_dir)?;
     let mut queued = Queued::default();
     let taken = match &brought {
@@ -96,6 +88,30 @@ fn import(config: &Config, file: &Path, asked: &Asked) -> Result<(), Failure> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// A receipt that is believed, to be looked at alone.
+pub(super) fn load(config: &Config, file: &Path) -> Result<Receipt, Failure> {
+    match brought(config, file, SystemClock.now())? {
+        Brought::Receipt(receipt, _) => Ok(*receipt),
+        Brought::Request(_) => Err(Failure::config(format!(
+            "{} is a request, which does not say what arrived
+  try: the file that penstock-low receipt wrote",
+            file.display()
+        ))),
+    }
+}
+
+fn brought(config: &Config, file: &Path, now: Nanos) -> Result<Brought, Failure> {
+    let bytes = read(file)?;
+    let signers = StatementSigners::load(&config.keys_dir)?;
+    Brought::read(&bytes, &signers, now).map_err(|err| {
+        let text = format!("{} {err}", file.display());
+        match err {
+            ReceiptError::Form(_) => Failure::refused(text),
+            ReceiptError::Unsigned | ReceiptError::Signature(_) => Failure::config(text),
+        }
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -4,16 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use shared::clock::{Clock, SystemClock};
+use shared::receipt::Receipt;
 use shared::record::Lane;
 
 use super::Failure;
 use crate::agent::buffer_settings;
-use crate::buffer::{Buffer, Mark, Opened, Store, Unsealed, ask_for_new_epoch};
+use crate::buffer::{Buffer, Crossed, Mark, Opened, Store, Unsealed, ask_for_new_epoch};
 use crate::config::Config;
 
-pub(super) fn recover(config: &Config, from: Option<&Path>, yes: bool) -> Result<(), Failure> {
+pub(super) fn recover(
+    config: &Config,
+    from: Option<&Path>,
+    receipt: Option<&Path>,
+    yes: bool,
+) -> Result<(), Failure> {
     match from {
-        Some(folder) => salvage(config, folder),
+        Some(folder) => {
+            let receipt = receipt.map(|file| super::receipt::load(config, file)).transpose()?;
+            salvage(config, folder, receipt.as_ref())
+        }
         None => new_epoch(config, yes),
     }
 }
@@ -47,7 +56,9 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
     let Opened::SetAside { to, .. } = recovery.opened else {
         return Err(Failure::new("the buffer was not set aside; see the log"));
     };
-    Store::open(&config.state_dir)?.adopt_custody(custody)?;
+    let mut store = Store::open(&config.state_dir)?;
+    store.adopt_custody(custody)?;
+    store.adopt_marks(&Store::open_set_aside(&to)?)?;
     say!("epoch {} has begun", recovery.epoch);
     say!("the buffer of the one before is in {}", to.display());
     if waiting > 0 {
@@ -61,7 +72,13 @@ fn new_epoch(config: &Config, yes: bool) -> Result<(), Failure> {
 
 /// Takes in what no bundle of a set-aside buffer holds. How far it came is stored with the records, so
 /// that it may be stopped at any time and asked for again.
-fn salvage(config: &Config, folder: &Path) -> Result<(), Failure> {
+///
+/// With a receipt of the low side, what it says arrived is left out.
+pub(super) fn salvage(
+    config: &Config,
+    folder: &Path,
+    receipt: Option<&Receipt>,
+) -> Result<(), Failure> {
     let aside = Store::open_set_aside(folder)?;
     if aside.origin() != &config.origin {
         return Err(Failure::new(format!(
@@ -80,13 +97,37 @@ fn salvage(config: &Config, folder: &Path) -> Result<(), Failure> {
             folder.display()
         )));
     }
+    let mut begins = Vec::new();
+    for unsealed in aside.unsealed()? {
+        let lane = unsealed.lane;
+        let crossed = receipt.map(|receipt| aside.crossed(lane, receipt)).transpose()?;
+        let last = unsealed.first.0 + unsealed.records - 1;
+        match crossed {
+            Some(Crossed::Through(through)) if through >= unsealed.first.0 => {
+                let count = through.min(last) + 1 - unsealed.first.0;
+                say!(
+                    "{count} record(s) of lane {lane} arrived, as the receipt says; they are left out"
+                );
+                begins.push(through);
+            }
+            Some(Crossed::Unknown) if unsealed.records > 0 => {
+                say!(
+                    "note: bundles of lane {lane} are missing on the low side among those that came, and nobody knows which records they held: up to {} record(s) arrive twice, with other ids",
+                    unsealed.records
+                );
+                begins.push(0);
+            }
+            _ => begins.push(0),
+        }
+    }
     let marks = buffer.store()?.marks(&mark_name(aside.epoch().0, None))?;
     let (intake, writer) = buffer.start_writer()?;
     let (mut taken, mut lost) = (0, Vec::new());
-    for lane in Lane::ALL {
+    for (lane, begin) in Lane::ALL.into_iter().zip(begins) {
         let name = mark_name(aside.epoch().0, Some(lane));
         let after = marks.iter().find(|(found, _)| *found == name);
         let after = after.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        let after = begin.max(after);
         let damaged = aside.read_unsealed::<Failure>(lane, after, |mut batch, last| {
             taken += batch.messages.len() as u64;
             batch.mark = Some(Mark { name: name.clone(), value: Some(last.to_string()) });

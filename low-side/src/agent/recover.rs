@@ -109,7 +109,7 @@ pub(super) fn recover<C: Clock>(
     Ok(importer)
 }
 
-/// A ledger that is new learns from the journal what has left the store: it came, it is not missing, and it
+/// A ledger that is new, or was restored, learns from the journal what has left the store: it came, it is not missing, and it
 /// is not admitted once more.
 fn adopt_removed<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result<()> {
     let mut damaged = 0;
@@ -120,7 +120,7 @@ fn adopt_removed<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result<()> {
     let adopted = importer.ledger.adopt_removed(rows, in_store, now)?;
     if adopted > 0 {
         let message = format!(
-            "the ledger is new; {adopted} bundles that had left the store are known again from its journal, and no sink gets them again"
+            "the ledger is new or restored; {adopted} bundles that had left the store are known again from its journal, and no sink gets them again"
         );
         raise(importer, "ledger-rebuilt", "journal", &message);
     }

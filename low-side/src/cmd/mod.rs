@@ -10,6 +10,7 @@ macro_rules! tell {
 
 mod account;
 mod archive;
+mod backup;
 mod bundles;
 mod custody;
 mod diode;
@@ -21,6 +22,7 @@ mod officer;
 mod quarantine;
 mod receipt;
 mod report;
+mod restore;
 mod sinks;
 mod status;
 
@@ -31,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use serde::Serialize;
+use shared::backup::BackupError;
 use shared::bundle::Refusal;
 use shared::clock::{Clock, SystemClock};
 use shared::config::ConfigError;
@@ -74,6 +77,20 @@ impl From<LedgerError> for Failure {
     fn from(err: LedgerError) -> Self {
         let io = matches!(err, LedgerError::Place(_) | LedgerError::Unreadable(_));
         Self::new(if io { exit::IO } else { exit::FAILED }, chain_text(&err))
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(err: BackupError) -> Self {
+        let code = match &err {
+            err if err.is_refusal() => exit::REFUSED,
+            BackupError::Io { .. } | BackupError::Room { .. } => exit::IO,
+            BackupError::Encrypted | BackupError::Identity | BackupError::Recipients(_) => {
+                exit::CONFIG
+            }
+            _ => exit::FAILED,
+        };
+        Self::new(code, err)
     }
 }
 
@@ -178,6 +195,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         },
         Verb::Alarms { json } => status::alarms(&load()?, *json),
         Verb::Acknowledge { alarm } => status::acknowledge(&load()?, *alarm),
+        Verb::Backup(given) => backup::backup(&cli.config, &load()?, given),
+        Verb::BackupKey { file } => backup::key(file),
+        Verb::Restore(given) => restore::restore(&cli.config, given),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "penstock-low", &mut script);

@@ -8,6 +8,7 @@ use super::import::Summary;
 use super::{Failure, importer, put, put_json};
 use crate::config::Config;
 use crate::folders::Folders;
+use crate::import::RETRY;
 use crate::quarantine::{Quarantine, Reason};
 
 pub(super) fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
@@ -40,7 +41,7 @@ pub(super) fn retry(
     accept_jump: bool,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let mut importer = importer(config, "quarantine retry")?;
+    let mut importer = importer(config, RETRY)?;
     if accept_jump {
         importer.admission.number_jump_max = u64::MAX;
     }

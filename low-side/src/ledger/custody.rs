@@ -77,7 +77,7 @@ fn store_head(tx: &Connection, head: Head) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn load_head(conn: &Connection) -> Result<Head, LedgerError> {
+pub(super) fn load_head(conn: &Connection) -> Result<Head, LedgerError> {
     let found = conn
         .prepare_cached("SELECT number, hash FROM custody_head")?
         .query_row([], |row| {

@@ -24,7 +24,9 @@ mod proofs;
 mod receipt;
 mod recover;
 mod removed;
+mod restored;
 mod schema;
+mod snapshot;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,7 @@ pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};
 pub use removed::{KeptFor, RemovedRow, StoreSum, StoredBundle};
+pub use snapshot::Snapshot;
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.
@@ -70,6 +73,9 @@ pub enum LedgerError {
         "there is no ledger at {0}\n  try: start the agent once (penstock-low run), or give --config"
     )]
     Absent(PathBuf),
+    /// A restore was interrupted, or a backup can't be made.
+    #[error(transparent)]
+    Backup(#[from] shared::backup::BackupError),
     /// It is damaged.
     #[error(
         "the ledger is damaged\n  try: start the agent; it sets the ledger aside and rebuilds it from the store"
@@ -149,11 +155,13 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the ledger of a state folder, making it if there is none.
     pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+        shared::backup::expect_no_restore(state_dir)?;
         Self::connect(&state_dir.join(FILE_NAME), OpenFlags::SQLITE_OPEN_CREATE)
     }
 
     /// Opens the ledger of a state folder that an agent has made.
     pub fn open_existing(state_dir: &Path) -> Result<Self, LedgerError> {
+        shared::backup::expect_no_restore(state_dir)?;
         let path = state_dir.join(FILE_NAME);
         if path.exists() {
             Self::connect(&path, OpenFlags::empty())
@@ -164,6 +172,7 @@ impl Ledger {
 
     /// Opens the ledger of a state folder for reading alone, whether or not an agent runs.
     pub fn open_read_only(state_dir: &Path) -> Result<Self, LedgerError> {
+        shared::backup::expect_no_restore(state_dir)?;
         let path = state_dir.join(FILE_NAME);
         if !path.exists() {
             return Err(LedgerError::Absent(path));

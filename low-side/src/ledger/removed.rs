@@ -301,7 +301,7 @@ impl Ledger {
     /// Takes the rows of the journal into a ledger that has not done so yet, all or none: what has left
     /// the store came once, is not missing, and goes to no sink again. Called when what the store holds
     /// was admitted. `in_store` says whether the store has a file of that name: such a bundle is admitted
-    /// by its file or not at all. Gives how many rows were taken in.
+    /// by its file or not at all. Gives how many rows were new.
     pub fn adopt_removed(
         &mut self,
         rows: impl Iterator<Item = RemovedRow>,
@@ -410,15 +410,18 @@ fn pass_over(
     let records: i64 = tx
         .prepare_cached("SELECT records FROM bundle WHERE chain = ?1 AND number = ?2")?
         .query_row(params![chain, int(number)], |row| row.get(0))?;
-    let sinks: Vec<SinkId> = tx
+    let sinks: Vec<(SinkId, i64)> = tx
         .prepare_cached(
-            "SELECT id FROM sink s WHERE NOT EXISTS (SELECT 1 FROM delivered d
+            "SELECT id, (SELECT coalesce(sum(min(d.last, ?3) - max(d.first, ?2) + 1), 0) FROM delivered d
+                 WHERE d.sink = s.id AND d.chain = ?1 AND d.first <= ?3 AND d.last >= ?2)
+             FROM sink s WHERE NOT EXISTS (SELECT 1 FROM delivered d
                  WHERE d.sink = s.id AND d.chain = ?1 AND d.first <= ?2 AND d.last >= ?3)",
         )?
-        .query_map(params![chain, int(first), int(last)], |row| row.get(0))?
+        .query_map(params![chain, int(first), int(last)], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    for sink in sinks {
-        pass_over_one(tx, sink, chain, (first, last), records)?;
+    for (sink, had) in sinks {
+        // A part of it may have been delivered already.
+        pass_over_one(tx, sink, chain, (first, last), (records - had).max(0))?;
     }
     Ok(())
 }
@@ -571,6 +574,32 @@ fn digest_at(row: &Row<'_>, at: usize) -> rusqlite::Result<BundleDigest> {
     Ok(BundleDigest::from_bytes(row.get(at)?))
 }
 
+/// A bundle of which a ledger from a backup still thinks that the store has its file: it had been dealt with
+/// when the file went.
+fn forget_file(
+    tx: &Transaction<'_>,
+    chain: ChainId,
+    number: u64,
+    digest: &BundleDigest,
+) -> Result<Option<(ChainId, String)>, LedgerError> {
+    let gone: Option<(u64, u64, i64)> = tx
+        .prepare_cached(
+            "UPDATE bundle SET stored_ns = NULL
+             WHERE chain = ?1 AND number = ?2 AND digest = ?3 AND stored_ns IS NOT NULL
+             RETURNING first_sequence, last_sequence, file_bytes",
+        )?
+        .query_row(params![chain, int(number), digest.as_bytes()], |row| {
+            Ok((uint(row.get(0)?), uint(row.get(1)?), row.get(2)?))
+        })
+        .optional()?;
+    if let Some((first, last, bytes)) = gone {
+        admission::add(tx, STORED, -1)?;
+        admission::add(tx, STORED_BYTES, -bytes)?;
+        pass_over(tx, chain, number, (first, last))?;
+    }
+    Ok(None)
+}
+
 /// Takes one row of the journal in; gives its chain. `None` where it is there already, or names what
 /// can't be.
 fn adopt(
@@ -623,7 +652,7 @@ fn adopt(
             sha256.as_ref().map(BundleDigest::as_bytes),
         ])?;
     if added == 0 {
-        return Ok(None);
+        return forget_file(tx, chain, row.number, digest);
     }
     let mut suppressed = 0;
     for (stream, rule, records, bytes) in &row.tallies {
@@ -703,6 +732,6 @@ fn adopt(
 }
 
 /// Set once the journal was looked at.
-const ADOPTED: &str = "journal-adopted";
+pub(super) const ADOPTED: &str = "journal-adopted";
 const STORED: &str = "stored";
 const STORED_BYTES: &str = "stored-bytes";

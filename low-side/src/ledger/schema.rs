@@ -267,7 +267,10 @@ pub(super) fn expect_current(conn: &Connection) -> Result<(), LedgerError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::ledger::{FILE_NAME, Ledger, int};
 
     #[test]
     fn an_older_ledger_becomes_a_newer_one() {
@@ -281,5 +284,76 @@ mod tests {
             conn.query_row(query, [sink], |row| row.get(0)).unwrap()
         };
         assert_eq!((last(1), last(2)), (0, 7));
+    }
+
+    /// A ledger in a file, as the program knew it whose newest version of the tables was this one.
+    fn of_version(dir: &Path, version: usize) -> Connection {
+        let conn = Connection::open(dir.join(FILE_NAME)).unwrap();
+        conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+        MIGRATIONS[..version].iter().for_each(|step| conn.execute_batch(step).unwrap());
+        conn.pragma_update(None, "user_version", int(version as u64)).unwrap();
+        conn.execute("INSERT INTO counter VALUES ('admitted', 7)", []).unwrap();
+        conn
+    }
+
+    fn admitted(ledger: &Ledger) -> i64 {
+        let query = "SELECT value FROM counter WHERE name = 'admitted'";
+        ledger.conn.query_row(query, [], |row| row.get(0)).unwrap()
+    }
+
+    fn tables(ledger: &Ledger) -> Vec<String> {
+        let mut statement =
+            ledger.conn.prepare("SELECT name || coalesce(sql, '') FROM sqlite_schema").unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        let mut tables: Vec<String> = rows.collect::<Result<_, _>>().unwrap();
+        tables.sort();
+        tables
+    }
+
+    #[test]
+    fn a_ledger_of_every_version_is_opened_also_where_a_migration_was_cut_off() {
+        let new = tempfile::tempdir().unwrap();
+        let expected = tables(&Ledger::open(new.path()).unwrap());
+        for version in 1..MIGRATIONS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let conn = of_version(dir.path(), version);
+            // Killed when every step is done and nothing is committed: what is on the disk then.
+            conn.execute_batch("PRAGMA cache_spill = 1; PRAGMA cache_size = 1; BEGIN IMMEDIATE")
+                .unwrap();
+            MIGRATIONS[version..].iter().for_each(|step| conn.execute_batch(step).unwrap());
+            conn.pragma_update(None, "user_version", MIGRATIONS.len() as u32).unwrap();
+            let killed = tempfile::tempdir().unwrap();
+            for end in ["", "-wal"] {
+                let name = format!("{FILE_NAME}{end}");
+                std::fs::copy(dir.path().join(&name), killed.path().join(&name)).unwrap();
+            }
+            conn.execute_batch("ROLLBACK").unwrap();
+            drop(conn);
+            for dir in [&dir, &killed] {
+                let read_only = Ledger::open_read_only(dir.path());
+                assert!(matches!(read_only, Err(LedgerError::Older { .. })), "{version}");
+                let ledger = Ledger::open(dir.path()).unwrap();
+                assert_eq!(
+                    (admitted(&ledger), tables(&ledger)),
+                    (7, expected.clone()),
+                    "{version}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_ledger_of_a_later_version_is_refused_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(of_version(dir.path(), MIGRATIONS.len()));
+        let conn = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+        conn.pragma_update(None, "user_version", MIGRATIONS.len() as u32 + 1).unwrap();
+        drop(conn);
+        let before = std::fs::read(dir.path().join(FILE_NAME)).unwrap();
+        let refused = Ledger::open(dir.path()).unwrap_err();
+        assert!(matches!(refused, LedgerError::Newer { .. }), "{refused}");
+        let opened = crate::ledger::open_or_set_aside(dir.path(), shared::clock::Nanos(0));
+        assert!(matches!(opened, Err(LedgerError::Newer { .. })));
+        assert_eq!(std::fs::read(dir.path().join(FILE_NAME)).unwrap(), before);
     }
 }

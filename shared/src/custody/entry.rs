@@ -33,6 +33,8 @@ pub enum Action {
     ArchiveVerified,
     /// High: a sealed bundle waits for officers.
     AwaitingRelease,
+    /// Either: a backup was made.
+    BackedUp,
     /// Either: a signed checkpoint.
     Checkpoint,
     /// Either: the log goes on although its database did not know its end.
@@ -65,6 +67,8 @@ pub enum Action {
     Replayed,
     /// High: a bundle is to be sent again.
     Requeued,
+    /// Either: a backup was restored.
+    Restored,
     /// High: a bundle was sealed.
     Sealed,
     /// High: a bundle was sent again.
@@ -75,11 +79,12 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 23] = [
+    pub const ALL: [Action; 25] = [
         Action::Admitted,
         Action::Archived,
         Action::ArchiveVerified,
         Action::AwaitingRelease,
+        Action::BackedUp,
         Action::Checkpoint,
         Action::Continued,
         Action::Deleted,
@@ -96,6 +101,7 @@ impl Action {
         Action::Repaired,
         Action::Replayed,
         Action::Requeued,
+        Action::Restored,
         Action::Sealed,
         Action::SentAgain,
         Action::Transfer,
@@ -108,6 +114,7 @@ impl Action {
             Action::Archived => "archived",
             Action::ArchiveVerified => "archive-verified",
             Action::AwaitingRelease => "awaiting-release",
+            Action::BackedUp => "backed-up",
             Action::Checkpoint => "checkpoint",
             Action::Continued => "continued",
             Action::Deleted => "deleted",
@@ -124,6 +131,7 @@ impl Action {
             Action::Repaired => "repaired",
             Action::Replayed => "replayed",
             Action::Requeued => "requeued",
+            Action::Restored => "restored",
             Action::Sealed => "sealed",
             Action::SentAgain => "sent-again",
             Action::Transfer => "transfer",

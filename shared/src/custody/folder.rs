@@ -185,6 +185,32 @@ impl CustodyFolder {
         Ok(())
     }
 
+    /// The segments as they were when the log ended with this entry: each with the length that it had.
+    pub fn through(&self, number: u64) -> io::Result<Vec<(PathBuf, u64)>> {
+        let mut segments = self.segments()?;
+        segments.retain(|(first, _)| *first <= number);
+        let Some((_, last)) = segments.pop() else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (_, path) in segments {
+            let bytes = std::fs::metadata(&path)?.len();
+            found.push((path, bytes));
+        }
+        let mut reader = BufReader::new(open(&last, OpenOptions::new().read(true))?);
+        let (mut line, mut bytes) = (Vec::new(), 0);
+        loop {
+            line.clear();
+            let limit = LINE_BYTES_MAX as u64 + 1;
+            let count = (&mut reader).take(limit).read_until(b'\n', &mut line)?;
+            let beyond = Entry::parse(&line).is_ok_and(|entry| entry.number > number);
+            if count == 0 || line.last() != Some(&b'\n') || beyond {
+                break;
+            }
+            bytes += count as u64;
+        }
+        found.push((last, bytes));
+        Ok(found)
+    }
+
     fn begin(&self, first: u64) -> io::Result<Segment> {
         let path = self.dir.join(format!("{PREFIX}{first:012}{SUFFIX}"));
         let file = durable::create_new(&path, FILE_MODE)?;

@@ -86,7 +86,6 @@ impl fmt::Debug for HybridIdentity {
     }
 }
 
-#[cfg_attr(not(feature = "open"), allow(dead_code, reason = "only the low side holds identities"))]
 impl HybridIdentity {
     pub(crate) fn generate() -> Self {
         Self(XWing::gen_keypair().0)

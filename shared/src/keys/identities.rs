@@ -1,4 +1,4 @@
-//! The low side's decryption keys.
+//! Keys that decrypt: the low side's, and those of backups.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,13 @@ impl IdentityKey {
         HybridIdentity::parse(line)
             .map(|key| Self::Hybrid(Box::new(key)))
             .or_else(|| line.parse().ok().map(Self::X25519))
+    }
+
+    fn as_age(&self) -> &dyn age::Identity {
+        match self {
+            Self::Hybrid(key) => key.as_ref(),
+            Self::X25519(key) => key,
+        }
     }
 
     fn public(&self) -> PublicKey {
@@ -94,16 +101,19 @@ impl Identities {
         self.0.iter().map(|key| key_id(&key.public())).collect()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &dyn age::Identity> {
+        self.0.iter().map(IdentityKey::as_age)
+    }
+
     /// The keys among these that a header names as recipients.
+    #[cfg(feature = "open")]
     pub(crate) fn named<'a>(
         &'a self,
         recipients: &'a [String],
     ) -> impl Iterator<Item = &'a dyn age::Identity> {
         let named = |key: &&IdentityKey| recipients.contains(&key_id(&key.public()));
-        self.0.iter().filter(named).map(|key| match key {
-            IdentityKey::Hybrid(key) => key.as_ref() as &dyn age::Identity,
-            IdentityKey::X25519(key) => key as &dyn age::Identity,
-        })
+        self.0.iter().filter(named).map(IdentityKey::as_age)
     }
 }
 

@@ -18,7 +18,6 @@
 
 mod allowed;
 mod hybrid;
-#[cfg(feature = "open")]
 mod identities;
 mod officer;
 mod public;
@@ -40,7 +39,6 @@ use zeroize::Zeroizing;
 
 pub use age::secrecy::{ExposeSecret, SecretString};
 pub use allowed::Validity;
-#[cfg(feature = "open")]
 pub use identities::{Identities, generate_identity};
 pub use officer::{
     OFFICER_IDENTITY_FILE, OFFICER_PUBLIC_FILE, OFFICER_SIGNING_FILE, OFFICERS_DIR, OfficerHalf,

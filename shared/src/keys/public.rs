@@ -58,7 +58,7 @@ pub enum PublicKey {
 }
 
 impl PublicKey {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.starts_with("ssh-ed25519 ") {
             let key = ssh_key::PublicKey::from_openssh(text).ok()?;
             key.key_data().ed25519()?;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
+mod backup_page;
 mod codes;
 mod disorder;
 mod files;
@@ -15,4 +17,5 @@ mod release;
 mod relp;
 mod samples;
 mod units;
+mod upgrade;
 mod web;

@@ -3,6 +3,7 @@
 mod damage;
 mod handovers;
 mod life;
+mod migrate;
 mod model;
 mod pressure;
 mod reviews;
