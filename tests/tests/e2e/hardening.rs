@@ -27,6 +27,7 @@ fn the_filters_of_the_units_leave_the_agents_what_they_need() {
         assert!(status.lines().any(|line| line == "Seccomp:\t2"), "{status}");
     }
     crossing.send(0..200);
+    crossing.wait_committed(200);
     // Killed and started again under the filter, too: recovery is the ordinary path.
     high.kill();
     let high = pair.high.start_as(&mut pair.high.filtered_command());
@@ -248,6 +249,9 @@ fn the_import_unit_takes_in_what_couriers_bring_and_the_agent_delivers_it() {
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
     // Nothing comes by the inbox: couriers have a folder of their own.
     high.configure(&format!("{}{}", Crossing::seal_soon(20), crossing.listener()));
+    // What is no bundle could be one that is still being copied.
+    let quick = Crossing::quick_inbox();
+    low.configure(&format!("{quick}copy-deadline = \"1s\"\n{}", crossing.file_sink()));
     let landing = crossing.sandbox.dir("landing");
     let high_agent = high.start();
     crossing.send(0..100);
