@@ -32,6 +32,7 @@ fn the_filters_of_the_units_leave_the_agents_what_they_need() {
     high.kill();
     let high = pair.high.start_as(&mut pair.high.filtered_command());
     crossing.send(200..300);
+    crossing.wait_committed(300);
     assert_eq!(crossing.wait_drained(), 300);
     assert_eq!(crossing.events().len(), 300);
     for agent in [high, low] {
@@ -186,6 +187,7 @@ fn agents_take_their_keys_from_credentials() {
     };
     let agents = [start(high, &dirs[0]), start(low, &dirs[1])];
     crossing.send(0..100);
+    crossing.wait_committed(100);
     assert_eq!(crossing.wait_drained(), 100);
     // Read again where they were read before.
     for agent in &agents {
