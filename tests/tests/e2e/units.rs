@@ -9,14 +9,14 @@ use tests::process::run;
 use tests::sandbox::Sandbox;
 use tests::wait::PATIENCE;
 
-/// A unit with its drop-ins, and the exposure that it may have, in tenths. To open what the TPM has sealed
-/// takes its device.
+/// A unit with its drop-ins, and the exposure that it may have, in tenths: the table of hardening.md.
 const UNITS: &[(&str, &[&str], u32)] = &[
     ("penstock-high.service", &[], 10),
-    ("penstock-high.service", &["penstock-high-tpm.conf"], 11),
+    ("penstock-high.service", &["penstock-high-privileged-ports.conf"], 13),
+    ("penstock-high.service", &["penstock-high-tpm.conf"], 10),
     ("penstock-low.service", &[], 10),
     ("penstock-low.service", &["penstock-low-landing.conf"], 10),
-    ("penstock-low.service", &["penstock-low-tpm.conf"], 11),
+    ("penstock-low.service", &["penstock-low-tpm.conf"], 10),
     ("penstock-low-import.service", &[], 3),
     ("media/penstock-export@.service", &[], 3),
     ("media/penstock-import@.service", &[], 3),
