@@ -11,16 +11,16 @@ use std::process::Command;
 use shared::reach::{ConfineError, Confinement, LandlockMode, Reach, Transport, confine};
 
 /// Runs a body in a thread of its own. False where the kernel can't, which is said.
-fn confined(reach: Reach, body: impl FnOnce(i32) + Send) -> bool {
+fn confined(reach: &Reach, body: impl FnOnce(i32) + Send) -> bool {
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| match confine(&reach, LandlockMode::Auto).unwrap() {
+        let thread = scope.spawn(|| match confine(reach, LandlockMode::Auto).unwrap() {
             Confinement::Enforced { abi, .. } => {
                 body(abi);
                 true
             }
             other => {
                 assert_eq!(other, Confinement::Unavailable);
-                let required = confine(&reach, LandlockMode::Required);
+                let required = confine(reach, LandlockMode::Required);
                 assert!(matches!(required, Err(ConfineError::Required)));
                 eprintln!("skipped: {other}");
                 false
@@ -49,7 +49,7 @@ fn folders_that_are_not_named_are_out_of_reach_for_root_too() {
     let mut reach = Reach::new(&at("etc/low.toml"), &at("state"), &at("keys/none"));
     reach.write_folder(&at("mount/out"));
     reach.read_folder(&at("logs/none"));
-    confined(reach, |_| {
+    confined(&reach, |_| {
         fs::write(at("state/a/file"), "x").unwrap();
         // From one folder to another, as staging does.
         #[expect(clippy::disallowed_methods, reason = "it is the rename that is tried")]
@@ -91,7 +91,7 @@ fn ports_that_are_not_named_are_out_of_reach() {
     let mut reach = Reach::new(&dir.path().join("c/x"), dir.path(), &dir.path().join("keys/x"));
     reach.listen("listener.a", Transport::Tcp, ours);
     reach.speak("sink.a", Transport::Tcp, "127.0.0.1", port(&known));
-    confined(reach, |abi| {
+    confined(&reach, |abi| {
         if abi < 4 {
             eprintln!("skipped: this kernel's Landlock (ABI {abi}) knows no ports");
             return;
@@ -111,7 +111,7 @@ fn a_command_may_run_and_read_what_it_needs_and_write_to_what_is_named() {
     let mut reach = Reach::new(Path::new("/etc/x"), &at("state"), Path::new("/etc/keys"));
     let hook = shared::hook::Hook::new(vec!["/bin/true".to_owned()], std::time::Duration::MAX);
     reach.hook(hook.as_ref());
-    confined(reach, |_| {
+    confined(&reach, |_| {
         assert!(
             Command::new("/bin/sh").args(["-c", "echo > /dev/null"]).status().unwrap().success()
         );

@@ -56,8 +56,8 @@ fn filter(unit: &str) -> Result<BpfProgram, String> {
     expand("@default", &groups, &mut allowed)?;
     for line in values("SystemCallFilter") {
         let mut named = BTreeSet::new();
-        let names = line.strip_prefix('~').unwrap_or(line);
-        names.split_whitespace().try_for_each(|name| expand(name, &groups, &mut named))?;
+        let calls = line.strip_prefix('~').unwrap_or(line);
+        calls.split_whitespace().try_for_each(|name| expand(name, &groups, &mut named))?;
         if line.starts_with('~') {
             allowed.retain(|call| !named.contains(call));
         } else {

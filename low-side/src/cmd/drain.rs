@@ -52,17 +52,16 @@ pub(super) fn drain(config: &Config, folders: &[PathBuf], as_json: bool) -> Resu
         loop {
             let look = inbox.look(Instant::now()).map_err(unreadable)?;
             if look.ready.is_empty() {
-                match look.next {
-                    Some(wait) => std::thread::sleep(wait.max(PAUSE_MIN)),
-                    None => {
-                        for (code, name) in &look.ignored {
-                            let message = "stays where it is".to_owned();
-                            let outcome = Outcome::Ignored { code, message };
-                            summary.take(&bar, &shown(inbox.path(name)), Ok(outcome));
-                        }
-                        break;
-                    }
+                if let Some(wait) = look.next {
+                    std::thread::sleep(wait.max(PAUSE_MIN));
+                    continue;
                 }
+                for (code, name) in &look.ignored {
+                    let message = "stays where it is".to_owned();
+                    let outcome = Outcome::Ignored { code, message };
+                    summary.take(&bar, &shown(inbox.path(name)), Ok(outcome));
+                }
+                break;
             }
             for ready in look.ready {
                 let path = inbox.path(&ready.name);

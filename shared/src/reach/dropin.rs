@@ -256,6 +256,8 @@ fn sockets(reach: &Reach) -> String {
 mod tests {
     use super::*;
 
+    const NAME_SERVERS: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 53))];
+
     fn asked<'a>(
         sources: &'a [String],
         resolve: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
@@ -267,7 +269,7 @@ mod tests {
             pin_names: false,
             credentials: true,
             resolve,
-            name_servers: &[IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 53))],
+            name_servers: &NAME_SERVERS,
         }
     }
 

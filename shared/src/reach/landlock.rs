@@ -195,7 +195,8 @@ fn rules(reach: &Reach) -> Rules {
     match reach.programs {
         Programs::None => {}
         Programs::Tools => {
-            paths.extend(TOOLS.iter().map(|folder| (folder.into(), read | AccessFs::Execute)))
+            let folders = TOOLS.iter().map(PathBuf::from);
+            paths.extend(folders.map(|folder| (folder, read | AccessFs::Execute)));
         }
         Programs::Hooks => {
             paths.push((PathBuf::from("/"), read | AccessFs::Execute));
