@@ -103,7 +103,7 @@ impl Watched {
         let mut said = String::new();
         wait_until(PATIENCE, "a live status", || {
             let status = self.high.status();
-            said = status["live"]["confinement"].as_str().unwrap_or_default().to_owned();
+            status["live"]["confinement"].as_str().unwrap_or_default().clone_into(&mut said);
             !said.is_empty()
         });
         said
