@@ -4,7 +4,7 @@ CARGO ?= cargo
 SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem test-kafka
+.PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem test-kafka test-seccomp
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ test-kafka: peers ## The sink for Kafka, which is an option of the build: its li
 	$(CARGO) test --locked -p low-side --features kafka --lib kafka
 	$(CARGO) build --locked -p high-side -p low-side --features low-side/kafka --bins
 	$(CARGO) test --locked -p tests --features kafka --test sinks kafka
+
+test-seccomp: peers build ## The tests with every agent under the filter of system calls of its unit
+	PENSTOCK_TEST_SECCOMP=1 $(CARGO) test --locked -p tests --test e2e --test sinks --test archive
 
 lint: check ## Formatting, lints, scripts, dependencies
 	$(SCRIPTS)/lint.sh

@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod media;
 pub mod outbox;
 pub mod policy;
+mod reach;
 pub mod reconcile;
 pub mod release;
 pub mod sealer;

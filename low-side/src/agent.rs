@@ -10,6 +10,7 @@ mod recover;
 mod show;
 mod watch_receivers;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{Arrivals, Importer, KeyRing, Keys, Source};
 use crate::ledger::{CustodyError, Keeping, Ledger, open_or_set_aside};
+use crate::reach;
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer, chain_text};
@@ -53,12 +55,16 @@ struct Boards {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
     harden();
     shared::custody::act_as_agent();
     let clock = SystemClock;
     let folders = Folders::of(&config.state_dir);
     folders.create().with_context(|| config.state_dir.display().to_string())?;
+    // Before the first thread starts.
+    let reach = reach::reach(config, config_file);
+    reach.check_credentials()?;
+    tracing::info!("{}", shared::reach::confine(&reach, config.hardening.landlock)?);
     let Some(_lock) = folders.lock_agent().context("agent.lock")? else {
         bail!(
             "another agent runs on {}\n  try: systemctl status penstock-low",

@@ -8,6 +8,7 @@ use shared::clock::Nanos;
 use shared::config::Span;
 use shared::record::Stream;
 
+use crate::cmd::systemd::UnitArgs;
 use crate::config::DEFAULT_PATH;
 use crate::report::Framework;
 
@@ -86,6 +87,10 @@ pub enum Verb {
         /// Wipe; without this, only say what would be wiped.
         #[arg(long, requires = "wipe")]
         yes: bool,
+        /// Take in everything that stands in these folders, wait for what is still being copied, and
+        /// remove what was taken in: the inbox's work done once, for a folder that the agent never reads.
+        #[arg(long, conflicts_with_all = ["wipe", "yes"])]
+        drain: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -119,13 +124,17 @@ pub enum Verb {
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         resend: Option<PathBuf>,
     },
-    /// Install what a sink's destination needs: templates, policies, tables, or say how.
+    /// Install what a sink's destination needs: templates, policies, tables, or say how. For `systemd`: print a
+    /// drop-in that lets our unit reach what this configuration names, and nothing else.
     Setup {
-        /// The sink's name.
+        /// The sink's name, or systemd.
         sink: String,
         /// Only print what would be installed.
         #[arg(long)]
         print: bool,
+        /// The drop-in of our unit.
+        #[command(flatten)]
+        unit: UnitArgs,
     },
     /// Send a marked record to a sink's destination, and see whether it can be found there.
     Check {

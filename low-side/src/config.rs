@@ -12,6 +12,7 @@ use serde::Deserialize;
 use shared::bundle::Limits;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
 use shared::keys::ReleasePolicy;
+use shared::reach::{Hardening, RawHardening};
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// Where the page is served.
     pub page: PageConfig,
+    /// What the kernel keeps the agent to.
+    pub hardening: Hardening,
 }
 
 /// The folder that bundles arrive in.
@@ -144,6 +147,7 @@ struct RawConfig {
     archive: Vec<RawArchive>,
     sink: Vec<RawSink>,
     page: RawPage,
+    hardening: RawHardening,
 }
 
 impl Default for RawConfig {
@@ -163,6 +167,7 @@ impl Default for RawConfig {
             archive: Vec::new(),
             sink: Vec::new(),
             page: RawPage::default(),
+            hardening: RawHardening::default(),
         }
     }
 }
@@ -386,6 +391,7 @@ impl Config {
             sinks.push(sink);
         }
         let page = raw.page.check(&raw.state_dir, &mut problems);
+        let hardening = raw.hardening.check(&mut problems);
         let mut names = BTreeSet::new();
         let mut archives = Vec::new();
         for (position, archive) in raw.archive.into_iter().enumerate() {
@@ -440,6 +446,7 @@ impl Config {
             archives,
             sinks,
             page,
+            hardening,
         })
     }
 }

@@ -31,6 +31,7 @@ pub mod mapping;
 pub mod media;
 pub mod quarantine;
 pub mod ranges;
+mod reach;
 pub mod receiver;
 mod release;
 pub mod replay;

@@ -57,6 +57,9 @@ pub struct Live {
     pub version: String,
     /// When it started, RFC 3339.
     pub started: String,
+    /// What the kernel keeps it to.
+    #[serde(default)]
+    pub confinement: Option<String>,
     /// Files in the inbox that wait for their turn.
     pub inbox_waiting: u64,
     /// Entries of the inbox that are no bundles and stay where they are.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shared::config::Problems;
+use shared::reach::{Reach, Transport};
 
 /// Where the page is served, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,23 @@ pub struct RawPage {
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     client_ca_file: Option<PathBuf>,
+}
+
+impl PageConfig {
+    /// Adds what serving the page needs.
+    pub fn add_to(&self, reach: &mut Reach) {
+        match &self.listen {
+            Listen::Off => {}
+            Listen::Tcp(address) => reach.listen("page", Transport::Tcp, *address),
+            Listen::Unix(path) => path.parent().into_iter().for_each(|dir| reach.write_folder(dir)),
+        }
+        if let Some(tls) = &self.tls {
+            reach.read_file(&tls.cert_file);
+            reach.secret(&tls.key_file);
+            tls.client_ca_file.iter().for_each(|path| reach.read_file(path));
+        }
+        self.token_file.iter().for_each(|path| reach.secret(path));
+    }
 }
 
 impl RawPage {

@@ -20,6 +20,7 @@
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`], [`msgpack`]: JSON and `MessagePack` looked at where they stand
 //! - [`bell`]: how threads wake each other, and tell each other to end
+//! - [`reach`]: what an agent reaches, and how it is kept to that
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
@@ -42,6 +43,7 @@ pub mod keys;
 pub mod msgpack;
 pub mod parts;
 pub mod process;
+pub mod reach;
 pub mod receipt;
 pub mod record;
 pub mod stream;

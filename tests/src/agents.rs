@@ -42,6 +42,13 @@ impl Side {
         }
     }
 
+    fn unit(self) -> &'static str {
+        match self {
+            Side::High => "penstock-high.service",
+            Side::Low => "penstock-low.service",
+        }
+    }
+
     fn config_name(self) -> &'static str {
         match self {
             Side::High => "high.toml",
@@ -156,8 +163,21 @@ impl Site {
     /// A command of this side, with its configuration.
     pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(program(self.side.program()));
+        let mut arguments = arguments.into_iter().peekable();
+        let runs = arguments.peek() == Some(&"run");
         command.arg("--config").arg(self.config()).args(arguments);
+        // `make test-seccomp`: every agent of every test runs as its unit would have it.
+        if runs && std::env::var_os("PENSTOCK_TEST_SECCOMP").is_some() {
+            return crate::seccomp::under(self.side.unit(), &command);
+        }
         command
+    }
+
+    /// The command that runs the agent under the filter of system calls of its unit.
+    pub fn filtered_command(&self) -> Command {
+        let mut command = Command::new(program(self.side.program()));
+        command.arg("--config").arg(self.config()).arg("run");
+        crate::seccomp::under(self.side.unit(), &command)
     }
 
     /// Runs a verb to its end.

@@ -42,5 +42,6 @@ pub mod process;
 pub mod relay;
 pub mod samples;
 pub mod sandbox;
+pub mod seccomp;
 pub mod seed;
 pub mod wait;

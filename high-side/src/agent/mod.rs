@@ -31,6 +31,7 @@ use crate::cmd::Failure;
 use crate::config::Config;
 use crate::guard::Guard;
 use crate::ingest::{self, Protocol, ReadMemory, RunningListener, Surroundings, TlsAcceptorHandle};
+use crate::reach;
 use crate::reconcile::{self, RunningReconciler};
 use crate::sealer::SealKeys;
 use crate::tail::{self, RunningFiles};
@@ -108,6 +109,7 @@ pub fn check(config: &Config) -> Vec<String> {
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init(config.log_level, config.log_format);
     shared::custody::act_as_agent();
+    confine(&config)?;
     let keys = SealKeys::load(&config.keys_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
@@ -116,6 +118,18 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .build()
         .map_err(|err| Failure::new(format!("can't start the runtime: {err}")))?;
     runtime.block_on(run_parts(config, keys))
+}
+
+/// Gives up whatever the configuration does not name, before the first thread starts.
+fn confine(config: &Config) -> Result<(), Failure> {
+    // What is there can be named to the kernel. What can't be made is told by the buffer, which needs it.
+    let _ = shared::durable::create_dir(&config.state_dir);
+    let reach = reach::reach(config);
+    reach.check_credentials().map_err(Failure::config)?;
+    let confinement =
+        shared::reach::confine(&reach, config.hardening.landlock).map_err(Failure::config)?;
+    tracing::info!("{confinement}");
+    Ok(())
 }
 
 /// Two threads carry hundreds of thousands of records a second; the rest is for writer and sealer.

@@ -108,6 +108,7 @@ fn status(gauges: &BufferGauges, sources: Sources<'_>, going: Going<'_>, time: N
     json!({
         "pid": std::process::id(),
         "updated-ns": time.0,
+        "confinement": shared::reach::confinement().map(ToString::to_string),
         "writer": {
             "state": gauges.state().as_str(),
             "since": gauges.since().to_string(),

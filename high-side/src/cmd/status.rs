@@ -158,6 +158,9 @@ fn print(status: &Value) {
             writer["waited-secs"].as_f64().unwrap_or_default()
         );
     }
+    if let Some(confinement) = status["live"]["confinement"].as_str() {
+        say!("hardening   {confinement}");
+    }
     if status["agent"] == "running" && status["live"].is_null() {
         say!("the agent has not written its report for a while: is the disk full?");
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use page::{PageConfig, RawPage};
 use serde::Deserialize;
 use shared::config::{ByteSize, ConfigError, Problems, Span, load};
+use shared::reach::{Hardening, RawHardening};
 use shared::record::{Lane, OriginId};
 use shared::telemetry::LogFormat;
 use tracing::level_filters::LevelFilter;
@@ -80,6 +81,8 @@ pub struct Config {
     pub carriers: Vec<CarrierSettings>,
     /// Where the page is served.
     pub page: PageConfig,
+    /// What the kernel keeps the agent to.
+    pub hardening: Hardening,
 }
 
 /// The outbox, checked.
@@ -129,6 +132,8 @@ struct RawConfig {
     carrier: Vec<RawCarrier>,
     #[serde(default)]
     page: RawPage,
+    #[serde(default)]
+    hardening: RawHardening,
 }
 
 #[derive(Debug, Deserialize)]
@@ -302,6 +307,7 @@ impl Config {
         };
         let carriers = carrier::check_all(raw.carrier, &outbox_path, &mut problems);
         let page = raw.page.check(&raw.state_dir, &mut problems);
+        let hardening = raw.hardening.check(&mut problems);
         problems.into_result(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -325,6 +331,7 @@ impl Config {
             },
             carriers,
             page,
+            hardening,
         })
     }
 }
@@ -395,6 +402,7 @@ mod tests {
         assert_eq!(sample.buffer, bare.buffer);
         assert_eq!(sample.seal, bare.seal);
         assert_eq!(sample.release, bare.release);
+        assert_eq!(sample.hardening, bare.hardening);
         assert_eq!(sample.state_dir, bare.state_dir);
         assert_eq!(sample.keys_dir, bare.keys_dir);
         assert_eq!(format!("{:?}", sample.outbox), format!("{:?}", bare.outbox));

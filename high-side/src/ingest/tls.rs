@@ -158,13 +158,14 @@ fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'s
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let path = &shared::keys::secret_path(path);
     let exposed = std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0);
     if exposed {
-        return Err(TlsError::KeyExposed(path.to_owned()));
+        return Err(TlsError::KeyExposed(path.clone()));
     }
     PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::File {
         what: "a private key",
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     })
 }

@@ -196,7 +196,8 @@ fn connector(ca: &Path) -> Result<TlsConnector, ReconcileError> {
 
 fn api_key(path: &Path) -> Result<HeaderValue, ReconcileError> {
     use std::os::unix::fs::PermissionsExt;
-    let error = |why: String| ReconcileError::Key { path: path.to_owned(), why };
+    let path = &shared::keys::secret_path(path);
+    let error = |why: String| ReconcileError::Key { path: path.clone(), why };
     let meta = std::fs::metadata(path).map_err(|err| error(err.to_string()))?;
     if meta.permissions().mode() & 0o007 != 0 {
         let advice = format!("it is readable by everybody\n  try: chmod 640 {}", path.display());

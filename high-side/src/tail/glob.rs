@@ -32,6 +32,20 @@ enum Part {
     Wild { matcher: GlobMatcher, hidden: bool },
 }
 
+impl Pattern {
+    /// The folder above the first part that is a glob, or above the file.
+    pub(crate) fn base(&self) -> PathBuf {
+        let literal = |part: &Part| match part {
+            Part::Literal(name) => Some(name.clone()),
+            Part::Wild { .. } => None,
+        };
+        let above = &self.parts[..self.parts.len().saturating_sub(1)];
+        let mut base = PathBuf::from("/");
+        base.extend(above.iter().map_while(literal));
+        base
+    }
+}
+
 /// Why a pattern can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {

@@ -246,6 +246,7 @@ impl<C: Clock> Keeper<C> {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.to_string(),
+            confinement: shared::reach::confinement().map(ToString::to_string),
             inbox_waiting: self.inbox.waiting.load(Ordering::Relaxed),
             inbox_ignored: self.inbox.ignored.load(Ordering::Relaxed),
             sinks: self

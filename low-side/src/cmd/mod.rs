@@ -15,6 +15,7 @@ mod bundles;
 mod custody;
 mod diode;
 mod doctor;
+mod drain;
 mod import;
 mod init;
 mod medium;
@@ -25,6 +26,7 @@ mod report;
 mod restore;
 mod sinks;
 mod status;
+pub(crate) mod systemd;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -38,6 +40,7 @@ use shared::bundle::Refusal;
 use shared::clock::{Clock, SystemClock};
 use shared::config::ConfigError;
 use shared::keys::KeyError;
+use shared::reach::{AmbiguousCredential, ConfineError};
 use shared::{exit, telemetry};
 
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
@@ -110,7 +113,7 @@ impl From<Refusal> for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(err: anyhow::Error) -> Self {
         let code = err.chain().find_map(|cause| {
-            if cause.is::<KeyError>() || cause.is::<ConfigError>() {
+            if cause.is::<KeyError>() || cause.is::<ConfigError>() || is_hardening(cause) {
                 Some(exit::CONFIG)
             } else {
                 cause.is::<std::io::Error>().then_some(exit::IO)
@@ -118,6 +121,11 @@ impl From<anyhow::Error> for Failure {
         });
         Self::new(code.unwrap_or(exit::FAILED), chain_text(err.as_ref()))
     }
+}
+
+/// The section `[hardening]` asks for what can't be had.
+fn is_hardening(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<ConfineError>() || cause.is::<AmbiguousCredential>()
 }
 
 /// Runs one verb and says how it ended.
@@ -143,7 +151,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Run => {
             let config = load()?;
             telemetry::init(config.log.0, config.log.1);
-            Ok(agent::run(&config)?)
+            Ok(agent::run(&config, &cli.config)?)
         }
         Verb::Status { json } => status::status(&load()?, *json),
         Verb::Account { last, from, to, origin, json } => {
@@ -155,13 +163,17 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Diode { verb: None, json, resend } => {
             diode::diode(&load()?, *json, resend.as_deref())
         }
-        Verb::Import { paths, wipe, yes, json } => {
+        Verb::Import { paths, drain: true, json, .. } => drain::drain(&load()?, paths, *json),
+        Verb::Import { paths, wipe, yes, json, drain: false } => {
             let asked = import::Asked { paths, wipe: *wipe, yes: *yes, as_json: *json };
             import::import(&load()?, &asked)
         }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
-        Verb::Setup { sink, print } => sinks::setup(&load()?, sink, !print),
+        Verb::Setup { sink, unit, .. } if sink == "systemd" => {
+            systemd::setup(&load()?, &cli.config, unit)
+        }
+        Verb::Setup { sink, print, .. } => sinks::setup(&load()?, sink, !print),
         Verb::Check { sink, stream, within } => sinks::check(&load()?, sink, *stream, within.0),
         Verb::Replay { sink, from, to } => sinks::replay(&load()?, sink, *from, *to),
         Verb::DeadLetters { sink, retry: true, .. } => sinks::retry(&load()?, sink),

@@ -27,6 +27,9 @@ fn text(status: &Status, config: &Config) -> String {
         None => "not running".to_owned(),
     };
     let _ = writeln!(out, "agent        {running}");
+    if let Some(confinement) = agent.and_then(|agent| agent["confinement"].as_str()) {
+        let _ = writeln!(out, "hardening    {confinement}");
+    }
     let age = status
         .last_bundle_age_secs
         .map_or("never".to_owned(), |secs| format!("{} ago", shared::config::Span::secs(secs)));

@@ -7,7 +7,11 @@ use age::secrecy::ExposeSecret;
 
 use super::hybrid::HybridIdentity;
 use super::recipients::key_id;
-use super::{KeyError, PublicHalf, PublicKey, Side, SigningKey, load_secret, store_new_secret};
+use super::secret::credential_names;
+use super::{
+    KeyError, PublicHalf, PublicKey, Side, SigningKey, credentials_dir, load_secret,
+    store_new_secret,
+};
 
 /// Every key that can open bundles: the current one, and older ones for bundles on their way.
 pub struct Identities(Vec<IdentityKey>);
@@ -64,17 +68,17 @@ impl Identities {
         Ok(Self(keys))
     }
 
-    /// Loads every `identity*.key` of a key folder.
+    /// Loads every `identity*.key` of a key folder, and of the service's credentials.
     pub fn load_dir(keys_dir: &Path) -> Result<Self, KeyError> {
-        let mut paths = Vec::new();
+        let mut names = credential_names(credentials_dir().as_deref())?;
         for entry in std::fs::read_dir(keys_dir).map_err(KeyError::io(keys_dir))? {
-            let entry = entry.map_err(KeyError::io(keys_dir))?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with("identity") && name.ends_with(".key") {
-                paths.push(entry.path());
-            }
+            names.push(entry.map_err(KeyError::io(keys_dir))?.file_name());
         }
+        names.retain(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("identity") && name.ends_with(".key")
+        });
+        let mut paths: Vec<_> = names.iter().map(|name| keys_dir.join(name)).collect();
         if paths.is_empty() {
             return Err(KeyError::malformed(
                 keys_dir,
@@ -82,6 +86,8 @@ impl Identities {
             ));
         }
         paths.sort();
+        // A key that is a credential may stand in the folder, too.
+        paths.dedup();
         Self::load(&paths)
     }
 

@@ -24,18 +24,15 @@ mod public;
 mod recipients;
 #[cfg(feature = "open")]
 mod release_policy;
+mod secret;
 mod signing;
 mod statement;
 #[cfg(feature = "open")]
 mod trust;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
-use zeroize::Zeroizing;
 
 pub use age::secrecy::{ExposeSecret, SecretString};
 pub use allowed::Validity;
@@ -49,6 +46,8 @@ pub(crate) use recipients::RECIPIENTS_MAX;
 pub use recipients::Recipients;
 #[cfg(feature = "open")]
 pub use release_policy::{ReleaseDemand, ReleasePolicy, ReleaseRule};
+pub use secret::{credentials_dir, load_secret, secret_path};
+use secret::{load_public, store_new_secret};
 pub use signing::{SigningKey, generate_signing_key};
 pub use statement::{
     LOW_SIGNERS_FILE, RECEIPT_KEY_FILE, SignedBy, StatementKind, StatementProblem,
@@ -128,49 +127,6 @@ impl KeyError {
     }
 }
 
-/// Reads a secret from a file that nobody else can read or replace.
-///
-/// The file is opened without following a link, and what was opened is what is checked: a regular
-/// file, owned by us or root, closed to group and others.
-pub fn load_secret(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let exposed = |problem| KeyError::Exposed { path: path.to_owned(), problem };
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path)
-        .map_err(|source| {
-            if source.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) {
-                exposed("is a symbolic link")
-            } else {
-                KeyError::Io { path: path.to_owned(), source }
-            }
-        })?;
-    let meta = file.metadata().map_err(KeyError::io(path))?;
-    let us = nix::unistd::geteuid().as_raw();
-    if !meta.is_file() {
-        return Err(exposed("is no regular file"));
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(exposed("can be read by others than its owner"));
-    }
-    let above = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = fs::metadata(above.unwrap_or(Path::new("."))).map_err(KeyError::io(path))?;
-    // Root acts for the agent's user, to whom the folder belongs.
-    let for_owner = us == 0 && meta.uid() == dir.uid();
-    if meta.uid() != us && meta.uid() != 0 && !for_owner {
-        return Err(exposed("belongs to another user"));
-    }
-    if dir.mode() & 0o002 != 0 && dir.mode() & 0o1000 == 0 {
-        return Err(exposed("stands in a folder that anyone may write to"));
-    }
-    read_capped(file, path).map(Zeroizing::new)
-}
-
-/// Reads a small text file that holds nothing secret.
-fn load_public(path: &Path) -> Result<String, KeyError> {
-    read_capped(File::open(path).map_err(KeyError::io(path))?, path)
-}
-
 fn read_capped(file: File, path: &Path) -> Result<String, KeyError> {
     let mut text = String::with_capacity(4096);
     file.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(KeyError::io(path))?;
@@ -178,36 +134,4 @@ fn read_capped(file: File, path: &Path) -> Result<String, KeyError> {
         return Err(KeyError::malformed(path, "is too long for a key file"));
     }
     Ok(text)
-}
-
-/// Writes a new secret with mode 0600; refuses to replace one.
-fn store_new_secret(path: &Path, text: &str) -> Result<(), KeyError> {
-    if path.symlink_metadata().is_ok() {
-        return Err(KeyError::Exists { path: path.to_owned() });
-    }
-    crate::durable::write(path, text.as_bytes(), 0o600).map_err(KeyError::io(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_secret_that_others_can_reach_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("k");
-        store_new_secret(&path, "secret").unwrap();
-        assert_eq!(load_secret(&path).unwrap().as_str(), "secret");
-        assert!(matches!(store_new_secret(&path, "other"), Err(KeyError::Exists { .. })));
-
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(load_secret(&link).unwrap_err().to_string().contains("symbolic link"));
-
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let message = load_secret(&path).unwrap_err().to_string();
-        assert!(message.contains("can be read by others") && !message.contains("secret"));
-    }
 }

@@ -56,6 +56,8 @@ pub const PEERS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("rsyslogd", "rsyslog"),
+    ("systemd-creds", "systemd"),
+    ("taskset", "util-linux"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),
     ("ssh-keygen", "openssh-client"),

@@ -9,6 +9,7 @@ mod disorder;
 mod files;
 mod fluent;
 mod guard;
+mod hardening;
 mod incoming;
 mod outgoing;
 mod pressure;

@@ -1,4 +1,7 @@
-//! `setup`: the exact settings of the other side, made from a listener of this configuration.
+//! `setup`: the exact settings of the other side, made from a listener of this configuration; and those of our own
+//! unit, made from all of it.
+
+mod systemd;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,8 @@ pub enum Peer {
     Kubernetes,
     /// Portainer Business Edition's `--syslog-*` flags.
     Portainer,
+    /// Our own unit: a drop-in that lets it reach what this configuration names, and nothing else.
+    Systemd,
 }
 
 /// The part of the settings that is printed.
@@ -39,11 +44,11 @@ pub struct SetupArgs {
     /// Whose settings.
     pub peer: Peer,
     /// The listener that it is to send to.
-    #[arg(long, value_name = "NAME")]
-    pub listener: String,
+    #[arg(long, value_name = "NAME", required_if_eq_any(OTHER_SIDES))]
+    pub listener: Option<String>,
     /// The name or address under which the other side reaches this machine.
-    #[arg(long)]
-    pub host: String,
+    #[arg(long, required_if_eq_any(OTHER_SIDES))]
+    pub host: Option<String>,
     /// The port there, if it is not the listener's own.
     #[arg(long)]
     pub port: Option<u16>,
@@ -59,10 +64,23 @@ pub struct SetupArgs {
     /// Print only one part, to write it into its file (kubernetes).
     #[arg(long)]
     pub part: Option<Part>,
+    /// The drop-in of our unit.
+    #[command(flatten)]
+    pub unit: systemd::UnitArgs,
 }
 
+/// The peers that speak to a listener.
+const OTHER_SIDES: [(&str, &str); 4] =
+    [("peer", "falco"), ("peer", "fluent-bit"), ("peer", "kubernetes"), ("peer", "portainer")];
+
 pub(super) fn setup(config: &Config, args: &SetupArgs) -> Result<(), Failure> {
-    say!("{}", text(&config.listeners, args)?.trim_end());
+    let text = match args.peer {
+        Peer::Systemd => systemd::text(config, &args.unit)?,
+        Peer::Falco | Peer::FluentBit | Peer::Kubernetes | Peer::Portainer => {
+            text(&config.listeners, args)?
+        }
+    };
+    say!("{}", text.trim_end());
     Ok(())
 }
 
@@ -94,11 +112,12 @@ impl Way<'_> {
 }
 
 fn text(listeners: &[ListenerSettings], args: &SetupArgs) -> Result<String, Failure> {
-    let listener = listeners.iter().find(|l| l.name == args.listener).ok_or_else(|| {
+    let (name, host) = (args.listener.as_deref(), args.host.as_deref());
+    let (name, host) = (name.unwrap_or_default(), host.unwrap_or_default());
+    let listener = listeners.iter().find(|l| l.name == name).ok_or_else(|| {
         let names: Vec<_> = listeners.iter().map(|l| l.name.as_str()).collect();
         Failure::usage(&format!(
-            "there is no listener {:?}\n  try: --listener with one of: {}",
-            args.listener,
+            "there is no listener {name:?}\n  try: --listener with one of: {}",
             names.join(", ")
         ))
     })?;
@@ -114,7 +133,7 @@ fn text(listeners: &[ListenerSettings], args: &SetupArgs) -> Result<String, Fail
             Peer::Falco => HttpSender::Falco.protocol(),
             Peer::FluentBit => HttpSender::Fluent.protocol(),
             Peer::Kubernetes => HttpSender::KubeApiserver.protocol(),
-            Peer::Portainer => "tls, tcp or udp",
+            Peer::Portainer | Peer::Systemd => "tls, tcp or udp",
         };
         return Err(Failure::usage(&format!(
             "listener {:?} speaks {}\n  try: a listener with protocol {wanted}",
@@ -127,7 +146,7 @@ fn text(listeners: &[ListenerSettings], args: &SetupArgs) -> Result<String, Fail
         _ => None,
     };
     let way = Way {
-        host: &args.host,
+        host,
         port: args.port.unwrap_or(listener.bind.port()),
         path: path.unwrap_or_else(|| "/".to_owned()),
         is_tls: tls.is_some(),
@@ -140,7 +159,7 @@ fn text(listeners: &[ListenerSettings], args: &SetupArgs) -> Result<String, Fail
         Peer::Falco => falco(&way),
         Peer::FluentBit => fluent(&way),
         Peer::Kubernetes => kubernetes(&way, args.part),
-        Peer::Portainer => portainer(&way, &listener.protocol),
+        Peer::Portainer | Peer::Systemd => portainer(&way, &listener.protocol),
     })
 }
 
@@ -340,13 +359,14 @@ mod tests {
     fn printed(listeners: &[ListenerSettings], peer: Peer, part: Option<Part>) -> String {
         let args = SetupArgs {
             peer,
-            listener: "l".to_owned(),
-            host: "10.0.0.5".to_owned(),
+            listener: Some("l".to_owned()),
+            host: Some("10.0.0.5".to_owned()),
             port: None,
             ca: Path::new("/c/ca.pem").to_owned(),
             client_cert: Path::new("/c/k.pem").to_owned(),
             client_key: Path::new("/c/k.key").to_owned(),
             part,
+            unit: systemd::UnitArgs::default(),
         };
         match text(listeners, &args) {
             Ok(text) => text,

@@ -35,6 +35,13 @@ pub struct TcpSettings {
     pub stall_timeout: Duration,
 }
 
+impl TcpSettings {
+    /// Whether datagrams are sent, and nothing is connected to.
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self.around, Around::Syslog { separation: Separation::Datagram, .. })
+    }
+}
+
 /// What stands around the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Around {

@@ -119,14 +119,15 @@ impl Access {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+    let path = &shared::keys::secret_path(path);
+    let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
     let meta = std::fs::metadata(path).map_err(unreadable)?;
     if meta.permissions().mode() & 0o007 != 0 {
-        return Err(SecretError::Exposed(path.to_owned()));
+        return Err(SecretError::Exposed(path.clone()));
     }
     if meta.len() > SECRET_BYTES_MAX {
         return Err(SecretError::Content {
-            path: path.to_owned(),
+            path: path.clone(),
             what: "it is larger than 1 MiB",
             advice: "check that this is the right file",
         });
