@@ -65,11 +65,12 @@ install_npm_peers() {
     echo "${packages[*]}" >"$dir/installed"
 }
 
-# syslog-ng beside rsyslog: as packages they exclude each other, so that it is only unpacked.
-unpack_syslog_ng() {
-    local dir="${CARGO_TARGET_DIR:-target}/peers/syslog-ng" work
-    local packages=(syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0)
-    if [ -x "$dir/usr/sbin/syslog-ng" ]; then
+# Debian packages that are only unpacked: unpack NAME PROGRAM PACKAGE...
+unpack() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/$1" program="$2" work
+    shift 2
+    local packages=("$@")
+    if [ -x "$dir/$program" ]; then
         return
     fi
     mkdir -p "$dir"
@@ -81,12 +82,19 @@ unpack_syslog_ng() {
             dpkg -x "$package" "$dir"
         done
     else
-        echo "can't download syslog-ng-core: tests of it need it" >&2
+        echo "can't download ${packages[*]}: tests need it" >&2
         echo "without a network: copy $dir of a machine that has run this script" >&2
         rm -r "$work"
         exit 1
     fi
     rm -r "$work"
+}
+
+unpack_peers() {
+    # As packages, syslog-ng and rsyslog exclude each other.
+    unpack syslog-ng usr/sbin/syslog-ng syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0
+    # As a package, it would bring a service and its users.
+    unpack prometheus usr/bin/promtool prometheus
 }
 
 # Peers that come as Python packages, by name and version (python-peers.txt beside this script), in one virtual
@@ -133,7 +141,7 @@ mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
-    unpack_syslog_ng
+    unpack_peers
     install_python_peers
     exit 0
 fi
@@ -172,5 +180,5 @@ if [ "${#missing[@]}" -ne 0 ]; then
 fi
 install_stick_drivers
 install_npm_peers
-unpack_syslog_ng
+unpack_peers
 install_python_peers

@@ -35,7 +35,7 @@ use shared::custody::CustodyFolder;
 use shared::record::{Epoch, Lane, OriginId};
 
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
-pub use alarms::Alarm;
+pub use alarms::{ALARM_CODES, Alarm};
 pub use archived::{
     ArchiveId, ArchiveSum, ArchivedBundle, DueBundle, Keeping, KeptObject, PAGE as ARCHIVED_PAGE,
 };
@@ -47,7 +47,7 @@ pub use evidence::{
 };
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
-pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
+pub use sums::{ChainSum, LaneHeard, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.
 pub const FILE_NAME: &str = "ledger.db";

@@ -239,7 +239,7 @@ fn a_high_side_put_back_to_an_old_state_is_found_out_as_a_fork() {
     assert!(agent.stop(PATIENCE).success());
     let low = way.low().status();
     assert_eq!(low["quarantine-codes"]["fork"], 2, "{low}");
-    assert!(alarm(&low, "quarantined").is_some());
+    assert!(alarm(&low, "fork").is_some());
     assert_eq!(way.ids(), all(30));
 }
 
