@@ -49,8 +49,9 @@ fn exposed(text: &str) -> BTreeSet<String> {
 
 /// What the dashboard asks, its variables filled in.
 fn asked_by_the_dashboard() -> Vec<String> {
-    let board: Value = serde_json::from_str(&read("monitoring/grafana-dashboard.json")).unwrap();
-    let panels = board["panels"].as_array().unwrap();
+    let board: Value = serde_json::from_str(&read("monitoring/grafana-dashboard.json"))
+        .expect("the dashboard is JSON");
+    let panels = board["panels"].as_array().expect("it has panels");
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let filled = |target: &Value| {
         let text = target["expr"].as_str().expect("a target asks for something");
@@ -96,8 +97,8 @@ impl Watching {
         serde_json::from_str(&run(&mut curl).stdout).unwrap_or_default()
     }
 
-    /// The values of a query's series.
-    fn values(&self, query: &str) -> Vec<f64> {
+    /// The values of a query's series, which are whole numbers.
+    fn values(&self, query: &str) -> Vec<u64> {
         let answer = self.ask("query", Some(query));
         let series = answer["data"]["result"].as_array().cloned().unwrap_or_default();
         series.iter().filter_map(|one| one["value"][1].as_str()?.parse().ok()).collect()
@@ -129,7 +130,7 @@ fn the_numbers_are_well_formed_documented_scraped_and_enough_for_rules_and_dashb
 
     let mut told = BTreeSet::new();
     for (site, at, accounted) in [
-        (high, high_page, "penstock_high_stream_received_records_total{lane=\"routine\",stream="),
+        (high, high_page, "penstock_high_stream_received_records_total{lane=\""),
         (low, low_page, "penstock_low_records_delivered_total{sink=\"file\"} 500"),
     ] {
         let url = format!("http://{at}/metrics");
@@ -157,13 +158,13 @@ fn the_numbers_are_well_formed_documented_scraped_and_enough_for_rules_and_dashb
     // Prometheus asks for OpenMetrics, and takes no sample of what it can't parse.
     wait_until(PATIENCE, "both agents scraped", || watching.values("up == 1").len() == 2);
     wait_until(PATIENCE, "the records delivered", || {
-        watching.values("penstock_low_records_delivered_total{sink=\"file\"}") == [RECORDS as f64]
+        watching.values("penstock_low_records_delivered_total{sink=\"file\"}") == [RECORDS]
     });
     let received = "sum(penstock_high_stream_received_records_total)";
-    assert_eq!(watching.values(received), [RECORDS as f64]);
-    assert_eq!(watching.values("min(penstock_high_adds_up or penstock_low_adds_up)"), [1.0]);
+    assert_eq!(watching.values(received), [RECORDS]);
+    assert_eq!(watching.values("min(penstock_high_adds_up or penstock_low_adds_up)"), [1]);
     let firing = "ALERTS{alertname=\"PenstockAlarm\", alertstate=\"firing\", code=\"quarantined\"}";
-    wait_until(PATIENCE, "the alert", || watching.values(firing) == [1.0]);
+    wait_until(PATIENCE, "the alert", || watching.values(firing) == [1]);
     let others = "ALERTS{alertstate=\"firing\", severity=\"critical\"}";
     assert!(watching.values(others).is_empty(), "{}", watching.ask("query", Some(others)));
 
@@ -243,4 +244,83 @@ fn the_dashboard_is_one() {
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
         }
     }
+}
+
+/// In a world of its own with a real journal, an agent is started as by the service manager: its standard
+/// error is the journal's stream.
+const WITH_A_JOURNAL: &str = r#"
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal
+/lib/systemd/systemd-journald 2>"$1/journald.err" &
+journald=$!
+tries=0
+until [ -S /run/systemd/journal/socket ] && [ -S /run/systemd/journal/stdout ]; do
+    tries=$((tries + 1)); [ "$tries" -lt 600 ]; sleep 0.1
+done
+dir=$1; shift
+systemd-cat --identifier=agent sh -c 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"' sh "$@" &
+agent=$!
+tries=0
+until journalctl --directory /run/log/journal --output json PENSTOCK_ORIGIN=plant-7 >"$dir/entries.json" 2>/dev/null \
+    && [ -s "$dir/entries.json" ]; do
+    tries=$((tries + 1)); [ "$tries" -lt 600 ]; sleep 0.1
+done
+kill "$agent"; wait "$agent" || true
+kill "$journald"
+"#;
+
+/// The same without a journal: what the agent can't send there goes to standard error.
+const WITHOUT: &str = r#"
+set -e
+mount -t tmpfs tmpfs /run
+log="$1/stderr"; : >"$log"; shift
+JOURNAL_STREAM=$(stat -c %d:%i "$log") "$@" 2>"$log" &
+agent=$!
+tries=0
+until grep -q "ready" "$log"; do tries=$((tries + 1)); [ "$tries" -lt 600 ]; sleep 0.1; done
+kill "$agent"; wait "$agent" || true
+"#;
+
+fn in_a_world(crossing: &Crossing, script: &str) -> PathBuf {
+    let high = &crossing.pair.high;
+    high.configure(&Crossing::seal_soon(100));
+    let dir = crossing.sandbox.dir("world");
+    let agent = high.command(["run"]);
+    let mut world = peer("unshare");
+    if nix::unistd::geteuid().is_root() {
+        world.arg("--mount");
+    } else {
+        world.args(["--map-root-user", "--mount"]);
+    }
+    world.args(["sh", "-c", script, "sh"]).arg(&dir);
+    run(world.arg(agent.get_program()).args(agent.get_args())).success();
+    dir
+}
+
+#[test]
+fn a_real_journal_gets_what_is_logged_with_its_fields() {
+    let crossing = Crossing::new("journal");
+    let dir = in_a_world(&crossing, WITH_A_JOURNAL);
+    let entries = fs::read_to_string(dir.join("entries.json")).expect("the journal's entries");
+    let entry: Value = serde_json::from_str(entries.lines().next().expect("an entry")).unwrap();
+    for (field, value) in [
+        ("_TRANSPORT", "journal"),
+        ("PRIORITY", "6"),
+        ("SYSLOG_IDENTIFIER", "penstock-high"),
+        ("PENSTOCK_ORIGIN", "plant-7"),
+        ("PENSTOCK_LISTENERS", "0"),
+    ] {
+        assert_eq!(entry[field], value, "{field}: {entry:#}");
+    }
+    assert!(entry["MESSAGE"].as_str().unwrap().starts_with("ready origin=plant-7 "), "{entry:#}");
+}
+
+#[test]
+fn without_a_journal_nothing_that_is_logged_is_lost() {
+    let crossing = Crossing::new("no-journal");
+    let dir = in_a_world(&crossing, WITHOUT);
+    let log = fs::read_to_string(dir.join("stderr")).expect("what went to standard error");
+    assert!(log.lines().any(|line| line.starts_with("<6>ready origin=plant-7 ")), "{log}");
+    assert!(log.lines().any(|line| line.starts_with("<6>stopped ")), "{log}");
 }

@@ -316,8 +316,11 @@ impl Parts {
         self.reporter.write(
             &self.config,
             &self.buffer.gauges(),
-            report::Sources { listeners: &self.listeners, files: &self.files },
-            self.reconciler.as_ref().map(|reconciler| &reconciler.status),
+            report::Sources {
+                listeners: &self.listeners,
+                files: &self.files,
+                reconciling: self.reconciler.as_ref().map(|reconciler| &reconciler.status),
+            },
             report::Going { sealing: &self.sealing, carriers: &self.carriers },
             self.clock.now(),
             now,

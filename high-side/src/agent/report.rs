@@ -37,6 +37,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Sources<'a> {
     pub(super) listeners: &'a [RunningListener],
     pub(super) files: &'a [RunningFiles],
+    pub(super) reconciling: Option<&'a Reconciling>,
 }
 
 /// What goes out.
@@ -67,7 +68,6 @@ impl Reporter {
         config: &Config,
         gauges: &BufferGauges,
         sources: Sources<'_>,
-        reconciling: Option<&Reconciling>,
         going: Going<'_>,
         time: Nanos,
         now: bool,
@@ -78,7 +78,7 @@ impl Reporter {
         self.last = Some(time);
         // The service manager may wait for a sign of life. Outside of one there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-        let sections = reconciling.map(Reconciling::sections).unwrap_or_default();
+        let sections = sources.reconciling.map(Reconciling::sections).unwrap_or_default();
         let mut live = status(gauges, sources, going, time);
         live["portainer-apis"] = json!(sections);
         live["started-ns"] = json!(self.started.0);
