@@ -48,17 +48,18 @@ missing_packages() {
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
-# The official Node client of Fluentd's Forward protocol, by name and version, where tests look for it.
+# By name and version, where tests look for them: the official Node client of Fluentd's Forward protocol; what looks
+# at pages in a browser, and what judges whether everybody can read them.
 install_npm_peers() {
     local dir="${CARGO_TARGET_DIR:-target}/peers"
-    local packages=("@fluent-org/logger@1.0.10" "@msgpack/msgpack@2.8.0")
+    local packages=("@fluent-org/logger@1.0.10" "@msgpack/msgpack@2.8.0" "axe-core@4.14.1" "puppeteer-core@24.8.2")
     if [ "$(cat "$dir/installed" 2>/dev/null)" = "${packages[*]}" ]; then
         return
     fi
     mkdir -p "$dir"
     echo "installing: ${packages[*]}" >&2
     if ! npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --no-save --silent "${packages[@]}"; then
-        echo "npm can't install ${packages[*]}: tests of the Forward protocol need it" >&2
+        echo "npm can't install ${packages[*]}: tests of the Forward protocol and of the pages need it" >&2
         echo "without a network: copy $dir of a machine that has run this script" >&2
         exit 1
     fi

@@ -5,7 +5,7 @@
 //! GET /status.json   all there is to show; the page asks for it every two seconds
 //! GET /history.json  records by stream, a sample every ten seconds, of the last hour
 //! GET /life.json     ?bundle=NAME: what the custody log says of one bundle
-//! GET /metrics       the numbers, in the text format of Prometheus or, for who asks for it, OpenMetrics
+//! GET /metrics       the numbers, in the text format of Prometheus or, for who asks for it, of `OpenMetrics`
 //! GET /healthz       200 while the agent lives
 //! GET /readyz        200 while it does its work, 503 and the reason otherwise
 //! ```

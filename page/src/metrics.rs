@@ -1,4 +1,4 @@
-//! An agent's numbers, as Prometheus and OpenMetrics are told them.
+//! An agent's numbers, in the formats of Prometheus and `OpenMetrics`.
 //!
 //! A side has one table of what it counts ([`Metric`]); only what stands there can be told, and the same
 //! table makes the documentation. Label values are names from the configuration, words of fixed lists, and
@@ -80,7 +80,7 @@ impl Metric {
 pub enum Format {
     /// The text format of Prometheus, version 0.0.4.
     Text,
-    /// OpenMetrics 1.0.0.
+    /// `OpenMetrics` 1.0.0.
     OpenMetrics,
 }
 

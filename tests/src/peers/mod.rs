@@ -95,6 +95,21 @@ pub fn unpacked(name: &str, program: &str) -> PathBuf {
     path
 }
 
+/// Where `install-peers.sh` puts packages of npm, this one among them.
+///
+/// # Panics
+/// When it is not there.
+pub fn npm_modules(package: &str) -> PathBuf {
+    let modules = unpacked_root("node_modules");
+    let installed = modules.join(package).join("package.json");
+    assert!(
+        installed.is_file(),
+        "{} is missing; run `make peers`, once with a network",
+        installed.display()
+    );
+    modules
+}
+
 /// Where `install-peers.sh` unpacks it.
 fn unpacked_root(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
