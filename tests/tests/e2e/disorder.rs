@@ -267,6 +267,7 @@ fn an_older_epoch_is_a_rollback() {
     way.wait_low("the new epoch", |low| low["sinks"][0]["delivered"] == 10);
     way.bring(&from_the_past);
     way.wait_low("the rollback", |low| low["quarantine-codes"]["rollback"] == 1);
+    assert!(alarm(&way.low().status(), "rollback").is_some());
     assert!(agent.stop(PATIENCE).success());
     assert_eq!(way.ids(), all(10));
 }
