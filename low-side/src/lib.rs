@@ -29,6 +29,7 @@ pub mod latency;
 pub mod ledger;
 pub mod mapping;
 pub mod media;
+pub mod metrics;
 pub mod quarantine;
 pub mod ranges;
 mod reach;

@@ -38,6 +38,8 @@ pub struct SinkHealth {
     pub error: Option<String>,
     /// Tries since the last success.
     pub failures: u64,
+    /// Tries since the start that failed.
+    pub retries: u64,
     /// Records delivered since the start.
     pub delivered: u64,
     /// Records since the start that the receiver refused for good.
@@ -246,6 +248,7 @@ impl<C: Clock> Replayer<C> {
                         health.state = "failing";
                         health.error = Some(text);
                         health.failures += 1;
+                        health.retries += 1;
                         health.circuit = Circuit::Open;
                         health.next_try = Some(next_try.to_string());
                     });

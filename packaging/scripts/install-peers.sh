@@ -48,17 +48,18 @@ missing_packages() {
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
 }
 
-# The official Node client of Fluentd's Forward protocol, by name and version, where tests look for it.
+# By name and version, where tests look for them: the official Node client of Fluentd's Forward protocol; what looks
+# at pages in a browser, and what judges whether everybody can read them.
 install_npm_peers() {
     local dir="${CARGO_TARGET_DIR:-target}/peers"
-    local packages=("@fluent-org/logger@1.0.10" "@msgpack/msgpack@2.8.0")
+    local packages=("@fluent-org/logger@1.0.10" "@msgpack/msgpack@2.8.0" "axe-core@4.14.1" "puppeteer-core@24.8.2")
     if [ "$(cat "$dir/installed" 2>/dev/null)" = "${packages[*]}" ]; then
         return
     fi
     mkdir -p "$dir"
     echo "installing: ${packages[*]}" >&2
     if ! npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund --no-save --silent "${packages[@]}"; then
-        echo "npm can't install ${packages[*]}: tests of the Forward protocol need it" >&2
+        echo "npm can't install ${packages[*]}: tests of the Forward protocol and of the pages need it" >&2
         echo "without a network: copy $dir of a machine that has run this script" >&2
         exit 1
     fi
@@ -82,11 +83,12 @@ install_azurite() {
     echo "$package" >"$dir/installed"
 }
 
-# syslog-ng beside rsyslog: as packages they exclude each other, so that it is only unpacked.
-unpack_syslog_ng() {
-    local dir="${CARGO_TARGET_DIR:-target}/peers/syslog-ng" work
-    local packages=(syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0)
-    if [ -x "$dir/usr/sbin/syslog-ng" ]; then
+# Debian packages that are only unpacked: unpack NAME PROGRAM PACKAGE...
+unpack() {
+    local dir="${CARGO_TARGET_DIR:-target}/peers/$1" program="$2" work
+    shift 2
+    local packages=("$@")
+    if [ -x "$dir/$program" ]; then
         return
     fi
     mkdir -p "$dir"
@@ -98,12 +100,19 @@ unpack_syslog_ng() {
             dpkg -x "$package" "$dir"
         done
     else
-        echo "can't download syslog-ng-core: tests of it need it" >&2
+        echo "can't download ${packages[*]}: tests need it" >&2
         echo "without a network: copy $dir of a machine that has run this script" >&2
         rm -r "$work"
         exit 1
     fi
     rm -r "$work"
+}
+
+unpack_peers() {
+    # As packages, syslog-ng and rsyslog exclude each other.
+    unpack syslog-ng usr/sbin/syslog-ng syslog-ng-core libivykis0 libnet1 libpcre3 libwrap0
+    # As a package, it would bring a service and its users.
+    unpack prometheus usr/bin/promtool prometheus
 }
 
 # Peers that come as Python packages, by name and version (python-peers.txt beside this script), in one virtual
@@ -151,7 +160,7 @@ if [ "${#missing[@]}" -eq 0 ]; then
     install_stick_drivers
     install_npm_peers
     install_azurite
-    unpack_syslog_ng
+    unpack_peers
     install_python_peers
     exit 0
 fi
@@ -191,5 +200,5 @@ fi
 install_stick_drivers
 install_npm_peers
 install_azurite
-unpack_syslog_ng
+unpack_peers
 install_python_peers

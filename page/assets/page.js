@@ -54,19 +54,33 @@ function bar(part, kind, label) {
     draw("rect", { class: `fill-${kind}`, x: 0, y: 0, width: (share * 100).toFixed(2), height: 6, rx: 1 }));
 }
 
-/** A table: columns are [head, is it a number], rows are lists of texts or elements. */
-function table(caption, columns, rows) {
-  return el("table", {}, el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, columns.map(([head, number]) => el("th", { scope: "col", class: number ? "n" : "" }, head)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, at) => el("td", { class: columns[at][1] ? "n" : "" }, cell))))));
+/** What may be wider than the window: it is moved with the keyboard, too, and tells what it is. */
+function wide(name, ...children) {
+  return el("div", { class: "wide", role: "region", tabindex: "0", "aria-label": name }, children);
 }
 
-/** Shows a section, or hides it where there is nothing. */
+/** A table: columns are [head, is it a number], rows are lists of texts or elements. */
+function table(caption, columns, rows) {
+  const head = columns.map(([name, number]) => el("th", { scope: "col", class: number ? "n" : "" }, name));
+  const line = (row) => el("tr", {}, row.map((cell, at) => el("td", { class: columns[at][1] ? "n" : "" }, cell)));
+  // What it is stands above what can be moved, so that it is never cut.
+  return el("div", { class: "titled" }, el("p", { class: "quiet" }, caption),
+    wide(caption, el("table", { "aria-label": caption }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map(line)))));
+}
+
+/** Shows a section, or hides it where there is nothing. Who is in a wide part of it stays there. */
 function section(id, ...children) {
   const place = document.getElementById(id);
   const content = children.flat();
   place.hidden = content.length === 0;
+  const before = [...place.querySelectorAll(".wide")].map((part) => [part.ariaLabel, part.scrollLeft, part === document.activeElement]);
   place.querySelector(".body").replaceChildren(...content);
+  for (const [name, left, focused] of before) {
+    const now = [...place.querySelectorAll(".wide")].find((part) => part.ariaLabel === name);
+    if (!now) continue;
+    now.scrollLeft = left;
+    if (focused) now.focus({ preventScroll: true });
+  }
 }
 
 /** What does not work at the moment, in words. */
@@ -182,9 +196,21 @@ function sinks(status) {
     const now = health[sink.name] || {};
     const kind = now.circuit === "open" || now.state === "failing" || now.state === "blocked" ? "b" : sink.pending > 0 ? "w" : "g";
     const trouble = now.error ? [el("div", {}, now.error), now["next-try"] ? el("div", { class: "quiet" }, `tried again ${time(now["next-try"])}`) : ""] : "-";
-    return [sink.name, chip(now.state || "not running", now.state ? kind : "q"), count(sink.delivered), count(sink.pending), count(sink.filtered), count(sink.rejected), el("div", {}, trouble)];
+    const lag = sink["waiting-since"] ? span((Date.parse(status.time) - Date.parse(sink["waiting-since"])) / 1000) : "-";
+    return [sink.name, chip(now.state || "not running", now.state ? kind : "q"), count(sink.delivered), count(sink.pending), lag, count(sink.filtered), count(sink.rejected), el("div", {}, trouble)];
   });
-  return [table("Records: delivered, waiting, left out by a filter, refused for good", [["Sink"], ["State"], ["Delivered", true], ["Pending", true], ["Filtered", true], ["Rejected", true], ["Trouble"]], rows)];
+  const out = [table("Records: delivered, waiting and for how long, left out by a filter, refused for good", [["Sink"], ["State"], ["Delivered", true], ["Pending", true], ["Lag", true], ["Filtered", true], ["Rejected", true], ["Trouble"]], rows)];
+  const archives = status.archives || [];
+  if (archives.length > 0) {
+    const kept = (status.agent && status.agent.archives) || {};
+    out.push(table("Archives", [["Archive"], ["State"], ["Bundles", true], ["Bytes", true], ["Waiting", true], ["Lag", true], ["Trouble"]], archives.map((archive) => {
+      const now = kept[archive.name] || {};
+      const kind = now.state === "failing" || now.state === "blocked" ? "b" : archive.waiting > 0 ? "w" : "g";
+      const lag = archive["waiting-since"] ? span((Date.parse(status.time) - Date.parse(archive["waiting-since"])) / 1000) : "-";
+      return [archive.name, chip(now.state || "not running", now.state ? kind : "q"), count(archive.archived), bytes(archive.bytes), count(archive.waiting), lag, now.error || "-"];
+    })));
+  }
+  return out;
 }
 
 function latency(status) {
@@ -196,7 +222,9 @@ function latency(status) {
     return [`${sum.sink || ""} ${sum.lane} ${sum.stream}`, sum.hop.replaceAll("-", " "), span(sum["p50-ms"] / 1000), span(sum["p95-ms"] / 1000), span(sum["p99-ms"] / 1000), span(sum["max-ms"] / 1000),
       el("div", {}, bar(part, part > 1 ? "b" : part > 0.8 ? "w" : "g", words), el("span", { class: "quiet" }, words)), over ? chip(count(over), "b") : "0"];
   });
-  return [table("From where to where, over all records of the lane and stream", [["Sink, lane, stream"], ["Hop"], ["p50", true], ["p95", true], ["p99", true], ["max", true], ["Budget"], ["Over", true]], rows)];
+  const clocks = (status.clocks || []).map(({ origin, "shortest-ms": least }) => el("p", { class: "quiet" },
+    least < 0 ? `Our clock is at least ${span(-least / 1000)} behind that of ${origin}.` : `Our clock is at most ${span(least / 1000)} ahead of that of ${origin}.`));
+  return [...clocks, table("From where to where, over all records of the lane and stream", [["Sink, lane, stream"], ["Hop"], ["p50", true], ["p95", true], ["p99", true], ["max", true], ["Budget"], ["Over", true]], rows)];
 }
 
 function links(status) {
@@ -224,18 +252,27 @@ function links(status) {
 
 function disk(status) {
   if (!status.disk) return [];
-  return status.disk.map(({ what, path, "free-bytes": free, "total-bytes": all }) => {
+  const out = [];
+  const buffer = status.buffer || {};
+  if (buffer["quota-bytes"]) {
+    const used = buffer["used-bytes"] / buffer["quota-bytes"];
+    const words = `${bytes(buffer["used-bytes"])} of ${bytes(buffer["quota-bytes"])} used`;
+    out.push(el("div", {}, el("strong", {}, "the buffer's quota"), bar(used, used > 0.9 ? "b" : used > 0.7 ? "w" : "a", words), el("span", { class: "quiet" }, words)));
+  }
+  return out.concat(status.disk.map(({ what, path, "free-bytes": free, "total-bytes": all }) => {
     const used = all > 0 ? 1 - free / all : 0;
     const words = `${bytes(free)} of ${bytes(all)} free`;
     return el("div", {}, el("strong", {}, what), ` ${path}`, bar(used, used > 0.95 ? "b" : used > 0.85 ? "w" : "a", words), el("span", { class: "quiet" }, words));
-  });
+  }));
 }
 
 /** The flow of each stream, records a second, over the last hour. */
 function flow(history) {
   const streams = Object.entries(history.streams || {}).filter(([, points]) => points.some(([, rate]) => rate > 0));
   if (streams.length === 0) return [el("p", { class: "quiet" }, "Nothing has come in the last hour, or since the agent was started.")];
-  const [width, height, left, bottom] = [900, 220, 46, 22];
+  // One unit is one pixel, so that words have their size in every window.
+  const room = document.querySelector("#flow .body").clientWidth;
+  const [width, height, left, bottom] = [Math.max(room, 260), 220, 46, 22];
   const top = Math.max(...streams.flatMap(([, points]) => points.map(([, rate]) => rate)), 1);
   const oldest = Math.max(...streams.flatMap(([, points]) => points.map(([ago]) => ago)), 60);
   const x = (ago) => left + (width - left - 6) * (1 - ago / oldest);

@@ -1,4 +1,5 @@
 //! What each alarm means and what to do: the handbook's own table, so that page and book never differ.
+//! A row may be for several codes.
 
 use serde_json::{Map, Value, json};
 
@@ -12,11 +13,16 @@ pub(crate) fn advice(handbook: &str) -> Value {
         else {
             continue;
         };
-        let Some((code, _)) = code.split_once('`') else { continue };
-        let is_code = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        if is_code && cells.next().is_none() {
-            let todo = todo.trim_end().trim_end_matches('|').trim_end();
-            found.insert(code.to_owned(), json!({"means": plain(means), "do": plain(todo)}));
+        if cells.next().is_some() {
+            continue;
+        }
+        let todo = plain(todo.trim_end().trim_end_matches('|').trim_end());
+        let is_code = |code: &&str| {
+            !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        };
+        // Between each two of the marks stands a code, or what joins it to the next.
+        for code in code.split('`').step_by(2).filter(is_code) {
+            found.insert(code.to_owned(), json!({"means": plain(means), "do": todo}));
         }
     }
     Value::Object(found)
@@ -43,11 +49,15 @@ mod tests {
 
     #[test]
     fn rows_of_the_table_are_read_and_nothing_else() {
-        let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n";
+        let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n| `fork`, `roll-back` (low) | two | stop |\n";
         let found = advice(page);
         assert_eq!(found["gap"]["means"], "a bundle is *missing*");
         assert_eq!(found["gap"]["do"], "see gaps, penstock-low gaps");
-        assert_eq!(found.as_object().unwrap().len(), 1);
+        assert_eq!(
+            (&found["fork"]["do"], &found["roll-back"]["means"]),
+            (&"stop".into(), &"two".into())
+        );
+        assert_eq!(found.as_object().unwrap().len(), 3);
     }
 
     #[test]

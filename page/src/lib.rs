@@ -5,7 +5,7 @@
 //! GET /status.json   all there is to show; the page asks for it every two seconds
 //! GET /history.json  records by stream, a sample every ten seconds, of the last hour
 //! GET /life.json     ?bundle=NAME: what the custody log says of one bundle
-//! GET /metrics       the numbers, in the text format of Prometheus
+//! GET /metrics       the numbers, in the text format of Prometheus or, for who asks for it, of `OpenMetrics`
 //! GET /healthz       200 while the agent lives
 //! GET /readyz        200 while it does its work, 503 and the reason otherwise
 //! ```
@@ -26,6 +26,7 @@ mod access;
 mod advice;
 mod config;
 mod history;
+pub mod metrics;
 mod server;
 mod show;
 
@@ -37,8 +38,8 @@ pub use show::{Place, life, shown};
 pub trait Source: Send + 'static {
     /// All there is to show, as one JSON object.
     fn status(&mut self) -> Result<String, String>;
-    /// The numbers, in the text format of Prometheus.
-    fn metrics(&mut self) -> Result<String, String>;
+    /// The numbers.
+    fn metrics(&mut self) -> Result<metrics::Numbers, String>;
     /// Whether the agent does its work, or why it does not.
     fn ready(&mut self) -> Result<(), String>;
     /// Records so far, by stream.

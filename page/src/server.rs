@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
     REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::server::conn::http1;
@@ -27,6 +27,7 @@ use super::Source;
 use super::access;
 use super::config::{Listen, PageConfig};
 use super::history::{History, INTERVAL};
+use super::metrics::{Format, Numbers};
 
 /// Why the page can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -179,7 +180,7 @@ struct Shown<S> {
     source: S,
     history: History,
     status: Option<(Instant, Result<String, String>)>,
-    metrics: Option<(Instant, Result<String, String>)>,
+    metrics: Option<(Instant, Result<Numbers, String>)>,
 }
 
 impl<S> Site<S> {
@@ -189,10 +190,10 @@ impl<S> Site<S> {
 }
 
 /// Asks again where the last answer is older than half a second.
-fn fresh(
-    kept: &mut Option<(Instant, Result<String, String>)>,
-    ask: impl FnOnce() -> Result<String, String>,
-) -> Result<String, String> {
+fn fresh<T: Clone>(
+    kept: &mut Option<(Instant, Result<T, String>)>,
+    ask: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
     match kept {
         Some((asked, answer)) if asked.elapsed() < KEPT => answer.clone(),
         _ => {
@@ -350,7 +351,12 @@ fn answer<S: Source>(site: &Site<S>, request: &Request<Incoming>) -> Answer {
         "/page.js" => body("text/javascript; charset=utf-8", include_str!("../assets/page.js")),
         "/page.css" => body("text/css; charset=utf-8", include_str!("../assets/page.css")),
         "/status.json" => told(JSON, fresh(status, || source.status())),
-        "/metrics" => told(METRICS, fresh(metrics, || source.metrics())),
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::accepted(accept.unwrap_or_default());
+            let numbers = fresh(metrics, || source.metrics());
+            told(format.content_type(), numbers.map(|numbers| numbers.text(format)))
+        }
         "/history.json" => body(JSON, history.to_json(Instant::now()).to_string()),
         "/life.json" => match bundle(uri.query().unwrap_or_default()) {
             None => text(StatusCode::BAD_REQUEST, "name a bundle: /life.json?bundle=flash/7\n"),
@@ -423,7 +429,6 @@ fn body(kind: &'static str, bytes: impl Into<Bytes>) -> Answer {
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const JSON: &str = "application/json";
 /// Prometheus' text exposition format.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The agent's user and group may look.
 const SOCKET_MODE: u32 = 0o660;
 /// Connections at once; the next one waits.

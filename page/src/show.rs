@@ -26,6 +26,16 @@ impl Place {
         Self { what, path: path.to_owned(), space: durable::space(path).ok() }
     }
 
+    /// What it is for.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Free and in all, in bytes; nothing where it can't be asked.
+    pub fn space(&self) -> Option<(u64, u64)> {
+        self.space
+    }
+
     /// Whether there is any room to speak of.
     pub fn has_room(&self) -> Result<(), String> {
         match self.space {

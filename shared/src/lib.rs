@@ -38,6 +38,7 @@ pub mod durable;
 pub mod event;
 pub mod exit;
 pub mod hook;
+mod journal;
 pub mod json;
 pub mod keys;
 pub mod msgpack;

@@ -1,10 +1,12 @@
 //! The pages of both agents, as a browser and Prometheus see them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tests::crossing::Crossing;
-use tests::peers::peer;
+use tests::peers::{find, npm_modules, peer};
 use tests::process::run;
 use tests::sandbox::free_address;
 use tests::wait::{PATIENCE, wait_for, wait_until};
@@ -69,6 +71,59 @@ fn both_pages_show_what_happens_and_names_are_never_markup() {
     }
     let life = curl(&format!("http://{low_page}/life.json?bundle=flash%2F1"), &[]);
     assert!(life.contains("\"admitted\"") && life.contains("\"replayed\""), "{life}");
+}
+
+/// Looks at a page at three sizes and in both colour schemes, by keyboard and with axe-core; leaves pictures.
+fn looked_at(crossing: &Crossing, address: SocketAddr, name: &str) -> Value {
+    let pictures = crossing.sandbox.dir("pictures");
+    let chromium = find("chromium").expect("chromium is installed");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/look.cjs");
+    npm_modules("axe-core");
+    let modules = npm_modules("puppeteer-core");
+    let done = run(peer("node").arg(script).arg(modules).arg(chromium).args([
+        format!("http://{address}/"),
+        pictures.display().to_string(),
+        name.to_owned(),
+    ]));
+    // Whoever renews the handbook's pictures says where they go.
+    if let Some(keep) = std::env::var_os("PENSTOCK_PICTURES") {
+        for size in ["phone", "laptop", "wide"] {
+            let file = format!("{name}-{size}.png");
+            std::fs::copy(pictures.join(&file), Path::new(&keep).join(&file)).expect("a picture");
+        }
+    }
+    serde_json::from_str(&done.success()).expect("what was found")
+}
+
+#[test]
+fn the_pages_fit_three_sizes_and_everybody_can_read_them() {
+    let crossing = Crossing::new("page-look");
+    let (high, low) = (&crossing.pair.high, &crossing.pair.low);
+    let (high_page, low_page) = (free_address(), free_address());
+    let page = |at: SocketAddr| format!("[page]\nlisten = \"{at}\"\n");
+    let (seal, listener) = (Crossing::seal_soon(100), crossing.listener());
+    high.configure(&format!("{seal}{listener}{}{}", crossing.handoff(), page(high_page)));
+    let inbox = format!("{}copy-deadline = \"300ms\"\n", Crossing::quick_inbox());
+    low.configure(&format!("{inbox}{}{}", crossing.file_sink(), page(low_page)));
+    let _agents = [low.start(), high.start()];
+    crossing.send(1..RECORDS + 1);
+    assert_eq!(crossing.wait_drained(), RECORDS);
+    let name = format!("{}.pstk", "a-name-without-any-space-".repeat(8));
+    std::fs::write(low.inbox().join(name), "no bundle").expect("a file can be put there");
+    wait_until(PATIENCE, "a refusal", || low.status()["quarantined"] == 1);
+    // A flow is what lies between two samples.
+    wait_until(PATIENCE, "two samples of the flow", || {
+        let history = curl(&format!("http://{low_page}/history.json"), &[]);
+        history.contains("[[")
+    });
+    for (address, name) in [(high_page, "page-high"), (low_page, "page-low")] {
+        let found = looked_at(&crossing, address, name);
+        assert_eq!(found["errors"], json!([]), "{name}: {found:#}");
+        assert_eq!(found["violations"], json!([]), "{name}: {found:#}");
+        assert_eq!(found["overflow"], json!([]), "{name}: {found:#}");
+        assert!(found["checked"].as_u64() > Some(60), "axe-core looked at nothing: {found:#}");
+        assert!(found["scrolled"].is_string() && found["left"].as_i64() > Some(0), "{found:#}");
+    }
 }
 
 #[test]

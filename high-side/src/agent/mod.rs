@@ -10,6 +10,7 @@
 
 mod custody;
 mod files;
+mod numbers;
 mod overdue;
 mod report;
 mod sealing;
@@ -36,6 +37,7 @@ use crate::reconcile::{self, RunningReconciler};
 use crate::sealer::SealKeys;
 use crate::tail::{self, RunningFiles};
 
+use report::Reporter;
 pub use report::{Live, read_live};
 
 /// The time a stop may take: then what waits in memory is given up, uncommitted.
@@ -159,6 +161,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         reconcile::spawn(apis, config.state_dir.clone(), &surroundings)
     });
     let files = files::start(&config, &buffer, &surroundings)?;
+    let reporter = Reporter::new(clock.now());
     let mut parts = Parts {
         config,
         clock,
@@ -170,6 +173,7 @@ async fn run_parts(config: Config, keys: SealKeys) -> Result<(), Failure> {
         listeners,
         reconciler,
         files,
+        reporter,
     };
     parts.report(true);
     let _page = show::serve(&parts.config);
@@ -253,6 +257,7 @@ struct Parts {
     listeners: Vec<RunningListener>,
     reconciler: Option<RunningReconciler>,
     files: Vec<RunningFiles>,
+    reporter: Reporter,
 }
 
 impl Parts {
@@ -321,12 +326,15 @@ impl Parts {
         }
     }
 
-    fn report(&self, now: bool) {
-        report::write(
+    fn report(&mut self, now: bool) {
+        self.reporter.write(
             &self.config,
             &self.buffer.gauges(),
-            report::Sources { listeners: &self.listeners, files: &self.files },
-            self.reconciler.as_ref().map(|reconciler| &reconciler.status),
+            report::Sources {
+                listeners: &self.listeners,
+                files: &self.files,
+                reconciling: self.reconciler.as_ref().map(|reconciler| &reconciler.status),
+            },
             report::Going { sealing: &self.sealing, carriers: &self.carriers },
             self.clock.now(),
             now,

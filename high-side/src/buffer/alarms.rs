@@ -44,6 +44,25 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::BlockDamaged,
+        Self::BufferSetAside,
+        Self::CustodyChanged,
+        Self::CustodyNotSigned,
+        Self::CustodyNotWritten,
+        Self::EpochBegan,
+        Self::FileUnread,
+        Self::HandOverOverdue,
+        Self::OutboxDamaged,
+        Self::ReconcileOverdue,
+        Self::ReceiptFork,
+        Self::RecordsRecovered,
+        Self::ReleaseOverdue,
+        Self::ReleaseRefused,
+        Self::ReleaseStranded,
+    ];
+
     /// The kind's name.
     pub fn as_str(self) -> &'static str {
         match self {

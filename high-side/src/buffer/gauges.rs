@@ -24,6 +24,16 @@ pub enum WriterState {
 }
 
 impl WriterState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Flowing,
+        Self::QuotaReached,
+        Self::FreeDiskFloor,
+        Self::DiskFull,
+        Self::Reopening,
+        Self::Stopped,
+    ];
+
     /// The state's name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,11 +47,7 @@ impl WriterState {
     }
 
     fn from_code(code: u8) -> Self {
-        use WriterState::{DiskFull, Flowing, FreeDiskFloor, QuotaReached, Reopening, Stopped};
-        [Flowing, QuotaReached, FreeDiskFloor, DiskFull, Reopening, Stopped]
-            .into_iter()
-            .find(|state| *state as u8 == code)
-            .unwrap_or(Stopped)
+        Self::ALL.into_iter().find(|state| *state as u8 == code).unwrap_or(Self::Stopped)
     }
 }
 
@@ -98,6 +104,11 @@ impl BufferGauges {
     /// the oldest batch of each group; exact to a fifth.
     pub fn latency(&self, share: f64) -> Duration {
         self.latency.quantile(share)
+    }
+
+    /// The writer begins: from now on it is doing what it does.
+    pub(super) fn begin(&self, now: Nanos) {
+        self.since.store(now.0, Relaxed);
     }
 
     pub(super) fn enter(&self, state: WriterState, now: Nanos) {

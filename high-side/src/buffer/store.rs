@@ -22,6 +22,7 @@ use super::open;
 use super::plan::PlannedBundle;
 use super::schema::{self, key};
 use super::walk::{Route, walk};
+use super::writer::Space;
 
 /// What waits in a lane to be planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,11 @@ impl Store {
     /// The life of the buffer.
     pub fn epoch(&self) -> Epoch {
         self.life.epoch
+    }
+
+    /// What the database takes on the disk without what it can use again, counted against the quota, in bytes.
+    pub fn used_bytes(&self) -> Result<u64, BufferError> {
+        Ok(Space::of(&self.conn)?.used_bytes)
     }
 
     /// What waits in a lane. Cheap: it may be asked many times a second.

@@ -57,6 +57,7 @@ impl Writer {
                 .map_err(BufferError::Thread)
         };
         let states = load_states(&conn)?;
+        gauges.begin(clock.now());
         for state in &states {
             gauges.set_last_sequence(state.lane, state.last_sequence());
         }
@@ -459,13 +460,13 @@ fn has_sealed(conn: &Connection, state: &LaneState) -> Result<bool, BufferError>
 }
 
 /// The space of the database file.
-struct Space {
-    used_bytes: u64,
+pub(super) struct Space {
+    pub(super) used_bytes: u64,
     reusable_bytes: u64,
 }
 
 impl Space {
-    fn of(conn: &Connection) -> Result<Self, BufferError> {
+    pub(super) fn of(conn: &Connection) -> Result<Self, BufferError> {
         let pragma = |name: &str| -> Result<u64, BufferError> {
             let value = conn.prepare_cached(name)?.query_row([], |row| row.get::<_, i64>(0))?;
             Ok(u64::try_from(value).unwrap_or(0))

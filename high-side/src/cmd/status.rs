@@ -81,7 +81,12 @@ pub(crate) fn gather(
         "lanes": lanes,
         "adds-up": adds_up,
         "bundles": bundles,
+        "buffer": {
+            "used-bytes": store.used_bytes()?,
+            "quota-bytes": config.buffer.quota.0,
+        },
         "outbox": config.outbox.path.display().to_string(),
+        "outbox-waiting-bytes-max": config.outbox.waiting_bytes_max,
         "portainer-apis": portainers,
         "receipts": receipts,
         "confirmed-by-receipts": store.confirmed_count()?,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use page::metrics::Format;
 use serde_json::json;
 use shared::clock::{Clock, Nanos};
 use shared::config::Span;
@@ -15,8 +16,8 @@ use super::watch_receivers::ReceiverWatch;
 use super::{Boards, InboxBoard};
 use crate::config::{AdmissionConfig, Config, GapPolicy, ReceiptConfig};
 use crate::import::KeyRing;
-use crate::latency::Budgets;
 use crate::ledger::{CustodyError, Ledger, LedgerError, PassGaps};
+use crate::metrics::{Surroundings, numbers};
 use crate::replay::{HealthBoard, chain_text};
 use crate::site;
 use crate::status::{Live, METRICS_FILE, STATUS_FILE, Status};
@@ -40,7 +41,7 @@ pub(super) struct Keeper<C> {
     started: Nanos,
     silent: BTreeSet<String>,
     keys_dir: PathBuf,
-    budgets: Budgets,
+    config: Config,
     receipt: Option<ReceiptConfig>,
     /// When the last receipt was written.
     receipt_last: Option<Nanos>,
@@ -71,7 +72,7 @@ impl<C: Clock> Keeper<C> {
             clock,
             silent: BTreeSet::new(),
             keys_dir: config.keys_dir.clone(),
-            budgets: config.latency,
+            config: config.clone(),
             receipt: config.receipt.clone(),
             receipt_last: None,
             receivers: ReceiverWatch::default(),
@@ -106,13 +107,14 @@ impl<C: Clock> Keeper<C> {
         let live = self.live();
         self.keep_custody(now)?;
         self.write_receipt(now);
-        let status = Status::gather(&mut self.ledger, &self.budgets, now, Some(live))?;
+        let status = Status::gather(&mut self.ledger, &self.config.latency, now, Some(live))?;
+        let numbers = numbers(&status, &Surroundings::look(&self.config));
         let write = |name: &str, bytes: &[u8]| {
             durable::write_volatile(&self.state_dir.join(name), bytes, FILE_MODE)
         };
         let json = serde_json::to_vec(&status).unwrap_or_default();
         if let Err(error) = write(STATUS_FILE, &json)
-            .and_then(|()| write(METRICS_FILE, status.metrics().as_bytes()))
+            .and_then(|()| write(METRICS_FILE, numbers.text(Format::Text).as_bytes()))
         {
             tracing::warn!(%error, "the status files can't be written");
         }

@@ -1,11 +1,13 @@
 //! What the agent shows on its page.
 
-use page::{Place, Server, Source};
+use page::metrics::Numbers;
+use page::{Server, Source};
 use shared::clock::{Clock, SystemClock};
 
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::{Surroundings, numbers, places};
 use crate::replay::chain_text;
 use crate::site;
 use crate::status::{Status, live};
@@ -39,15 +41,12 @@ impl LowSource {
 impl Source for LowSource {
     fn status(&mut self) -> Result<String, String> {
         let status = serde_json::to_value(self.gather()?).map_err(|err| err.to_string())?;
-        let places = [
-            Place::of("ledger and store", &self.config.state_dir),
-            Place::of("inbox", &self.config.inbox.path),
-        ];
-        Ok(page::shown(status, "low", &self.name, &places))
+        Ok(page::shown(status, "low", &self.name, &places(&self.config)))
     }
 
-    fn metrics(&mut self) -> Result<String, String> {
-        Ok(self.gather()?.metrics())
+    fn metrics(&mut self) -> Result<Numbers, String> {
+        let around = Surroundings::look(&self.config);
+        Ok(numbers(&self.gather()?, &around))
     }
 
     fn ready(&mut self) -> Result<(), String> {
@@ -55,7 +54,8 @@ impl Source for LowSource {
         if !self.config.inbox.path.is_dir() {
             return Err(format!("{} is no folder", self.config.inbox.path.display()));
         }
-        Place::of("ledger and store", &self.config.state_dir).has_room()
+        let [store, _] = places(&self.config);
+        store.has_room()
     }
 
     fn flows(&mut self) -> Vec<(String, u64)> {

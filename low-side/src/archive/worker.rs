@@ -32,6 +32,8 @@ pub struct ArchiveHealth {
     pub error: Option<String>,
     /// Tries since the last success.
     pub failures: u64,
+    /// Tries since the start that failed.
+    pub retries: u64,
     /// Bundles archived since the start.
     pub archived: u64,
     /// When it is tried again, RFC 3339.
@@ -267,6 +269,7 @@ impl Archiver {
             health.state = "failing";
             health.error = Some(text.clone());
             health.failures += 1;
+            health.retries += 1;
             health.next_try = Some(now.plus(pause).to_string());
         });
         if let WorkError::Archive(ArchiveError::NoLock { .. }) = error {

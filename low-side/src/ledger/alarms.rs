@@ -6,6 +6,43 @@ use shared::clock::Nanos;
 
 use super::{Ledger, LedgerError, uint};
 
+/// The code of every alarm there is. The handbook has a line for each.
+pub const ALARM_CODES: [&str; 33] = [
+    "archive-conflict",
+    "archive-lag",
+    "archive-refused",
+    "custody-changed",
+    "custody-not-signed",
+    "custody-not-written",
+    "disk-low",
+    "epoch-began",
+    "fork",
+    "gap",
+    "gap-passed",
+    "import-failed",
+    "inbox-ignored",
+    "inbox-not-writable",
+    "inbox-unreadable",
+    "ledger-rebuilt",
+    "ledger-restored",
+    "loss-declared",
+    "quarantined",
+    "receipt-not-written",
+    "receiver-trouble",
+    "receiver-wrong",
+    "record-chain-broken",
+    "rollback",
+    "silence",
+    "sink-file-changed",
+    "sink-not-confirming",
+    "sink-rejects",
+    "store-damaged",
+    "store-journal-damaged",
+    "store-not-admitted",
+    "store-over",
+    "store-unreadable",
+];
+
 /// One thing that an operator must be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alarm {
@@ -119,6 +156,7 @@ pub(super) fn raise(
     message: &str,
     now: Nanos,
 ) -> Result<(), LedgerError> {
+    debug_assert!(ALARM_CODES.contains(&code), "{code} is not in the list");
     let again = tx
         .prepare_cached(
             "UPDATE alarm SET count = count + 1, last_ns = ?3, message = ?4, closed_ns = NULL

@@ -1,6 +1,6 @@
 //! What each sink has taken, and what it may take next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use shared::bundle::BundleDigest;
@@ -137,6 +137,45 @@ impl Ledger {
             ranges.insert(first, last);
         }
         Ok(ranges)
+    }
+
+    /// For each sink that has not taken everything, when the bundle was admitted that it has not taken
+    /// altogether, whatever holds it back; of each chain the one that is next in the order of numbers counts.
+    pub(super) fn sinks_wait(&self) -> Result<BTreeMap<String, Nanos>, LedgerError> {
+        let sinks: Vec<(SinkId, String)> = self
+            .conn
+            .prepare_cached("SELECT id, name FROM sink")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut waits = BTreeMap::new();
+        for (sink, name) in sinks {
+            let mut oldest: Option<Nanos> = None;
+            for chain in self.pending_chains(sink)? {
+                let taken = self.delivered(sink, chain.id)?;
+                oldest = oldest.into_iter().chain(self.waits_since(chain.id, &taken)?).min();
+            }
+            waits.extend(oldest.map(|since| (name, since)));
+        }
+        Ok(waits)
+    }
+
+    fn waits_since(&self, chain: ChainId, taken: &RangeSet) -> Result<Option<Nanos>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT first_sequence, last_sequence, imported_ns FROM bundle
+             WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
+             ORDER BY last_sequence LIMIT 1",
+        )?;
+        let mut from = taken.next_outside(1);
+        loop {
+            let found = statement.query_row(params![chain, int(from)], |row| {
+                Ok((uint(row.get(0)?), uint(row.get(1)?), Nanos(row.get(2)?)))
+            });
+            let Some((first, last, admitted)) = found.optional()? else { return Ok(None) };
+            from = taken.next_outside(from.max(first));
+            if from <= last {
+                return Ok(Some(admitted));
+            }
+        }
     }
 
     /// The first admitted bundle of the chain that holds a number outside `taken`, if neither a gap

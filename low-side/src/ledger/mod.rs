@@ -40,7 +40,7 @@ use shared::custody::CustodyFolder;
 use shared::record::{Epoch, Lane, OriginId};
 
 pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
-pub use alarms::Alarm;
+pub use alarms::{ALARM_CODES, Alarm};
 pub use archived::{
     ArchiveId, ArchiveSum, ArchivedBundle, DueBundle, Keeping, KeptObject, PAGE as ARCHIVED_PAGE,
 };
@@ -55,7 +55,7 @@ pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};
 pub use removed::{KeptFor, RemovedRow, StoreSum, StoredBundle};
 pub use snapshot::Snapshot;
-pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
+pub use sums::{ChainSum, LaneHeard, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.
 pub const FILE_NAME: &str = "ledger.db";

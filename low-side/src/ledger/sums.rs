@@ -9,6 +9,7 @@ use super::{
     ArchiveSum, Arrival, Ledger, LedgerError, StoreSum, admission, alarms, archived, chain_name,
     custody, removed, uint,
 };
+use crate::admit::Disorder;
 
 /// Everything that came in, and where it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,6 +98,7 @@ pub struct LossSum {
 
 /// One sink: admitted records + again = delivered + filtered + rejected + removed + pending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct SinkSum {
     /// Its name.
     pub name: String,
@@ -112,10 +114,25 @@ pub struct SinkSum {
     pub removed: u64,
     /// Records it has yet to take.
     pub pending: u64,
+    /// When the first bundle was admitted that it has not taken altogether, RFC 3339.
+    pub waiting_since: Option<String>,
+}
+
+/// One lane of one origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneHeard {
+    /// The origin.
+    pub origin: String,
+    /// The lane.
+    pub lane: String,
+    /// When it last had a bundle admitted, RFC 3339.
+    pub last: String,
+    /// Bundles that are missing.
+    pub missing: u64,
 }
 
 impl Ledger {
-    /// The sums, all of one moment.
+    /// The sums, all of one moment; since when sinks wait is of the next one.
     pub fn sums(&mut self) -> Result<Sums, LedgerError> {
         let tx = self.conn.transaction()?;
         let counter = |name: &str| -> Result<u64, LedgerError> {
@@ -159,6 +176,7 @@ impl Ledger {
                     again,
                     removed,
                     pending: u64::saturating_sub(records + again, dealt_with),
+                    waiting_since: None,
                 })
             })?
             .collect::<Result<_, _>>()?;
@@ -191,7 +209,7 @@ impl Ledger {
                 "SELECT coalesce(sum(lost_in_range), 0), coalesce(sum(suppressed), 0), max(last_ns) FROM chain",
             )?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(Sums {
+        let mut sums = Sums {
             received: counter("received")?,
             admitted: counter("admitted")?,
             duplicate: counter("duplicate")?,
@@ -208,7 +226,13 @@ impl Ledger {
             sinks,
             archives: archived::archive_sums(&tx)?,
             store: removed::store_sum(&tx)?,
-        })
+        };
+        drop(tx);
+        let mut waits = self.sinks_wait()?;
+        for sink in &mut sums.sinks {
+            sink.waiting_since = waits.remove(&sink.name).map(|since| since.to_string());
+        }
+        Ok(sums)
     }
 
     /// When each origin last had a bundle admitted.
@@ -216,6 +240,24 @@ impl Ledger {
         let mut statement =
             self.conn.prepare_cached("SELECT origin, max(last_ns) FROM chain GROUP BY origin")?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, Nanos(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// When each lane of each origin last had a bundle admitted, and what is missing, over all epochs.
+    pub fn heard_of_lanes(&self) -> Result<Vec<LaneHeard>, LedgerError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT origin, lane, max(last_ns),
+                 sum((SELECT coalesce(sum(g.last - g.first + 1), 0) FROM gap g WHERE g.chain = c.id))
+             FROM chain c GROUP BY origin, lane ORDER BY origin, lane",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(LaneHeard {
+                origin: row.get(0)?,
+                lane: row.get(1)?,
+                last: Nanos(row.get(2)?).to_string(),
+                missing: uint(row.get(3)?),
+            })
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -246,7 +288,10 @@ impl Ledger {
         admission::count(&tx, "quarantined")?;
         admission::count(&tx, "received")?;
         let message = format!("{name} was refused: {code}; see penstock-low quarantine list");
-        alarms::raise(&tx, "quarantined", code, &message, now)?;
+        // What may be an attack has an alarm of its own, with advice of its own.
+        let alarm = [Disorder::Fork, Disorder::Rollback].map(Disorder::code);
+        let alarm = alarm.into_iter().find(|alarm| *alarm == code).unwrap_or("quarantined");
+        alarms::raise(&tx, alarm, code, &message, now)?;
         let received = CustodyEvent::new(now, Action::Received)
             .file(arrival.file.clone())
             .detail(arrival.source.as_str());

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
-use shared::bundle::BundleDigest;
+use shared::bundle::{BundleDigest, Loss, LossReason};
 use shared::clock::Nanos;
 
 use super::*;
@@ -228,6 +228,74 @@ fn an_epoch_that_begins_is_told() {
     }
     let codes: Vec<String> = ledger.alarms().unwrap().into_iter().map(|alarm| alarm.code).collect();
     assert_eq!(codes, ["epoch-began"]);
+}
+
+#[test]
+fn what_a_bundle_says_or_shows_of_its_records_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path()).unwrap();
+    let lost = Loss {
+        reason: LossReason::UdpReceiveQueue,
+        listener: "udp".to_owned(),
+        count: 3,
+        from: Nanos(1),
+        to: Nanos(2),
+        range: None,
+    };
+    let admitted = [
+        facts(1, Lane::Routine, 1, false),
+        BundleFacts { losses: vec![lost], ..facts(1, Lane::Routine, 2, false) },
+        BundleFacts {
+            chain_before: BundleDigest::of(b"other rows"),
+            ..facts(1, Lane::Routine, 3, false)
+        },
+        // Its predecessor is missing, until that is passed.
+        facts(1, Lane::Routine, 5, false),
+    ];
+    for facts in &admitted {
+        ledger.admit(facts, &POLICY, dir.path(), Nanos(1), |_| Ok(())).unwrap();
+    }
+    ledger.pass_gaps(PassGaps::NoticedBefore(Nanos(2)), Nanos(2)).unwrap();
+    let codes: Vec<String> = ledger.alarms().unwrap().into_iter().map(|alarm| alarm.code).collect();
+    assert_eq!(codes, ["loss-declared", "record-chain-broken", "gap", "gap-passed"]);
+    // The one that was missing comes: both are over.
+    let late = facts(1, Lane::Routine, 4, false);
+    ledger.admit(&late, &POLICY, dir.path(), Nanos(3), |_| Ok(())).unwrap();
+    let open = ledger.alarms().unwrap().into_iter().filter(|alarm| alarm.closed.is_none());
+    let open: Vec<String> = open.map(|alarm| alarm.code).collect();
+    assert_eq!(open, ["loss-declared", "record-chain-broken"]);
+}
+
+#[test]
+fn a_sink_waits_since_the_first_bundle_that_it_has_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path()).unwrap();
+    let sink = ledger.sink("siem").unwrap();
+    let since = |ledger: &mut Ledger| ledger.sums().unwrap().sinks[0].waiting_since.clone();
+    assert_eq!(since(&mut ledger), None);
+    for (number, time) in [(1, 10), (2, 20), (3, 30)] {
+        let facts = facts(1, Lane::Routine, number, false);
+        ledger.admit(&facts, &POLICY, dir.path(), Nanos(time), |_| Ok(())).unwrap();
+    }
+    assert_eq!(since(&mut ledger), Some(Nanos(10).to_string()));
+    let chain = ledger.pending_chains(sink).unwrap()[0].id;
+    // Bundle 1 holds number 1, bundle 2 numbers 2 and 3: half of it is not all of it.
+    let take = |ledger: &mut Ledger, first: u64, last: u64| {
+        ledger
+            .conn
+            .execute(
+                "INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)",
+                [sink, chain, int(first), int(last)],
+            )
+            .unwrap();
+    };
+    take(&mut ledger, 1, 2);
+    assert_eq!(since(&mut ledger), Some(Nanos(20).to_string()));
+    // Behind the hole everything was taken.
+    take(&mut ledger, 4, 6);
+    assert_eq!(since(&mut ledger), Some(Nanos(20).to_string()));
+    ledger.conn.execute("UPDATE delivered SET last = 6 WHERE first = 1", []).unwrap();
+    assert_eq!(since(&mut ledger), None);
 }
 
 #[test]

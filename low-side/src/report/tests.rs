@@ -254,7 +254,7 @@ fn a_report_changes_nothing_and_an_older_ledger_is_refused() {
     assert_eq!(std::fs::read(site.folders.state.join("ledger.db")).unwrap(), before);
     let ledger = Ledger::open_read_only(&site.folders.state).unwrap();
     let mut ledger = ledger;
-    assert!(ledger.raise("code", "subject", "text", START).is_err());
+    assert!(ledger.raise("gap", "subject", "text", START).is_err());
     drop(ledger);
     let conn = rusqlite::Connection::open(site.folders.state.join("ledger.db")).unwrap();
     conn.pragma_update(None, "user_version", 1).unwrap();

@@ -3,6 +3,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::metrics::Metric;
 
 struct Fake {
     asked: Arc<Mutex<u32>>,
@@ -14,8 +15,11 @@ impl Source for Fake {
         *self.asked.lock().unwrap() += 1;
         Ok("{\"side\":\"low\"}".to_owned())
     }
-    fn metrics(&mut self) -> Result<String, String> {
-        Ok("penstock 1\n".to_owned())
+    fn metrics(&mut self) -> Result<Numbers, String> {
+        const METRICS: &[Metric] = &[Metric::counter("seen_total", &[], "What was seen.")];
+        let mut numbers = Numbers::new("penstock", METRICS);
+        numbers.add("seen_total", &[], 1.0);
+        Ok(numbers)
     }
     fn ready(&mut self) -> Result<(), String> {
         if self.ready { Ok(()) } else { Err("the disk is full".to_owned()) }
@@ -61,7 +65,7 @@ fn everything_is_served_with_a_policy_that_lets_nothing_else_in() {
         ("/page.css", "text/css", "prefers-color-scheme"),
         ("/status.json", "application/json", "low"),
         ("/history.json", "application/json", "streams"),
-        ("/metrics", "text/plain; version=0.0.4", "penstock 1"),
+        ("/metrics", "text/plain; version=0.0.4", "penstock_seen_total 1"),
         ("/life.json?bundle=flash%2F7+%C3%A4", "application/json", "{}"),
         ("/healthz", "text/plain", "alive"),
         ("/readyz", "text/plain", "ready"),
@@ -124,7 +128,7 @@ fn a_token_is_asked_for_and_a_new_one_needs_no_restart() {
     let (server, _) = started(config, true);
     let answer = get(&server, "/metrics", "");
     assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Basic"));
-    assert!(!answer.contains("penstock 1"));
+    assert!(!answer.contains("penstock_seen_total 1"));
     let bearer =
         |token: &str| get(&server, "/metrics", &format!("Authorization: Bearer {token}\r\n"));
     assert!(bearer("0123456789abcdef").starts_with("HTTP/1.1 200"));
@@ -153,4 +157,16 @@ fn a_socket_of_a_killed_process_is_replaced_and_nothing_else_is() {
     let source = Fake { asked: Arc::default(), ready: true };
     assert!(Server::start(config, source).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a file");
+}
+
+#[test]
+fn who_asks_for_openmetrics_gets_it() {
+    let (server, _) = started(loopback(), true);
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let answer = get(&server, "/metrics", accept);
+    assert!(
+        answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{answer}"
+    );
+    assert!(answer.contains("# TYPE penstock_seen counter\n") && answer.ends_with("# EOF\n"));
 }

@@ -1,7 +1,7 @@
 //! The official Node client of Fluentd's Forward protocol.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -15,13 +15,7 @@ use crate::process::Process;
 /// # Panics
 /// When the client is not installed.
 pub fn fluent_logger(dir: &Path, name: &str, options: &Value, lines: &[String]) -> Process {
-    let modules = modules();
-    let installed = modules.join("@fluent-org/logger/package.json");
-    assert!(
-        installed.is_file(),
-        "{} is missing; run `make peers`, once with a network",
-        installed.display()
-    );
+    let modules = super::npm_modules("@fluent-org/logger");
     let input = dir.join(format!("{name}.lines"));
     fs::write(&input, lines.join("\n")).expect("the lines can be written");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/fluent-logger.js");
@@ -35,11 +29,4 @@ pub fn fluent_logger(dir: &Path, name: &str, options: &Value, lines: &[String]) 
 /// The numbers of the lines that a client says were acknowledged.
 pub fn acknowledged(log: &str) -> Vec<usize> {
     log.lines().filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok()).collect()
-}
-
-/// Where `install-peers.sh` puts packages of npm.
-fn modules() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    target.join("peers/node_modules")
 }

@@ -87,6 +87,38 @@ pub fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// A program of a Debian package that `install-peers.sh` only unpacks, beside those that are installed.
+///
+/// # Panics
+/// When it is not there.
+pub fn unpacked(name: &str, program: &str) -> PathBuf {
+    let path = unpacked_root(name).join(program);
+    assert!(path.is_file(), "{} is missing; run `make peers`, once with a network", path.display());
+    path
+}
+
+/// Where `install-peers.sh` puts packages of npm, this one among them.
+///
+/// # Panics
+/// When it is not there.
+pub fn npm_modules(package: &str) -> PathBuf {
+    let modules = unpacked_root("node_modules");
+    let installed = modules.join(package).join("package.json");
+    assert!(
+        installed.is_file(),
+        "{} is missing; run `make peers`, once with a network",
+        installed.display()
+    );
+    modules
+}
+
+/// Where `install-peers.sh` unpacks it.
+fn unpacked_root(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    target.join("peers").join(name)
+}
+
 /// Sends one message with `logger`; `options` choose transport and format.
 pub fn logger(address: SocketAddr, options: &[&str], message: &str) -> Done {
     let mut command = peer("logger");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::rsyslog::next_hop;
@@ -20,13 +20,8 @@ pub fn syslog_ng(
     replaced: &[(&str, &str)],
     address: SocketAddr,
 ) -> Process {
-    let root = root();
-    let program = root.join("usr/sbin/syslog-ng");
-    assert!(
-        program.is_file(),
-        "{} is missing; run `make peers`, once with a network",
-        program.display()
-    );
+    let root = super::unpacked_root("syslog-ng");
+    let program = super::unpacked("syslog-ng", "usr/sbin/syslog-ng");
     fs::create_dir_all(dir).expect("the folder can be made");
     let config = dir.join("syslog-ng.conf");
     fs::write(&config, next_hop(name, replaced)).expect("the configuration can be written");
@@ -45,11 +40,4 @@ pub fn syslog_ng(
         TcpStream::connect(address).is_ok()
     });
     process
-}
-
-/// Where `install-peers.sh` unpacks it.
-fn root() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    target.join("peers/syslog-ng")
 }

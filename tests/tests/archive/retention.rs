@@ -65,7 +65,7 @@ fn what_left_the_store_is_accounted_for_and_comes_back_from_the_archive() {
     // The ledger comes first, the files behind it.
     wait_until(PATIENCE, "no files", || stored(low).is_empty());
     assert!(stranger.exists());
-    let metric = format!("store_removed_bundles {bundles}\n");
+    let metric = format!("store_removed_bundles_total {bundles}\n");
     wait_until(PATIENCE, "the metric", || {
         let metrics = fs::read_to_string(low.state_dir().join("metrics.prom"));
         metrics.unwrap_or_default().contains(&metric)

@@ -239,7 +239,7 @@ fn a_high_side_put_back_to_an_old_state_is_found_out_as_a_fork() {
     assert!(agent.stop(PATIENCE).success());
     let low = way.low().status();
     assert_eq!(low["quarantine-codes"]["fork"], 2, "{low}");
-    assert!(alarm(&low, "quarantined").is_some());
+    assert!(alarm(&low, "fork").is_some());
     assert_eq!(way.ids(), all(30));
 }
 
@@ -267,6 +267,7 @@ fn an_older_epoch_is_a_rollback() {
     way.wait_low("the new epoch", |low| low["sinks"][0]["delivered"] == 10);
     way.bring(&from_the_past);
     way.wait_low("the rollback", |low| low["quarantine-codes"]["rollback"] == 1);
+    assert!(alarm(&way.low().status(), "rollback").is_some());
     assert!(agent.stop(PATIENCE).success());
     assert_eq!(way.ids(), all(10));
 }

@@ -293,6 +293,7 @@ fn officers_who_work_elsewhere_exchange_files_and_may_refuse() {
     assert!(site.waiting().is_empty());
     let status = high.status();
     assert_eq!(count(&status, "refused"), 1);
+    assert_eq!(status["alarms"][0]["kind"], "release-refused");
     let alarm = status["alarms"][0]["message"].as_str().unwrap();
     assert!(alarm.starts_with("bob refused") && !alarm.contains('\u{1b}'), "{alarm}");
     let done = site.release(last, 0);
