@@ -19,7 +19,7 @@ macro_rules! tell {
 mod bundles;
 mod custody;
 mod diode;
-mod doctor;
+pub(crate) mod doctor;
 mod export;
 mod init;
 pub(crate) mod mint;
@@ -28,7 +28,7 @@ mod receipt;
 mod reconcile;
 mod recover;
 mod review;
-mod seal;
+pub(crate) mod seal;
 pub(crate) mod setup;
 pub(crate) mod status;
 mod try_lines;
@@ -143,7 +143,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
-            tell!("penstock-high: {}", failure.message);
+            // A report says already what is wrong.
+            if !failure.message.is_empty() {
+                tell!("penstock-high: {}", failure.message);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -158,6 +161,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
+        Verb::Doctor(args) => doctor::doctor(&cli.config, args),
         Verb::Mint(args) => mint::mint(args),
         Verb::DiodeKey { file } => diode::key(file),
         Verb::Setup(args) => setup::setup(&load()?, args),
@@ -180,7 +184,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
         }
         Verb::Diode { verb } => match verb {
-            DiodeVerb::Doctor { json } => doctor::doctor(&load()?, *json),
+            DiodeVerb::Doctor { json } => doctor::diode(&load()?, *json),
         },
         Verb::Officer { verb } => match verb {
             OfficerVerb::Init { name, dir, passphrase, passphrase_file } => {

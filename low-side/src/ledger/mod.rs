@@ -17,6 +17,7 @@ mod custody_tests;
 mod delivery;
 mod evidence;
 mod latency;
+mod marked;
 mod numbers;
 mod periods;
 mod receipt;
@@ -45,6 +46,7 @@ pub use evidence::{
     AlarmSum, BundleInStore, ChainProof, EpochBegun, FlowSum, GapProof, Heard, LossProof,
     SignerSum, SinkTaken, WaitSum,
 };
+pub use marked::ArrivedBundle;
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use recover::{Opened, open_or_set_aside};
 pub use sums::{ChainSum, LossSum, RuleSum, SinkSum, StreamSum, Sums};
