@@ -208,7 +208,7 @@ impl Record {
                     "auditID": marker,
                     "stage": "ResponseComplete",
                     "requestURI": format!("/penstock-test/{marker}"),
-                    "verb": "get",
+                    "verb": "post",
                     "user": { "username": "penstock-doctor" },
                     "userAgent": what,
                     "responseStatus": { "code": 200 },
