@@ -20,7 +20,7 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(closed(&path, 0, "signing-key-mode"));
     findings.push(reach(keys_dir, &subject.account, Need::List, "folder"));
     if path.exists() {
-        findings.push(reach(&path, &subject.account, Need::Read, "signing-key-readable"));
+        findings.push(reach(&path, &subject.account, Need::Secret, "signing-key-readable"));
     }
     findings.push(match own_half(subject) {
         Ok(half) => {

@@ -63,7 +63,9 @@ pub fn run(path: &Path, asked: Asked) -> Report {
             return Report::new("high", version, now.to_string(), Value::Null, vec![section]);
         }
     };
-    let live = read_live(&config.state_dir, now).map(|live| live.0);
+    let running = is_agent_running(&config.state_dir);
+    // The last report of an agent stays for a while after its end.
+    let live = read_live(&config.state_dir, now).filter(|_| running).map(|live| live.0);
     let agent = live.as_ref().and_then(|live| u32::try_from(live["pid"].as_u64()?).ok());
     let mut unread = Vec::new();
     let peer = asked.peer.as_deref().and_then(|path| match Peer::load(path) {
@@ -85,7 +87,6 @@ pub fn run(path: &Path, asked: Asked) -> Report {
             Account::own()
         }),
     };
-    let running = is_agent_running(&config.state_dir);
     let subject = Arc::new(Subject { config, asked, account, now, live, agent, running, peer });
     let look = |title: &str, checks: fn(&Subject) -> Vec<Finding>| {
         let subject = Arc::clone(&subject);

@@ -16,7 +16,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::record::{Lane, Stream};
 
 use crate::agent::read_live;
-use crate::buffer::{Bundle, BundleState, Fate, Store};
+use crate::buffer::{Bundle, BundleState, Fate, Store, is_agent_running};
 use crate::cmd::Failure;
 use crate::config::Config;
 use crate::guard::Guard;
@@ -70,7 +70,9 @@ impl Sent {
 /// Sends the record, and cuts its bundle at once where this user may.
 pub fn send(config: &Config, asked: &Asked, tell: &dyn Fn(&str)) -> Result<Sent, Failure> {
     let now = SystemClock.now();
-    let Some(live) = read_live(&config.state_dir, now).map(|live| live.0) else {
+    // The last report of an agent stays for a while after its end.
+    let live = read_live(&config.state_dir, now).filter(|_| is_agent_running(&config.state_dir));
+    let Some(live) = live.map(|live| live.0) else {
         let text =
             "no agent runs that could receive a test record\n  try: systemctl start penstock-high";
         return Err(Failure::new(text));

@@ -22,7 +22,7 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(closed(&path, 0, "identity-mode"));
     findings.push(reach(keys_dir, &subject.account, Need::List, "folder"));
     if path.exists() {
-        findings.push(reach(&path, &subject.account, Need::Read, "identity-readable"));
+        findings.push(reach(&path, &subject.account, Need::Secret, "identity-readable"));
     }
     match halves(subject) {
         Ok(halves) => findings.extend(halves.iter().map(|half| {

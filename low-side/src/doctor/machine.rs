@@ -246,7 +246,7 @@ fn of_connection(subject: &Subject, tls: &TlsConfig) -> Vec<Finding> {
     if let Some((certificate, key)) = &tls.client {
         findings.extend(judge_certificates(certificate, Purpose::Client, subject.now));
         findings.push(reach(certificate, &subject.account, Need::Read, "certificate-readable"));
-        findings.push(reach(key, &subject.account, Need::Read, "key-readable"));
+        findings.push(reach(key, &subject.account, Need::Secret, "key-readable"));
         findings.extend(closed(key, 0, "key-mode"));
     }
     findings

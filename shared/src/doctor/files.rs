@@ -101,6 +101,8 @@ impl Account {
 pub enum Need {
     /// Read a file.
     Read,
+    /// Read a file that nobody but its owner may read.
+    Secret,
     /// List a folder and read in it.
     List,
     /// Make, rename and remove files in a folder.
@@ -110,7 +112,7 @@ pub enum Need {
 impl Need {
     fn bits(self) -> u32 {
         match self {
-            Need::Read => 0o4,
+            Need::Read | Need::Secret => 0o4,
             Need::List => 0o5,
             Need::Write => 0o7,
         }
@@ -118,7 +120,7 @@ impl Need {
 
     fn doing(self) -> &'static str {
         match self {
-            Need::Read => "read",
+            Need::Read | Need::Secret => "read",
             Need::List => "list",
             Need::Write => "write to",
         }
@@ -144,7 +146,7 @@ pub fn reach(path: &Path, account: &Account, need: Need, about: &'static str) ->
         Some(Obstacle::Absent(missing)) => {
             let what = format!("{} does not exist", missing.display());
             let finding = Finding::new(Level::Fault, about, what);
-            if need == Need::Read {
+            if matches!(need, Need::Read | Need::Secret) {
                 finding
             } else {
                 finding.remedy(format!("install -d -o {account} -m 0750 {shown}"))
@@ -158,7 +160,8 @@ pub fn reach(path: &Path, account: &Account, need: Need, about: &'static str) ->
             } else if at == path {
                 finding.remedy(format!("chgrp {account} {shown} && chmod g+r {shown}"))
             } else {
-                finding.remedy(format!("chmod o+x {}", at.display()))
+                let at = at.display();
+                finding.remedy(format!("chgrp {account} {at} && chmod g+x {at}"))
             }
         }
         Some(Obstacle::Kind(kind)) => {
@@ -193,7 +196,9 @@ fn obstacle(path: &Path, account: &Account, need: Need) -> Option<Obstacle> {
         Err(err) => return Some(unknown(path, &err)),
     };
     match need {
-        Need::Read if !meta.is_file() => return Some(Obstacle::Kind("no regular file")),
+        Need::Read | Need::Secret if !meta.is_file() => {
+            return Some(Obstacle::Kind("no regular file"));
+        }
         Need::List | Need::Write if !meta.is_dir() => return Some(Obstacle::Kind("no folder")),
         _ => {}
     }
@@ -260,14 +265,19 @@ mod tests {
         open_up(dir.path(), 0o700);
         let finding = reach(&inner, Need::List);
         assert_eq!(finding.level, Level::Fault);
-        assert_eq!(finding.remedies, [format!("chmod o+x {}", dir.path().display())]);
+        let at = dir.path().display();
+        assert_eq!(finding.remedies, [format!("chgrp stranger {at} && chmod g+x {at}")]);
         open_up(dir.path(), 0o755);
         open_up(&inner, 0o755);
         assert_eq!(reach(&inner, Need::List).level, Level::Fine);
         let finding = reach(&inner, Need::Write);
         assert_eq!(finding.remedies, [format!("chown stranger {}", inner.display())]);
         open_up(&inner.join("file"), 0o600);
-        assert_eq!(reach(&inner.join("file"), Need::Read).level, Level::Fault);
+        let finding = reach(&inner.join("file"), Need::Read);
+        assert!(finding.remedies[0].starts_with("chgrp stranger"), "{finding:?}");
+        // A secret that a group may read is one no more.
+        let finding = reach(&inner.join("file"), Need::Secret);
+        assert!(finding.remedies[0].starts_with("chown stranger"), "{finding:?}");
         open_up(&inner.join("file"), 0o644);
         assert_eq!(reach(&inner.join("file"), Need::Read).level, Level::Fine);
         let finding = reach(&inner.join("none"), Need::Write);

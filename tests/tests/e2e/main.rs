@@ -4,6 +4,7 @@
 
 mod codes;
 mod disorder;
+mod doctor;
 mod files;
 mod fluent;
 mod guard;
