@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use shared::clock::Nanos;
-use shared::config::ByteSize;
+use shared::config::{ByteSize, Span};
 use shared::record::Stream;
 
 use crate::cmd::mint::MintArgs;
@@ -47,6 +47,9 @@ pub enum Verb {
     },
     /// Check the configuration and the keys, and name every problem at once.
     CheckConfig,
+    /// Look at everything that is easily got wrong, from permissions to the budget, and say what to do;
+    /// or send a test record on its way to the SIEM. Ends with 0 (in order), 2 (warnings) or 1.
+    Doctor(DoctorArgs),
     /// Make the certificates that a site without an authority of its own needs for mutual TLS.
     Mint(MintArgs),
     /// Make the key that both ends of a diode link share, mode 0600; carry the file to the low side.
@@ -394,6 +397,36 @@ pub struct RestoreVerb {
     /// Take in all that the backup's buffer held and no bundle did: what crossed since arrives twice.
     #[arg(long)]
     pub take_in: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// What `penstock-low public` or `penstock-low doctor --json` printed: are both sides paired?
+    #[arg(long, value_name = "FILE")]
+    pub peer: Option<PathBuf>,
+    /// How often somebody carries bundles across, as 24h: can the budget be kept?
+    #[arg(long, value_name = "SPAN")]
+    pub courier_every: Option<Span>,
+    /// The agent's user, where it is another than the one that is found.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Send a marked test record through a listener of the running agent, seal it, and print its marker
+    /// for `penstock-low doctor --await-test`.
+    #[arg(long, conflicts_with_all = ["peer", "courier_every", "user"])]
+    pub send_test: bool,
+    /// Through this listener; else the first that can be used.
+    #[arg(long, value_name = "NAME", requires = "send_test")]
+    pub listener: Option<String>,
+    /// A client's certificate for it, in PEM; else one that `mint` made beside the listener's.
+    #[arg(long, value_name = "FILE", requires = "send_test", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -48,6 +48,9 @@ pub enum Verb {
     },
     /// Check the configuration and the keys, and name every problem at once.
     CheckConfig,
+    /// Look at everything that is easily got wrong, from permissions to the SIEM, and say what to do; or
+    /// wait for a test record. Ends with 0 (in order), 2 (warnings) or 1.
+    Doctor(DoctorArgs),
     /// Watch the inbox and deliver to the sinks, until told to stop.
     Run,
     /// Show what came in, where it went, and sums that add up.
@@ -302,6 +305,33 @@ pub struct RestoreVerb {
     /// Set aside a ledger, and secret keys, that stand here.
     #[arg(long)]
     pub replace: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// What `penstock-high public` or `penstock-high doctor --json` printed: are both sides paired?
+    #[arg(long, value_name = "FILE")]
+    pub peer: Option<PathBuf>,
+    /// The agent's user, where it is another than the one that is found.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Try to break the locks of the archives, too, on canaries that stay for a day.
+    #[arg(long)]
+    pub archive: bool,
+    /// Wait until the test record with this marker arrived, as penstock-high doctor --send-test printed
+    /// it: in which bundle, when at which sink, and whether it can be found there.
+    #[arg(long, value_name = "MARKER", conflicts_with_all = ["peer", "user", "archive"])]
+    pub await_test: Option<String>,
+    /// How long to wait for it.
+    #[arg(long, value_name = "SPAN", default_value = "10m", requires = "await_test")]
+    pub timeout: Span,
+    /// How far back bundles are looked through.
+    #[arg(long, value_name = "SPAN", default_value = "2days", requires = "await_test")]
+    pub since: Span,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use shared::config::Problems;
+use shared::doctor::certificate::read_small;
 
 /// How the other side is authenticated, and how we are. There is no way to leave it unverified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,10 +81,15 @@ impl TlsConfig {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let found: Vec<_> = read.map_err(|err| TlsError::new(path, err))?;
+    // Not more than any such file has: a path may lead to a device or to something huge.
+    let bytes = read_small(path, PEM_BYTES_MAX).map_err(|err| TlsError::new(path, err))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = read.map_err(|err| TlsError::new(path, err))?;
     if found.is_empty() { Err(TlsError::new(path, "holds no certificate")) } else { Ok(found) }
 }
+
+/// A store of all public authorities has a quarter of this.
+const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// The keys of a section that say how TLS is done.
 #[derive(Clone, Debug, Default, Deserialize)]

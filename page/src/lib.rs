@@ -24,6 +24,7 @@
 
 mod access;
 mod advice;
+pub mod answers;
 mod config;
 mod history;
 pub mod metrics;

@@ -45,8 +45,9 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BlockDamaged,
+        Self::BufferRestored,
         Self::BufferSetAside,
         Self::CustodyChanged,
         Self::CustodyNotSigned,

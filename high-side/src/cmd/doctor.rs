@@ -1,26 +1,59 @@
-//! `diode doctor`: the sending end of each link, from what the kernel and the running agent tell.
+//! `doctor`: everything that is easily got wrong, and a test record; `diode doctor`: the sending end of
+//! each link, from what the kernel and the running agent tell.
 
 use std::net::UdpSocket;
+use std::path::Path;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use shared::clock::{Clock, SystemClock};
 use shared::doctor::kernel::{Machine, interface_of, source_for};
 use shared::doctor::{Examined, Level};
+use shared::exit;
 
 use super::Failure;
 use crate::agent::read_live;
+use crate::cli::DoctorArgs;
 use crate::config::{CarrierKind, CarrierSettings, Config, DiodeSettings};
-use crate::doctor::{Facts, examine};
+use crate::doctor::diode::{Facts, examine};
+use crate::doctor::{self, Asked, test_record};
 
-pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let machine = Machine::here();
-    let live = read_live(&config.state_dir, SystemClock.now()).map(|live| live.0);
-    let of = |carrier: &CarrierSettings| {
-        let CarrierKind::UdpDiode(diode) = &carrier.kind else { return None };
-        Some(examine(&facts(&machine, live.as_ref(), &carrier.name, diode)))
+pub(super) fn doctor(path: &Path, args: &DoctorArgs) -> Result<(), Failure> {
+    if args.send_test {
+        return send_test(&Config::load(path)?, args);
+    }
+    let asked = Asked {
+        peer: args.peer.clone(),
+        courier_every: args.courier_every.map(|every| every.0),
+        user: args.user.clone(),
     };
-    let links: Vec<Examined> = config.carriers.iter().filter_map(of).collect();
+    let report = doctor::run(path, asked);
+    if args.json {
+        say!("{}", serde_json::to_string(&report).map_err(Failure::new)?);
+    } else {
+        say!("{}", report.to_string().trim_end());
+    }
+    match report.exit_code() {
+        exit::DONE => Ok(()),
+        code => Err(Failure { message: String::new(), code }),
+    }
+}
+
+fn send_test(config: &Config, args: &DoctorArgs) -> Result<(), Failure> {
+    let client = args.client_cert.clone().zip(args.client_key.clone());
+    let asked = test_record::Asked { listener: args.listener.clone(), client };
+    let sent = test_record::send(config, &asked, &|step| tell!("{step}"))?;
+    if args.json {
+        say!("{}", sent.to_json());
+    } else {
+        say!("{}", sent.marker);
+    }
+    tell!("on the low side: penstock-low doctor --await-test {}", sent.marker);
+    Ok(())
+}
+
+pub(super) fn diode(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let links = links(config);
     if links.is_empty() {
         let text = "no [[carrier]] is of type \"udp-diode\"\n  try: the page diode.md";
         return Err(Failure::config(text));
@@ -34,6 +67,17 @@ pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
         return Err(Failure::new("at least one link has a fault; see above"));
     }
     Ok(())
+}
+
+/// Every link over which nothing comes back.
+pub(crate) fn links(config: &Config) -> Vec<Examined> {
+    let machine = Machine::here();
+    let live = read_live(&config.state_dir, SystemClock.now()).map(|live| live.0);
+    let of = |carrier: &CarrierSettings| {
+        let CarrierKind::UdpDiode(diode) = &carrier.kind else { return None };
+        Some(examine(&facts(&machine, live.as_ref(), &carrier.name, diode)))
+    };
+    config.carriers.iter().filter_map(of).collect()
 }
 
 fn facts(machine: &Machine, live: Option<&Value>, name: &str, diode: &DiodeSettings) -> Facts {

@@ -20,7 +20,7 @@ mod backup;
 mod bundles;
 mod custody;
 mod diode;
-mod doctor;
+pub(crate) mod doctor;
 mod export;
 mod init;
 pub(crate) mod mint;
@@ -30,7 +30,7 @@ mod reconcile;
 mod recover;
 mod restore;
 mod review;
-mod seal;
+pub(crate) mod seal;
 pub(crate) mod setup;
 pub(crate) mod status;
 mod try_lines;
@@ -159,7 +159,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
-            tell!("penstock-high: {}", failure.message);
+            // A report says already what is wrong.
+            if !failure.message.is_empty() {
+                tell!("penstock-high: {}", failure.message);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -174,6 +177,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(&load()?),
+        Verb::Doctor(args) => doctor::doctor(&cli.config, args),
         Verb::Mint(args) => mint::mint(args),
         Verb::DiodeKey { file } => diode::key(file),
         Verb::Setup(args) => setup::setup(&load()?, args),
@@ -196,7 +200,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
         }
         Verb::Diode { verb } => match verb {
-            DiodeVerb::Doctor { json } => doctor::doctor(&load()?, *json),
+            DiodeVerb::Doctor { json } => doctor::diode(&load()?, *json),
         },
         Verb::Officer { verb } => match verb {
             OfficerVerb::Init { name, dir, passphrase, passphrase_file } => {

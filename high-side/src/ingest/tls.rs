@@ -9,11 +9,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use shared::doctor::certificate::read_small;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
+use zeroize::Zeroizing;
 
 /// What a TLS listener needs.
 #[derive(Clone, Debug)]
@@ -149,8 +151,9 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
 
 fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let error = |source| TlsError::File { what, path: path.to_owned(), source };
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(error)?;
+    let found: Vec<_> = read_pem(path)
+        .and_then(|bytes| CertificateDer::pem_slice_iter(&bytes).collect())
+        .map_err(error)?;
     if found.is_empty() {
         return Err(error(rustls_pki_types::pem::Error::NoItemsFound));
     }
@@ -163,12 +166,17 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     if exposed {
         return Err(TlsError::KeyExposed(path.clone()));
     }
-    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::File {
-        what: "a private key",
-        path: path.clone(),
-        source,
-    })
+    read_pem(path)
+        .and_then(|bytes| PrivateKeyDer::from_pem_slice(&bytes))
+        .map_err(|source| TlsError::File { what: "a private key", path: path.clone(), source })
 }
 
+/// Reads no more than any such file has: a path may lead to a device or to something huge.
+fn read_pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, rustls_pki_types::pem::Error> {
+    read_small(path, PEM_BYTES_MAX).map(Zeroizing::new).map_err(rustls_pki_types::pem::Error::Io)
+}
+
+/// A store of all public authorities has a quarter of this.
+const PEM_BYTES_MAX: u64 = 1 << 20;
 /// Stands for the subject of a certificate that was verified and can't be parsed all the same.
 const UNREADABLE_SUBJECT: &str = "(unreadable)";

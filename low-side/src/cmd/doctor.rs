@@ -1,6 +1,8 @@
-//! `diode doctor`: the receiving end of each link, from what the kernel and the running agent tell.
+//! `doctor`: everything that is easily got wrong, and a test record; `diode doctor`: the receiving end of
+//! each link, from what the kernel and the running agent tell.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::Value;
 use shared::doctor::kernel::{Machine, interface_of};
@@ -8,23 +10,49 @@ use shared::doctor::{Examined, Level};
 use shared::exit;
 
 use super::{Failure, put, put_json};
+use crate::cli::DoctorArgs;
 use crate::config::Config;
-use crate::doctor::{Facts, Traffic, examine};
+use crate::doctor::diode::{Facts, Traffic, examine};
+use crate::doctor::{self, Asked, await_test};
 use crate::folders::Folders;
-use crate::receiver::config::{DiodeConfig, ReceiverKind};
+use crate::receiver::config::{DiodeConfig, ReceiverConfig, ReceiverKind};
 use crate::status::live;
 
-pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let machine = Machine::here();
-    let live = live(&Folders::of(&config.state_dir));
-    let links: Vec<Examined> = config
-        .receivers
-        .iter()
-        .filter_map(|receiver| {
-            let ReceiverKind::UdpDiode(diode) = &receiver.kind else { return None };
-            Some(examine(&facts(&machine, live.as_ref(), &receiver.name, diode)))
-        })
-        .collect();
+pub(super) fn doctor(path: &Path, args: &DoctorArgs) -> Result<(), Failure> {
+    if let Some(marker) = &args.await_test {
+        return await_test(&Config::load(path)?, marker, args);
+    }
+    let asked = Asked { peer: args.peer.clone(), user: args.user.clone(), archive: args.archive };
+    let report = doctor::run(path, asked);
+    if args.json {
+        put_json(&report)?;
+    } else {
+        put(&report.to_string())?;
+    }
+    match report.exit_code() {
+        exit::DONE => Ok(()),
+        code => Err(Failure::new(code, "")),
+    }
+}
+
+fn await_test(config: &Config, marker: &str, args: &DoctorArgs) -> Result<(), Failure> {
+    let asked = await_test::Asked { marker, within: args.timeout.0, since: args.since.0 };
+    let arrived = await_test::wait(config, &asked, &|step| tell!("{step}"))
+        .map_err(|why| Failure::new(exit::FAILED, why))?;
+    if args.json {
+        put_json(&arrived)?;
+    } else {
+        put(&arrived.to_string())?;
+    }
+    if arrived.is_everywhere() {
+        Ok(())
+    } else {
+        Err(Failure::new(exit::FAILED, "the test record is not at every sink; see above"))
+    }
+}
+
+pub(super) fn diode(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let links = links(config);
     if links.is_empty() {
         let text = "no [[receiver]] is of type \"udp-diode\"\n  try: the page diode.md";
         return Err(Failure::new(exit::CONFIG, text));
@@ -38,6 +66,17 @@ pub(super) fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
         return Err(Failure::new(exit::FAILED, "at least one link has a fault; see above"));
     }
     Ok(())
+}
+
+/// Every link over which nothing goes back.
+pub(crate) fn links(config: &Config) -> Vec<Examined> {
+    let machine = Machine::here();
+    let live = live(&Folders::of(&config.state_dir));
+    let of = |receiver: &ReceiverConfig| {
+        let ReceiverKind::UdpDiode(diode) = &receiver.kind else { return None };
+        Some(examine(&facts(&machine, live.as_ref(), &receiver.name, diode)))
+    };
+    config.receivers.iter().filter_map(of).collect()
 }
 
 fn facts(machine: &Machine, live: Option<&Value>, name: &str, diode: &DiodeConfig) -> Facts {

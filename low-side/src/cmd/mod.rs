@@ -14,7 +14,7 @@ mod backup;
 mod bundles;
 mod custody;
 mod diode;
-mod doctor;
+pub(crate) mod doctor;
 mod drain;
 mod import;
 mod init;
@@ -133,7 +133,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     match dispatch(cli) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
-            tell!("penstock-low: {}", failure.message);
+            // A report says already what is wrong.
+            if !failure.message.is_empty() {
+                tell!("penstock-low: {}", failure.message);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -148,6 +151,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Public => init::public(&load()?),
         Verb::Pair { file } => init::pair(&load()?, file),
         Verb::CheckConfig => check_config(cli, &load()?),
+        Verb::Doctor(args) => doctor::doctor(&cli.config, args),
         Verb::Run => {
             let config = load()?;
             telemetry::init(config.log.0, config.log.1);
@@ -158,7 +162,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             account::account(&load()?, *last, (*from, *to), origin.as_deref(), *json)
         }
         Verb::Diode { verb: Some(DiodeVerb::Doctor { json }), .. } => {
-            doctor::doctor(&load()?, *json)
+            doctor::diode(&load()?, *json)
         }
         Verb::Diode { verb: None, json, resend } => {
             diode::diode(&load()?, *json, resend.as_deref())
@@ -218,8 +222,19 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-/// Everything that would keep the agent from doing its work.
+/// Names everything that would keep the agent from doing its work.
 fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
+    let problems = problems(config);
+    if problems.is_empty() {
+        tell!("{} is in order", cli.config.display());
+        return Ok(());
+    }
+    let text = format!("{} problem(s)\n  {}", problems.len(), problems.join("\n  "));
+    Err(Failure::new(exit::CONFIG, text))
+}
+
+/// What `check-config` says, one text for each problem.
+pub(crate) fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     match Keys::load(&config.keys_dir, &config.releases) {
         Ok(keys) if keys.trust.origins().is_empty() => {
@@ -249,12 +264,7 @@ fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
             problems.push(format!("archive {}: {}", archive.name, chain_text(&err)));
         }
     }
-    if problems.is_empty() {
-        tell!("{} is in order", cli.config.display());
-        return Ok(());
-    }
-    let text = format!("{} problem(s)\n  {}", problems.len(), problems.join("\n  "));
-    Err(Failure::new(exit::CONFIG, text))
+    problems
 }
 
 /// Makes ready to import beside a running agent, or without one.

@@ -18,6 +18,7 @@ mod custody_tests;
 mod delivery;
 mod evidence;
 mod latency;
+mod marked;
 mod numbers;
 mod periods;
 mod proofs;
@@ -50,6 +51,7 @@ pub use evidence::{
     AlarmSum, BundleInStore, ChainProof, EpochBegun, FlowSum, GapProof, Heard, LossProof,
     SignerSum, SinkTaken, WaitSum,
 };
+pub use marked::ArrivedBundle;
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};

@@ -12,6 +12,7 @@ mod http_json;
 pub mod kafka;
 mod loki;
 mod next_hop;
+pub mod probe;
 mod relp;
 #[cfg(test)]
 mod script;

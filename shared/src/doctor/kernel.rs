@@ -225,7 +225,7 @@ fn udp_socket(row: &str) -> Option<BoundSocket> {
 }
 
 /// An address as `0100007F:1770`: words in the order of this machine, the port as a number.
-fn hex_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn hex_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok();

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
+use ssh_key::HashAlg;
 
 use super::hybrid::HybridRecipient;
 use super::statement::parse_signer;
@@ -103,6 +104,14 @@ impl PublicHalf {
     /// Eight groups of five digits (132 bits) for people to compare.
     pub fn fingerprint(&self) -> String {
         fingerprint_of(&self.signed_lines())
+    }
+
+    /// A high side's signing key as `ssh-keygen -l` names it; a low side's half has none.
+    pub fn signing_fingerprint(&self) -> Option<String> {
+        match &self.key {
+            PublicKey::Ed25519(key) => Some(key.fingerprint(HashAlg::Sha256).to_string()),
+            PublicKey::Hybrid(_) | PublicKey::X25519(_) => None,
+        }
     }
 
     /// A file name for it: `NAME-XXXXXXXX.pub`, with the first digits of the fingerprint.

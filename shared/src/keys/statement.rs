@@ -171,6 +171,12 @@ impl StatementSigners {
         Ok(true)
     }
 
+    /// Whether this key is on the list, and not revoked.
+    pub fn holds(&self, key: &ssh_key::PublicKey) -> bool {
+        self.signers.iter().any(|signer| signer.key.key_data() == key.key_data())
+            && !self.revoked.contains(key.key_data())
+    }
+
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
         self.signers.is_empty()

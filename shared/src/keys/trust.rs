@@ -60,7 +60,7 @@ impl OfficerState {
     }
 }
 
-/// An officer on the list.
+/// An officer, or a high side, on the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedOfficer {
     /// The name.
@@ -168,12 +168,20 @@ impl Trust {
 
     /// The officers on the list, in its order.
     pub fn officers(&self, now: Nanos) -> Vec<TrustedOfficer> {
-        let told = |officer: &Signer| TrustedOfficer {
-            name: officer.name.to_string(),
-            key: officer.key.fingerprint(HashAlg::Sha256).to_string(),
-            state: self.officer_state(officer, now),
-        };
-        self.officers.iter().map(told).collect()
+        self.officers.iter().map(|officer| self.told(officer, now)).collect()
+    }
+
+    /// The signers of high sides on the list, in its order; the names are their origins.
+    pub fn signers(&self, now: Nanos) -> Vec<TrustedOfficer> {
+        self.signers.iter().map(|signer| self.told(signer, now)).collect()
+    }
+
+    fn told(&self, listed: &Signer, now: Nanos) -> TrustedOfficer {
+        TrustedOfficer {
+            name: listed.name.to_string(),
+            key: listed.key.fingerprint(HashAlg::Sha256).to_string(),
+            state: self.officer_state(listed, now),
+        }
     }
 
     /// The officer whose key this is, if it is believed now.

@@ -52,6 +52,43 @@ impl Authority {
         self.issue(name, "clientAuth", "30")
     }
 
+    /// A certificate for a server that is valid between two times, as 20200101000000Z; with other extensions
+    /// than a server's usual ones where some are given.
+    pub fn server_between(
+        &self,
+        name: &str,
+        (from, until): (&str, &str),
+        extensions: &str,
+    ) -> Certificate {
+        let issued = pair_of_paths(&self.dir, name);
+        let at = |name: &str| self.dir.join(name);
+        let request = at(&format!("{name}.csr"));
+        let mut command = peer("openssl");
+        command.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        command.args(["-nodes", "-subj", &format!("/CN={name}")]);
+        command.arg("-keyout").arg(&issued.key).arg("-out").arg(&request);
+        run(&mut command).success();
+        let index = format!("{name}-index.txt");
+        fs::write(at(&index), "").expect("an index can be written");
+        fs::write(at("serial"), "01\n").expect("a serial can be written");
+        let settings = format!(
+            "[ca]\ndefault_ca = d\n[d]\ndatabase = {}\nserial = {}\nnew_certs_dir = {}\n\
+             default_md = sha256\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n\
+             [e]\nbasicConstraints = CA:FALSE\n{extensions}\n",
+            at(&index).display(),
+            at("serial").display(),
+            self.dir.display()
+        );
+        let config = at(&format!("{name}-ca.cnf"));
+        fs::write(&config, settings).expect("the settings can be written");
+        let mut command = peer("openssl");
+        command.args(["ca", "-batch", "-notext", "-startdate", from, "-enddate", until]);
+        command.arg("-config").arg(&config).arg("-in").arg(&request).arg("-out").arg(&issued.cert);
+        command.arg("-cert").arg(&self.ca.cert).arg("-keyfile").arg(&self.ca.key);
+        run(&mut command).success();
+        issued
+    }
+
     fn issue(&self, name: &str, usage: &str, days: &str) -> Certificate {
         let issued = pair_of_paths(&self.dir, name);
         let request = self.dir.join(format!("{name}.csr"));

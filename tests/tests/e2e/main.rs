@@ -6,6 +6,7 @@ mod backup;
 mod backup_page;
 mod codes;
 mod disorder;
+mod doctor;
 mod files;
 mod fluent;
 mod guard;

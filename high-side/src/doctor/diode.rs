@@ -66,13 +66,17 @@ pub fn examine(facts: &Facts) -> Examined {
     Examined { link: format!("{} (udp-diode, to {})", facts.name, facts.to), findings }
 }
 
+/// The bytes of bundles that one pass carries in a second.
+pub(super) fn goodput(bit_rate: u64, mtu: u64, redundancy_percent: u64) -> u64 {
+    // Headers, tag and recovery datagrams take the rest of the rate.
+    let payload = mtu.saturating_sub(DATAGRAM_OVERHEAD_BYTES);
+    let sent = mtu.max(1) * (100 + redundancy_percent);
+    (bit_rate / 8).saturating_mul(payload * 100) / sent
+}
+
 /// What the settings mean in time.
 fn pace(facts: &Facts) -> Finding {
-    let bytes_per_sec = facts.bit_rate / 8;
-    // Headers, tag and recovery datagrams take the rest of the rate.
-    let payload = facts.mtu.saturating_sub(DATAGRAM_OVERHEAD_BYTES);
-    let sent = facts.mtu.max(1) * (100 + facts.redundancy_percent);
-    let goodput = bytes_per_sec.saturating_mul(payload * 100) / sent;
+    let goodput = goodput(facts.bit_rate, facts.mtu, facts.redundancy_percent);
     let mut what = format!(
         "{} bit/s carry about {} bytes of bundles a second in one pass; {} passes use the link as \
          often",

@@ -106,7 +106,7 @@ fn socket(facts: &Facts) -> Finding {
     match level {
         Level::Fault => finding.remedy("systemctl start penstock-low"),
         Level::Warning => finding.remedy(format!("ss -ulpn sport = :{}", bind.port())),
-        Level::Fine | Level::Note => finding,
+        Level::Fine | Level::Note | Level::Skipped => finding,
     }
 }
 
