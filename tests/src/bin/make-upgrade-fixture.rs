@@ -6,7 +6,7 @@
 //! never changed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 use tests::agents::{Site, bundles_in};
@@ -72,7 +72,7 @@ fn seal(crossing: &Crossing, ids: std::ops::Range<u64>, committed: u64) {
     crossing.pair.high.run(["seal"]).success();
 }
 
-fn backup(site: &Site, to: &PathBuf, more: &str) {
+fn backup(site: &Site, to: &Path, more: &str) {
     let to = to.to_str().expect("a plain name");
     // Keys that are used for nothing else.
     site.run(["backup", to, "--keys-in-the-clear", more]).success();

@@ -509,7 +509,7 @@ fn killed_at_any_moment_a_backup_is_whole_or_absent_and_a_restore_is_done_again(
     assert!(!sites.high().state_dir().join("backup-work").exists());
     assert!(ended[0] > 0, "none was killed");
 
-    let mut states = [0, 0];
+    let mut outcomes = [0, 0];
     let arguments = ["restore", &backup, "--identity", &sites.key, "--take-in"];
     lose(sites.high());
     let begun = Instant::now();
@@ -523,7 +523,7 @@ fn killed_at_any_moment_a_backup_is_whole_or_absent_and_a_restore_is_done_again(
         let whole = sites.high().config().exists()
             && sites.high().state_dir().join("buffer.db").exists()
             && !sites.high().state_dir().join("restoring").exists();
-        states[usize::from(whole)] += 1;
+        outcomes[usize::from(whole)] += 1;
         if !whole {
             assert!(!done, "it ended well, and is not whole");
             if sites.high().state_dir().join("restoring").exists() && sites.high().config().exists()
@@ -544,8 +544,8 @@ fn killed_at_any_moment_a_backup_is_whole_or_absent_and_a_restore_is_done_again(
         assert_eq!(status["adds-up"], true, "{status}");
         sites.high().run(["custody", "verify"]).success();
     }
-    println!("backups killed/done {ended:?}; restores interrupted/whole {states:?}");
-    assert!(states[0] > 0 && states[1] > 0, "{states:?}");
+    println!("backups killed/done {ended:?}; restores interrupted/whole {outcomes:?}");
+    assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
 }
 
 const KILLS: u32 = 24;
