@@ -57,7 +57,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Why a program would not take the words, beside a name in capitals in the place of a value.
+/// Why a program would not take the words, beside a name in capitals, or what a shell puts in, in the place of a value.
 fn refusal(words: &[String]) -> Option<String> {
     let program = programs().into_iter().find(|program| program.get_name() == words[0])?;
     // The usage `[--full]` means that it may be left out.
@@ -65,6 +65,7 @@ fn refusal(words: &[String]) -> Option<String> {
         words.iter().map(|word| word.trim_matches(['[', ']']).to_owned()).collect();
     let err = program.try_get_matches_from(&words).err()?;
     let stands_for = |value: Option<&ContextValue>| match value {
+        Some(ContextValue::String(value)) if value.starts_with('$') => true,
         Some(ContextValue::String(value)) => {
             let value = value.split('/').next_back().unwrap_or_default();
             value.chars().any(char::is_uppercase) && !value.chars().any(char::is_lowercase)
