@@ -2,21 +2,27 @@
 
 use serde_json::{Map, Value, json};
 
-/// `{"code": {"means": ..., "do": ...}}`, read from the rows ``| `code` (side) | meaning | what to do |``
+/// `{"code": {"means": ..., "do": ...}}`, read from the rows ``| `code`, `code` (side) | meaning | what to do |``
 /// of a handbook in Markdown.
 pub(crate) fn advice(handbook: &str) -> Value {
     let mut found = Map::new();
     for row in handbook.lines().filter_map(|line| line.strip_prefix("| `")) {
         let mut cells = row.split(" | ");
-        let (Some(code), Some(means), Some(todo)) = (cells.next(), cells.next(), cells.next())
+        let (Some(codes), Some(means), Some(todo)) = (cells.next(), cells.next(), cells.next())
         else {
             continue;
         };
-        let Some((code, _)) = code.split_once('`') else { continue };
-        let is_code = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        if is_code && cells.next().is_none() {
-            let todo = todo.trim_end().trim_end_matches('|').trim_end();
-            found.insert(code.to_owned(), json!({"means": plain(means), "do": plain(todo)}));
+        if cells.next().is_some() {
+            continue;
+        }
+        let todo = todo.trim_end().trim_end_matches('|').trim_end();
+        // One row may be of several codes.
+        for code in codes.split('`').step_by(2) {
+            if !code.is_empty()
+                && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+            {
+                found.insert(code.to_owned(), json!({"means": plain(means), "do": plain(todo)}));
+            }
         }
     }
     Value::Object(found)
@@ -43,11 +49,12 @@ mod tests {
 
     #[test]
     fn rows_of_the_table_are_read_and_nothing_else() {
-        let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n";
+        let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n| `a-b`, `c` (low) | x | y |\n";
         let found = advice(page);
         assert_eq!(found["gap"]["means"], "a bundle is *missing*");
         assert_eq!(found["gap"]["do"], "see gaps, penstock-low gaps");
-        assert_eq!(found.as_object().unwrap().len(), 1);
+        assert_eq!((&found["a-b"]["do"], &found["c"]["do"]), (&json!("y"), &json!("y")));
+        assert_eq!(found.as_object().unwrap().len(), 3);
     }
 
     #[test]

@@ -39,7 +39,12 @@ fn visit(dir: &Path, codes: &mut BTreeSet<String>) {
 
 /// The first argument that is a code: a literal, or a constant of the same file.
 fn code_of(arguments: &str, source: &str) -> Option<String> {
-    arguments.split(',').map(str::trim).find_map(|argument| {
+    let arguments: Vec<&str> = arguments.split(',').map(str::trim).collect();
+    if arguments.contains(&"code") {
+        // A function that is given it: its callers are looked at.
+        return None;
+    }
+    arguments.into_iter().find_map(|argument| {
         let literal = argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let is_constant = !argument.is_empty()
             && argument.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');

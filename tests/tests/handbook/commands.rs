@@ -96,8 +96,9 @@ impl Stage {
     fn of(page: &Page) -> Self {
         let path = Path::new(ROOT).join("tests/tests/handbook/stage");
         let path = path.join(format!("{}.sh", page.name));
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|err| panic!("{}: {err}: what the page takes for granted", path.display()));
+        let text = fs::read_to_string(&path).unwrap_or_else(|err| {
+            panic!("{}: {err}: what the page takes for granted", path.display())
+        });
         let mut stage = Self::default();
         let mut after = false;
         for line in text.lines() {
@@ -169,7 +170,8 @@ fn run_page(name: &str) {
         let at = page.at(command.line);
         let next = stage.steps.first().is_some_and(|step| command.text.starts_with(&step.command));
         let step = next.then(|| stage.steps.remove(0));
-        let (code, differs) = step.as_ref().map_or((0, &[][..]), |step| (step.code, &*step.differs));
+        let (code, differs) =
+            step.as_ref().map_or((0, &[][..]), |step| (step.code, &*step.differs));
         let _ = writeln!(script, "step {number} {at} {code}");
         staged(&mut script, step.as_ref().map_or("", |step| &step.before));
         let text = in_our_time(&command.text);
@@ -267,11 +269,8 @@ pages_with_commands! {
 
 #[test]
 fn every_page_with_commands_has_its_test() {
-    let with_commands: BTreeSet<String> = pages()
-        .into_iter()
-        .filter(|page| !to_run(page).is_empty())
-        .map(|page| page.name)
-        .collect();
+    let with_commands: BTreeSet<String> =
+        pages().into_iter().filter(|page| !to_run(page).is_empty()).map(|page| page.name).collect();
     let tested: BTreeSet<String> = TESTED.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(with_commands, tested);
     assert_eq!(tested.len(), TESTED.len(), "a page is tested twice");
@@ -283,7 +282,10 @@ fn lines_are_compared_by_their_shape() {
         ("entries      11, the last", "entries 9, the  last"),
         ("at 2026-11-25T04:01:56.314280865Z", "at 2026-11-25T04:02:56.3Z"),
         ("by SHA256:iYZfRfraY+2ahpEu2KVdbpj/aYF, x", "by SHA256:AbC, x"),
-        ("plant-7-routine-0000000001-183761152187e350.pstk", "plant-7-routine-0000000002-aaaaaaaaaaaaaaaa.pstk"),
+        (
+            "plant-7-routine-0000000001-183761152187e350.pstk",
+            "plant-7-routine-0000000002-aaaaaaaaaaaaaaaa.pstk",
+        ),
     ];
     for (a, b) in same {
         assert_eq!(shape(a), shape(b));

@@ -36,7 +36,8 @@ fn the_page_has_the_controls_of_the_report_and_no_others() {
             .controls
             .iter()
             .map(|control| {
-                let sections: Vec<_> = control.sections.iter().map(|id| section::title(id)).collect();
+                let sections: Vec<_> =
+                    control.sections.iter().map(|id| section::title(id)).collect();
                 (control.id.to_owned(), control.about.to_owned(), sections.join("; "))
             })
             .collect();

@@ -193,7 +193,8 @@ fn console_commands(block: &Block) -> Vec<PageCommand> {
 #[test]
 fn every_block_says_what_it_is() {
     let known = [
-        "sh", "console", "toml", "yaml", "json", "ini", "text", "xml", "sql", "kusto", "spl", "conf",
+        "sh", "console", "toml", "yaml", "json", "ini", "text", "xml", "sql", "kusto", "spl",
+        "logql", "conf",
     ];
     for page in pages() {
         for block in page.blocks() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use tests::sandbox::Sandbox;
@@ -11,12 +12,30 @@ use crate::pages::{Block, Page, ROOT, pages};
 /// Which program's configuration a block is of; `[page]` is of both.
 fn sides(block: &Block) -> (bool, bool) {
     const HIGH: &[&str] = &[
-        "# high.toml", "[[listener]]", "[[file]]", "[[portainer-api]]", "[[carrier]]", "[guard]",
-        "[[redact]]", "[[suppress]]", "[seal]", "[buffer]", "[outbox]", "mode = ",
+        "# high.toml",
+        "[[listener]]",
+        "[[file]]",
+        "[[portainer-api]]",
+        "[[carrier]]",
+        "[guard]",
+        "[[redact]]",
+        "[[suppress]]",
+        "[seal]",
+        "[buffer]",
+        "[outbox]",
+        "mode = ",
     ];
     const LOW: &[&str] = &[
-        "# low.toml", "[[sink]]", "[[receiver]]", "[[archive]]", "[receipt]", "[latency]",
-        "[admission]", "[inbox]", "[limits]", "[[release.rule]]",
+        "# low.toml",
+        "[[sink]]",
+        "[[receiver]]",
+        "[[archive]]",
+        "[receipt]",
+        "[latency]",
+        "[admission]",
+        "[inbox]",
+        "[limits]",
+        "[[release.rule]]",
     ];
     let of = |marks: &[&str]| {
         block.text.lines().any(|line| marks.iter().any(|mark| line.starts_with(mark)))
@@ -40,19 +59,22 @@ fn the_programs_take_every_block_of_settings() {
             assert!(high != low || block.text.contains("[page]"), "{}", page.at(block.line));
             let mut note = |problem: String| {
                 // A program that was built without it says so, and has read every key.
-                if !(problem.contains("kafka") && problem.contains("1 problem")) {
+                if !(problem.contains("built without Kafka") && problem.contains("1 problem")) {
                     wrong.push(format!("{}: {problem}", page.at(block.line)));
                 }
             };
+            let settings = with_files(&block.text, &sandbox);
             if high {
-                let text = format!("origin = \"plant-7\"\n{}", block.text);
+                let named = settings.lines().any(|line| line.starts_with("origin = "));
+                let name = if named { "" } else { "origin = \"plant-7\"\n" };
+                let text = format!("{name}{settings}");
                 fs::write(&path, text).expect("a file in the sandbox");
                 if let Err(err) = high_side::config::Config::load(&path) {
                     note(err.to_string());
                 }
             }
             if low {
-                fs::write(&path, &block.text).expect("a file in the sandbox");
+                fs::write(&path, &settings).expect("a file in the sandbox");
                 if let Err(err) = low_side::config::Config::load(&path) {
                     note(err.to_string());
                 }
@@ -61,6 +83,26 @@ fn the_programs_take_every_block_of_settings() {
     }
     assert!(count > 30, "blocks are found by another form than the pages write");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The settings with the files that they name below `/etc/penstock` in the sandbox instead, where they are made.
+fn with_files(text: &str, sandbox: &Sandbox) -> String {
+    let folder = sandbox.dir("etc");
+    let text = text.replace("/etc/penstock", &folder.display().to_string());
+    for quoted in
+        text.split('"').filter(|quoted| quoted.starts_with(&*folder.display().to_string()))
+    {
+        let file = Path::new(quoted);
+        fs::create_dir_all(file.parent().expect("a file lies in a folder")).expect("a folder");
+        let users = quoted.ends_with("users");
+        let content = if users { "edge:secret\n".to_owned() } else { "5a".repeat(32) };
+        if !file.is_dir() {
+            fs::write(file, content).expect("a file in the sandbox");
+            let secret = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(file, secret).expect("a file of ours");
+        }
+    }
+    text
 }
 
 /// Where the keys of a structure of the configuration stand: the folder of its source and its name; the section; the
@@ -101,7 +143,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("low-side/src/archive RawGcs", "archive", "archive"),
     ("low-side/src/sink RawCommon", "sink", "sinks/README"),
     ("low-side/src/tls RawTls", "sink", "sinks/README"),
-    ("low-side/src/sink RawFile", "sink", "handbook"),
+    ("low-side/src/sink RawFile", "sink", "sinks/file"),
     ("low-side/src/sink RawSyslog", "sink", "sinks/syslog"),
     ("low-side/src/sink RawEndpoint", "sink", "sinks/syslog"),
     ("low-side/src/sink RawForward", "sink", "sinks/next-hops"),
@@ -149,17 +191,21 @@ fn visit(dir: &Path, found: &mut BTreeMap<String, Vec<String>>) {
 /// `struct Raw...` and `SuppressRule`, where serde fills them.
 fn structures_in(text: &str) -> Vec<(String, Vec<String>)> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
-    let (mut fills, mut inside) = (false, false);
+    let (mut fills, mut inside, mut skipped) = (false, false, false);
     for line in text.lines() {
         let line = line.trim();
         if inside {
+            skipped |= line == "#[serde(skip)]";
             if line == "}" {
                 inside = false;
             } else if let (Some((name, _)), false) =
                 (line.split_once(": "), line.starts_with(['/', '#']))
             {
+                if std::mem::take(&mut skipped) {
+                    continue;
+                }
                 let name = name.rsplit(' ').next().unwrap_or_default();
-                let name = name.trim_start_matches("r#").replace('_', "-");
+                let name = name.trim_start_matches("r#").trim_start_matches('_').replace('_', "-");
                 found.last_mut().expect("one is open").1.push(name);
             }
             continue;
@@ -218,13 +264,17 @@ fn take(structures: &mut BTreeMap<String, Vec<String>>, wanted: &str) -> Vec<Str
 /// with its section's name before it.
 fn is_documented(page: &Page, section: &str, key: &str) -> bool {
     let headers: Vec<&str> = section.split('|').collect();
-    let mut shown = section == "";
+    let mut shown = section.is_empty();
     for block in page.blocks().iter().filter(|block| block.language == "toml") {
-        let mut here = false;
+        let mut here = section.is_empty();
         for line in block.text.lines() {
             let line = line.trim_start_matches(['#', ' ']);
             if line.starts_with('[') {
-                here = headers.contains(&line.trim_matches(['[', ']']).trim_end_matches(']'));
+                let name = line.trim_start_matches('[').split(']').next().unwrap_or_default();
+                here = headers.contains(&name);
+                if headers.iter().any(|header| name == format!("{header}.{key}")) {
+                    return true;
+                }
                 shown |= here;
             } else if here && line.split(['=', ' ']).next() == Some(key) {
                 return true;
@@ -232,8 +282,7 @@ fn is_documented(page: &Page, section: &str, key: &str) -> bool {
         }
     }
     page.code_spans().iter().any(|(_, span)| {
-        let span = span.split([' ', '=']).next().unwrap_or_default();
-        (shown && span == key)
-            || headers.iter().any(|header| span == format!("{header}.{key}"))
+        let span = span.trim_matches(['[', ']']).split([' ', '=']).next().unwrap_or_default();
+        (shown && span == key) || headers.iter().any(|header| span == format!("{header}.{key}"))
     })
 }

@@ -120,7 +120,8 @@ fn every_verb_stands_in_a_page() {
         for text in spans.chain(page.commands().into_iter().map(|command| command.text)) {
             for words in commands_in(&text) {
                 // With --config FILE before the verb, too.
-                let skipped = if words.get(1).is_some_and(|word| word == "--config") { 3 } else { 1 };
+                let skipped =
+                    if words.get(1).is_some_and(|word| word == "--config") { 3 } else { 1 };
                 let verbs: Vec<&str> = words.iter().skip(skipped).map(String::as_str).collect();
                 named.extend(verbs.first().map(|verb| format!("{} {verb}", words[0])));
                 named.extend(verbs.get(1).map(|more| format!("{} {} {more}", words[0], verbs[0])));
@@ -147,10 +148,14 @@ fn every_verb_stands_in_a_page() {
 #[test]
 fn what_is_wrong_is_refused() {
     let of = |text: &str| commands_in(text).iter().find_map(|words| refusal(words));
-    for good in ["penstock-low gaps --pass ID", "x | penstock-high try - --json # y", "penstock-low"] {
+    for good in
+        ["penstock-low gaps --pass ID", "x | penstock-high try - --json # y", "penstock-low"]
+    {
         assert_eq!(of(good), None, "{good}");
     }
-    for bad in ["penstock-low gap", "penstock-high export --al /x", "a && penstock-low gaps --pass x"] {
+    for bad in
+        ["penstock-low gap", "penstock-high export --al /x", "a && penstock-low gaps --pass x"]
+    {
         assert!(of(bad).is_some(), "{bad}");
     }
 }
