@@ -39,11 +39,8 @@ fn visit(dir: &Path, codes: &mut BTreeSet<String>) {
 
 /// The first argument that is a code: a literal, or a constant of the same file.
 fn code_of(arguments: &str, source: &str) -> Option<String> {
-    let arguments: Vec<&str> = arguments.split(',').map(str::trim).collect();
-    if arguments.contains(&"code") {
-        // A function that is given it: its callers are looked at.
-        return None;
-    }
+    // In a function that is given the code, its callers are looked at.
+    let arguments = arguments.split(',').map(str::trim).take_while(|argument| *argument != "code");
     arguments.into_iter().find_map(|argument| {
         let literal = argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let is_constant = !argument.is_empty()

@@ -1,10 +1,11 @@
-# Makes a machine of its own below SANDBOX/root and runs the page in it. Arguments: the sandbox, the folder of our programs.
+# Makes a machine of its own below SANDBOX/root and runs the page in it. Arguments: the sandbox, the folder of our
+# programs, the project.
 set -eu
-sandbox=$1 programs=$2
+sandbox=$1 programs=$2 project=$3
 root=$sandbox/root
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"
-mkdir -p dev proc sys tmp run/stage etc var/{lib,log,spool,tmp} root home srv media/{usb,stick,disc} mnt opt/{programs,instead} results usr
+mkdir -p dev proc sys tmp run/{stage,project} etc var/{lib,log,spool,tmp} root home srv media/{usb,stick,disc} mnt opt/{programs,instead} results usr
 chmod 1777 tmp var/tmp
 mount --rbind /usr usr
 mount --rbind /dev dev
@@ -39,6 +40,8 @@ echo "127.0.0.1 localhost" > etc/hosts
 mount --bind "$programs" opt/programs
 mount --bind "$sandbox/stage" run/stage
 mount --bind "$sandbox/results" results
+mount --bind "$project" run/project
+ln -s project/tests/samples run/samples
 cp "$sandbox/stage/systemctl.sh" opt/instead/systemctl && chmod 755 opt/instead/systemctl
 ip link set lo up
 exec chroot "$root" /usr/bin/env -i HOME=/root USER=root LOGNAME=root LANG=C.UTF-8 TZ=UTC \

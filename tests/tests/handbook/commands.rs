@@ -11,6 +11,7 @@
 //! #~ TEXT                     (in what the page shows of its output, lines with this text are not compared)
 //! #.
 //! commands that run after the last one
+//! #! exact                    (what the page shows of outputs has the numbers, too, that are printed)
 //! ```
 
 use std::collections::BTreeSet;
@@ -83,6 +84,7 @@ struct Stage {
     before_page: String,
     steps: Vec<StageStep>,
     after_page: String,
+    exact: bool,
 }
 
 struct StageStep {
@@ -111,6 +113,8 @@ impl Stage {
                 });
             } else if line == "#." {
                 after = true;
+            } else if line == "#! exact" {
+                stage.exact = true;
             } else if let Some(code) = line.strip_prefix("#= ") {
                 let step = stage.steps.last_mut().expect("a command before its code");
                 step.code = code.trim().parse().expect("an exit code");
@@ -206,13 +210,14 @@ fn run_page(name: &str) {
     );
     for (number, at, command, differs) in checks {
         let printed = ["out", "err"].map(|kind| machine.result(&format!("{number}.{kind}")));
-        compare(&at, command, &differs, &printed.concat());
+        compare(&at, command, &differs, &printed.concat(), stage.exact);
     }
 }
 
 /// What the page says that a command prints is what it prints, but for numbers, times and digests.
-fn compare(at: &str, command: &PageCommand, differs: &[String], printed: &str) {
-    let printed: BTreeSet<String> = printed.lines().map(shape).collect();
+fn compare(at: &str, command: &PageCommand, differs: &[String], printed: &str, exact: bool) {
+    let shape = |line: &str| if exact { line.to_owned() } else { shape(line) };
+    let printed: BTreeSet<String> = printed.lines().map(&shape).collect();
     for line in &command.printed {
         let exempt = line == "..." || differs.iter().any(|text| line.contains(text));
         if line.trim().is_empty() || exempt {
@@ -264,7 +269,30 @@ macro_rules! pages_with_commands {
 }
 
 pages_with_commands! {
+    appliances "appliances",
+    archive "archive",
     custody "custody",
+    diode "diode",
+    export_guard "export-guard",
+    gaps "gaps",
+    handbook "handbook",
+    open_by_hand "open-by-hand",
+    page "page",
+    planning "planning",
+    release "release",
+    removable_media "removable-media",
+    report "report",
+    sinks_readme "sinks/README",
+    sinks_elasticsearch "sinks/elasticsearch",
+    sinks_loki "sinks/loki",
+    sources_falco "sources/falco",
+    sources_files "sources/files",
+    sources_fluent_bit "sources/fluent-bit",
+    sources_kubernetes_webhook "sources/kubernetes-webhook",
+    sources_portainer_reconcile "sources/portainer-reconcile",
+    sources_portainer_syslog "sources/portainer-syslog",
+    sources_relp "sources/relp",
+    start "start",
 }
 
 #[test]

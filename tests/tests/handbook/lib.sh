@@ -70,15 +70,63 @@ carry() {
 delivered() { await has_delivered "$1"; }
 has_delivered() { [ "$(cat /var/log/penstock/siem*.ndjson 2> /dev/null | wc -l)" -ge "$1" ]; }
 
-# certificate NAME...: server.pem and server.key by an authority, clients-ca.pem, in /etc/penstock; and in tls/.
+# certificates NAME...: server.pem and server.key by an authority, clients-ca.pem, in /etc/penstock; and in tls/.
 certificates() {
-    penstock-high mint --dir /etc/penstock/tls --server-name penstock.example.org --server-name 10.0.0.5 --client any > /dev/null 2>&1
+    local name names=()
+    for name in penstock.example.org 10.0.0.5 "$@"; do names+=(--server-name "$name"); done
+    penstock-high mint --dir /etc/penstock/tls "${names[@]}" --client any > /dev/null 2>&1
     cp /etc/penstock/tls/server.pem /etc/penstock/tls/server.key /etc/penstock/
     cp /etc/penstock/tls/ca.pem /etc/penstock/clients-ca.pem
 }
 
-# block SIDE N: appends the page's Nth block of TOML (from 1) to a side's configuration.
-block() { cat "/run/stage/toml-$2" >> "/etc/penstock/$1.toml"; }
+# block SIDE N: appends the page's Nth block of TOML (from 1) to a side's configuration, in the place of sections
+# that stand there once. Files that it names below /etc/penstock and that are not there are made.
+block() {
+    local config=/etc/penstock/$1.toml toml=/run/stage/toml-$2 name path
+    for name in $(sed -n 's/^\[\([a-z-]*\)\].*/\1/p' "$toml"); do
+        awk -v name="[$name]" '/^\[/ { out = index($0, name) == 1 } !out' "$config" > /run/config
+        cat /run/config > "$config"
+    done
+    echo >> "$config"
+    cat "$toml" >> "$config"
+    for path in $(grep -o '"/etc/penstock/[^"]*"' "$toml" | tr -d '"'); do
+        if [ -e "$path" ]; then
+            continue
+        elif [[ $path == *.pem ]]; then
+            cp /etc/penstock/tls/ca.pem "$path"
+        else
+            openssl rand -hex 32 > "$path"
+            chmod 600 "$path"
+        fi
+    done
+}
+
+# serve PORT: answers every POST at https://127.0.0.1:PORT with 200, by the certificate of `certificates`.
+serve() {
+    python3 - "$1" > /results/serve.log 2>&1 <<'END' &
+import http.server, ssl, sys
+class Collector(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+    def do_GET(self):
+        body = b"[]" if self.path.startswith("/api/useractivity/authlogs") else b'{"logs":[],"totalCount":0}'
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Collector)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/penstock/tls/server.pem", "/etc/penstock/tls/server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+END
+    await bash -c ": > /dev/tcp/127.0.0.1/$1"
+}
 
 # Used by the page itself.
 step() { # number, where, the exit code that is due

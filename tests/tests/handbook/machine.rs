@@ -52,9 +52,11 @@ impl Machine {
             fs::copy(scripts().join(name), self.sandbox.dir("stage").join(name))
                 .unwrap_or_else(|err| panic!("{name}: {err}"));
         }
-        let mut command = peer("unshare");
+        // Longer than any page takes on a busy machine.
+        let mut command = peer("timeout");
+        command.args(["--kill-after=5", "600"]).arg(peer("unshare").get_program());
         command.args(namespaces()).arg("bash").arg(scripts().join("boot.sh"));
-        command.arg(self.sandbox.path()).arg(target_dir());
+        command.arg(self.sandbox.path()).arg(target_dir()).arg(Path::new(ROOT));
         run(&mut command)
     }
 }
