@@ -53,7 +53,8 @@ fn every_page_can_be_reached_from_the_handbook() {
         for (_, target) in links(&page) {
             let file = target.split('#').next().unwrap_or_default();
             let to = page.path.parent().expect("a folder").join(file);
-            if let (Ok(to), true) = (to.canonicalize(), file.ends_with(".md")) {
+            let is_page = to.extension().is_some_and(|ext| ext == "md");
+            if let (Ok(to), true) = (to.canonicalize(), is_page) {
                 waiting.push(to);
             }
         }
@@ -103,8 +104,11 @@ fn anchors(path: &Path) -> BTreeSet<String> {
             .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
             .map(|c| if c == ' ' { '-' } else { c })
             .collect();
-        let again = (1..).map(|n| format!("{slug}-{n}")).find(|slug| !anchors.contains(slug));
-        anchors.insert(if anchors.contains(&slug) { again.unwrap_or_default() } else { slug });
+        let (mut name, mut times) = (slug.clone(), 0);
+        while !anchors.insert(name) {
+            times += 1;
+            name = format!("{slug}-{times}");
+        }
     }
     anchors
 }
