@@ -1,6 +1,8 @@
 # Makes a machine of its own below SANDBOX/root and runs the page in it. Arguments: the sandbox, the folder of our
 # programs, the project.
 set -eu
+# A plain user's path lacks `chroot` and `ip`.
+PATH=$PATH:/usr/sbin:/sbin
 sandbox=$1 programs=$2 project=$3
 root=$sandbox/root
 mount -t tmpfs -o mode=755 tmpfs "$root"
