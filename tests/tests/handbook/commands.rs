@@ -273,6 +273,7 @@ pages_with_commands! {
     archive "archive",
     custody "custody",
     diode "diode",
+    disaster_recovery "disaster-recovery",
     export_guard "export-guard",
     gaps "gaps",
     handbook "handbook",

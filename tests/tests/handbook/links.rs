@@ -40,6 +40,24 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn the_handbook_stays_within_its_folder() {
+    // It is installed by itself.
+    let doc = Path::new(ROOT).join("packaging/doc").canonicalize().expect("the folder of pages");
+    for page in pages().into_iter().filter(|page| page.name != "README") {
+        for (line, target) in links(&page).into_iter().filter(|(_, to)| !to.contains("://")) {
+            let file = target.split('#').next().unwrap_or_default();
+            let to = page.path.parent().expect("a folder").join(file);
+            let within = to.canonicalize().is_ok_and(|to| to.starts_with(&doc));
+            assert!(
+                within || file.is_empty() || ELSEWHERE.contains(&file),
+                "{}: {target} is not installed with the handbook",
+                page.at(line)
+            );
+        }
+    }
+}
+
+#[test]
 fn every_page_can_be_reached_from_the_handbook() {
     let handbook = Path::new(ROOT).join("packaging/doc/handbook.md");
     let mut reached = BTreeSet::new();
