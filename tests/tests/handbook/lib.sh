@@ -89,7 +89,7 @@ block() {
     done
     echo >> "$config"
     cat "$toml" >> "$config"
-    for path in $(grep -o '"/etc/penstock/[^"]*"' "$toml" | tr -d '"'); do
+    grep -o '"/etc/penstock/[^"]*"' "$toml" | tr -d '"' | while read -r path; do
         if [ -e "$path" ]; then
             continue
         elif [[ $path == *.pem ]]; then
@@ -99,6 +99,8 @@ block() {
             chmod 600 "$path"
         fi
     done
+    # The last file may have been there.
+    return 0
 }
 
 # serve PORT: answers every POST at https://127.0.0.1:PORT with 200, by the certificate of `certificates`.
@@ -145,4 +147,4 @@ staged() {
     [ "$1" = 0 ] || failed "$where: the stage before it ended with $1"
 }
 : > /run/stdin
-cd /root
+cd /root || exit
