@@ -74,7 +74,9 @@ impl Identities {
                 "holds no identity.key\n  try: penstock-low init",
             ));
         }
-        paths.sort();
+        // The current one first: its public half is what the other side is to get.
+        let current = keys_dir.join(super::IDENTITY_FILE);
+        paths.sort_by_key(|path| (*path != current, path.clone()));
         Self::load(&paths)
     }
 

@@ -212,4 +212,15 @@ mod tests {
         let message = load_secret(&path).unwrap_err().to_string();
         assert!(message.contains("can be read by others") && !message.contains("secret"));
     }
+
+    #[test]
+    fn the_current_identity_comes_before_older_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let (current, old) = (dir.path().join(IDENTITY_FILE), dir.path().join("identity-old.key"));
+        generate_identity(&old, "soc-1", false).unwrap();
+        let new = generate_identity(&current, "soc-1", false).unwrap();
+        let halves = Identities::load_dir(dir.path()).unwrap().public_halves("soc-1", None);
+        assert_eq!(halves.len(), 2);
+        assert_eq!(halves[0].key, new.key);
+    }
 }
