@@ -3,13 +3,13 @@
 
 use serde_json::{Map, Value, json};
 
-/// `{"code": {"means": ..., "do": ...}}`, read from the rows ``| `code` (side) | meaning | what to do |``
+/// `{"code": {"means": ..., "do": ...}}`, read from the rows ``| `code`, `code` (side) | meaning | what to do |``
 /// of a handbook in Markdown.
 pub(crate) fn advice(handbook: &str) -> Value {
     let mut found = Map::new();
     for row in handbook.lines().filter_map(|line| line.strip_prefix("| `")) {
         let mut cells = row.split(" | ");
-        let (Some(code), Some(means), Some(todo)) = (cells.next(), cells.next(), cells.next())
+        let (Some(codes), Some(means), Some(todo)) = (cells.next(), cells.next(), cells.next())
         else {
             continue;
         };

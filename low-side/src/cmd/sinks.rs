@@ -172,6 +172,8 @@ fn restore_first(config: &Config, which: &str) -> String {
 pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
     let letters = DeadLetters::of(&config.state_dir, name);
     if !letters.path().exists() {
+        // A sink that is gone from the configuration may have left some; a name that was never one has none.
+        named(config, name)?;
         tell!("{name} has no dead letters");
         return Ok(());
     }

@@ -85,7 +85,9 @@ impl Identities {
                 "holds no identity.key\n  try: penstock-low init",
             ));
         }
-        paths.sort();
+        // The current one first: its public half is what the other side is to get.
+        let current = keys_dir.join(super::IDENTITY_FILE);
+        paths.sort_by_key(|path| (*path != current, path.clone()));
         // A key that is a credential may stand in the folder, too.
         paths.dedup();
         Self::load(&paths)
@@ -139,4 +141,21 @@ pub fn generate_identity(path: &Path, name: &str, hybrid: bool) -> Result<Public
     let file = zeroize::Zeroizing::new(format!("# public key: {}\n{}\n", half.key, *text));
     store_new_secret(path, &file)?;
     Ok(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::IDENTITY_FILE;
+    use super::*;
+
+    #[test]
+    fn the_current_identity_comes_before_older_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let (current, old) = (dir.path().join(IDENTITY_FILE), dir.path().join("identity-old.key"));
+        generate_identity(&old, "soc-1", false).unwrap();
+        let new = generate_identity(&current, "soc-1", false).unwrap();
+        let halves = Identities::load_dir(dir.path()).unwrap().public_halves("soc-1", None);
+        assert_eq!(halves.len(), 2);
+        assert_eq!(halves[0].fingerprint(), new.fingerprint());
+    }
 }

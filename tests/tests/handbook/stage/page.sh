@@ -1,0 +1,2 @@
+paired
+systemctl start penstock-low

@@ -1,0 +1,3 @@
+paired
+certificates
+block low 1

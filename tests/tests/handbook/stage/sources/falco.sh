@@ -1,0 +1,5 @@
+paired
+#> penstock-high setup falco
+block high 1
+#> penstock-high status
+systemctl start penstock-high

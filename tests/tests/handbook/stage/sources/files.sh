@@ -1,0 +1,2 @@
+installed
+mkdir -p /var/log/kubernetes/audit && touch /var/log/kubernetes/audit/audit.log

@@ -1,0 +1,3 @@
+paired
+#> penstock-high setup portainer
+block high 1

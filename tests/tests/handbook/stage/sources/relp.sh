@@ -1,0 +1,4 @@
+paired
+certificates
+block high 1
+systemctl start penstock-high
