@@ -20,6 +20,8 @@
 //! - [`config`]: sizes, durations, and configuration files that report every problem at once
 //! - [`json`], [`msgpack`]: JSON and `MessagePack` looked at where they stand
 //! - [`bell`]: how threads wake each other, and tell each other to end
+//! - [`service`]: our own service, started by an operator's command
+//! - `manual`: manual pages from the definition of a command line
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
@@ -38,11 +40,14 @@ pub mod exit;
 pub mod hook;
 pub mod json;
 pub mod keys;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod msgpack;
 pub mod parts;
 pub mod process;
 pub mod receipt;
 pub mod record;
+pub mod service;
 pub mod stream;
 pub mod telemetry;
 pub mod transfer;
