@@ -5,6 +5,7 @@ SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem test-kafka test-seccomp
+.PHONY: package package-reproducible test-packages
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -48,6 +49,15 @@ siem-content: ## Write the queries of every SIEM anew from the Sigma rules
 
 test-siem: ## Run the detection rules over samples, and have every SIEM's queries checked
 	$(SCRIPTS)/test-siem.sh
+
+package: ## Build .deb and .rpm of both sides with bill of materials and checksums, into target/package/out
+	$(SCRIPTS)/package.sh
+
+package-reproducible: ## Build the packages again in another folder, and compare them byte by byte
+	$(SCRIPTS)/package-reproducible.sh
+
+test-packages: ## Install the packages in bare Debian roots, start by the handbook, upgrade, remove, purge (as root)
+	$(SCRIPTS)/test-packages.sh
 
 # Formatting and lints of the Rust code.
 check:

@@ -8,6 +8,7 @@ use shared::clock::Nanos;
 use shared::config::{ByteSize, Span};
 use shared::record::Stream;
 
+use crate::cmd::init::Listen;
 use crate::cmd::mint::MintArgs;
 use crate::cmd::setup::SetupArgs;
 use crate::config::DEFAULT_PATH;
@@ -37,6 +38,19 @@ pub enum Verb {
         /// Keep everything under this folder: configuration, keys and state.
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
+        /// Sockets for the new configuration.
+        #[arg(
+            long,
+            value_name = "PROTOCOL://ADDRESS",
+            help = "Listen there, in the new configuration: tcp://0.0.0.0:5514, or udp://, relp://, ..."
+        )]
+        listen: Vec<Listen>,
+        /// Pair at once, as `pair` does with this public half of the low side.
+        #[arg(long, value_name = "FILE")]
+        pair: Option<PathBuf>,
+        /// Then enable and start the service.
+        #[arg(long, conflicts_with = "dir")]
+        start: bool,
     },
     /// Print this side's public half, for the low side.
     Public,
@@ -44,6 +58,9 @@ pub enum Verb {
     Pair {
         /// The low side's public half.
         file: PathBuf,
+        /// Then enable and start the service, or have a running one take the key up.
+        #[arg(long)]
+        start: bool,
     },
     /// Check the configuration and the keys, and name every problem at once.
     CheckConfig,
@@ -200,6 +217,12 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, as packages install them.
+    #[command(hide = true)]
+    Manual {
+        /// The folder; it must exist.
+        folder: PathBuf,
     },
 }
 

@@ -8,6 +8,7 @@ use shared::clock::Nanos;
 use shared::config::Span;
 use shared::record::Stream;
 
+use crate::cmd::init::Place;
 use crate::cmd::systemd::UnitArgs;
 use crate::config::DEFAULT_PATH;
 use crate::report::Framework;
@@ -38,6 +39,19 @@ pub enum Verb {
         /// Make a key that resists quantum computers (X25519 with ML-KEM-768).
         #[arg(long)]
         post_quantum: bool,
+        /// Destinations for the new configuration.
+        #[arg(
+            long,
+            value_name = "PLACE",
+            help = "Deliver there, in the new configuration: file:/FOLDER, tcp://HOST:PORT or relp://HOST:PORT"
+        )]
+        sink: Vec<Place>,
+        /// Pair at once, as `pair` does with this public half of the high side.
+        #[arg(long, value_name = "FILE")]
+        pair: Option<PathBuf>,
+        /// Then enable and start the service.
+        #[arg(long, conflicts_with = "dir")]
+        start: bool,
     },
     /// Print this side's public half, for the high side.
     Public,
@@ -45,6 +59,9 @@ pub enum Verb {
     Pair {
         /// The high side's public half.
         file: PathBuf,
+        /// Then enable and start the service, or have a running one take the key up.
+        #[arg(long)]
+        start: bool,
     },
     /// Check the configuration and the keys, and name every problem at once.
     CheckConfig,
@@ -265,6 +282,12 @@ pub enum Verb {
     Completions {
         /// For which shell.
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, as packages install them.
+    #[command(hide = true)]
+    Manual {
+        /// The folder; it must exist.
+        folder: PathBuf,
     },
 }
 

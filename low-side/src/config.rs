@@ -316,6 +316,14 @@ impl Config {
         Self::check(load(path)?, path)
     }
 
+    /// Checks a text that is to stand in a file.
+    ///
+    /// # Errors
+    /// Names every problem of the text at once.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::check(shared::config::parse(text, path)?, path)
+    }
+
     fn check(raw: RawConfig, path: &Path) -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
         for (key, dir) in [
@@ -456,11 +464,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        let raw = toml::from_str(text).map_err(|err| ConfigError::Syntax {
-            path: "low.toml".into(),
-            message: err.to_string(),
-        })?;
-        Config::check(raw, Path::new("low.toml"))
+        Config::from_text(text, Path::new("low.toml"))
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) fn advice(handbook: &str) -> Value {
             !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
         };
         // Between each two of the marks stands a code, or what joins it to the next.
-        for code in code.split('`').step_by(2).filter(is_code) {
+        for code in codes.split('`').step_by(2).filter(is_code) {
             found.insert(code.to_owned(), json!({"means": plain(means), "do": todo}));
         }
     }

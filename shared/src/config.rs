@@ -155,7 +155,12 @@ pub enum ConfigError {
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|err| ConfigError::Syntax {
+    parse(&text, path)
+}
+
+/// Reads a configuration that is to stand in a file.
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|err| ConfigError::Syntax {
         path: path.to_owned(),
         message: err.to_string().trim_end().to_owned(),
     })

@@ -21,6 +21,8 @@
 //! - [`json`], [`msgpack`]: JSON and `MessagePack` looked at where they stand
 //! - [`bell`]: how threads wake each other, and tell each other to end
 //! - [`reach`]: what an agent reaches, and how it is kept to that
+//! - [`service`]: our own service, started by an operator's command
+//! - `manual`: manual pages from the definition of a command line
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
 #![deny(missing_docs)]
@@ -41,12 +43,15 @@ pub mod hook;
 mod journal;
 pub mod json;
 pub mod keys;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod msgpack;
 pub mod parts;
 pub mod process;
 pub mod reach;
 pub mod receipt;
 pub mod record;
+pub mod service;
 pub mod stream;
 pub mod telemetry;
 pub mod transfer;

@@ -1,7 +1,9 @@
 //! `init`, `public` and `pair`: keys and the exchange of their public halves.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context;
 use shared::keys::{
@@ -13,12 +15,68 @@ use shared::record::OriginId;
 use super::Failure;
 use crate::config::{Config, SAMPLE};
 
+/// The service of this side.
+const SERVICE: &str = "penstock-high";
+
+/// What the command line asks of `init`.
+pub(super) struct Asked<'a> {
+    pub(super) origin: Option<&'a str>,
+    pub(super) dir: Option<&'a Path>,
+    pub(super) listen: &'a [Listen],
+    pub(super) pair: Option<&'a Path>,
+    pub(super) start: bool,
+}
+
+/// A socket for the new configuration: `PROTOCOL://ADDRESS`. What either may be, the configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    protocol: String,
+    bind: SocketAddr,
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (protocol, bind) =
+            text.split_once("://").ok_or("is PROTOCOL://ADDRESS:PORT, as tcp://0.0.0.0:5514")?;
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        if protocol.is_empty() || !protocol.bytes().all(plain) {
+            return Err(format!("{protocol:?} is no protocol; try tcp, udp or relp"));
+        }
+        let bind = bind.parse().map_err(|_| {
+            format!("{bind:?} is no address with a port, as 0.0.0.0:5514 or [::]:5514")
+        })?;
+        Ok(Self { protocol: protocol.to_owned(), bind })
+    }
+}
+
+impl Listen {
+    /// As it stands in the configuration.
+    fn section(&self) -> String {
+        let Self { protocol, bind } = self;
+        let port = bind.port();
+        format!(
+            "\n[[listener]]\nname = \"{protocol}-{port}\"\nprotocol = \"{protocol}\"\nbind = \"{bind}\"\n"
+        )
+    }
+}
+
 /// Makes key and configuration, without replacing either, and prints the public half.
-pub(super) fn init(config: &Path, origin: Option<&str>, dir: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
+    let Asked { origin, dir, listen, pair, start } = *asked;
     let origin =
         origin.map(str::parse::<OriginId>).transpose().map_err(|err| Failure::usage(&err))?;
     let path = dir.map_or_else(|| config.to_owned(), |dir| dir.join("high.toml"));
+    // Looked at before anything is made.
+    let half_of_low = pair.map(read_half).transpose()?;
     let (origin, state_dir, keys_dir) = if path.exists() {
+        if !listen.is_empty() {
+            return Err(Failure::config(format!(
+                "{} exists and stays as it is\n  try: add a [[listener]] to it, and leave --listen out",
+                path.display()
+            )));
+        }
         let config = Config::load(&path)?;
         if let Some(origin) = origin.filter(|origin| *origin != config.origin) {
             return Err(Failure::config(format!(
@@ -32,7 +90,7 @@ pub(super) fn init(config: &Path, origin: Option<&str>, dir: Option<&Path>) -> R
         let Some(origin) = origin else {
             return Err(Failure::usage(&"a new installation needs a name\n  try: --origin NAME"));
         };
-        let (state_dir, keys_dir) = write_config(&path, &origin, dir)?;
+        let (state_dir, keys_dir) = write_config(&path, &origin, dir, listen)?;
         (origin, state_dir, keys_dir)
     };
     for dir in [&state_dir, &keys_dir] {
@@ -49,8 +107,11 @@ pub(super) fn init(config: &Path, origin: Option<&str>, dir: Option<&Path>) -> R
         Err(err) => return Err(err.into()),
     };
     print_half(&half);
+    if let Some(low) = half_of_low {
+        add(&keys_dir, &low)?;
+    }
     tell!("next: take this text to the low side: penstock-low pair FILE");
-    Ok(())
+    start_if(start)
 }
 
 /// Writes the sample with this installation's name and folders; gives the latter.
@@ -58,6 +119,7 @@ fn write_config(
     path: &Path,
     origin: &OriginId,
     dir: Option<&Path>,
+    listen: &[Listen],
 ) -> Result<(PathBuf, PathBuf), Failure> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     let above = above.unwrap_or(Path::new("."));
@@ -75,7 +137,9 @@ fn write_config(
         }
         None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
     };
-    let text = sample_for(origin, &state_dir, &keys_dir);
+    let mut text = sample_for(origin, &state_dir, &keys_dir);
+    text.extend(listen.iter().map(Listen::section));
+    Config::from_text(&text, path)?;
     shared::durable::write(path, text.as_bytes(), 0o644)
         .with_context(|| format!("can't write {}", path.display()))?;
     tell!("wrote {}", path.display());
@@ -90,7 +154,23 @@ pub(super) fn public(config: &Config) -> Result<(), Failure> {
 }
 
 /// Adds a recipient.
-pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
+pub(super) fn pair(config: &Config, file: &Path, start: bool) -> Result<(), Failure> {
+    add(&config.keys_dir, &read_half(file)?)?;
+    if !start {
+        tell!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");
+    }
+    start_if(start)
+}
+
+fn start_if(start: bool) -> Result<(), Failure> {
+    if start {
+        let outcome = shared::service::start(SERVICE).map_err(Failure::new)?;
+        tell!("{outcome}");
+    }
+    Ok(())
+}
+
+fn read_half(file: &Path) -> Result<PublicHalf, Failure> {
     let half = PublicHalf::load(file)?;
     if half.side == shared::keys::Side::High {
         return Err(Failure::config(format!(
@@ -98,18 +178,22 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
             file.display()
         )));
     }
+    Ok(half)
+}
+
+fn add(keys_dir: &Path, half: &PublicHalf) -> Result<(), Failure> {
     // What is there and what is added must be able to receive together.
-    let mut halves = match Recipients::load(&config.keys_dir) {
+    let mut halves = match Recipients::load(keys_dir) {
         Ok(known) => known.halves().to_vec(),
         Err(KeyError::NoRecipient { .. }) => Vec::new(),
         Err(err) => return Err(err.into()),
     };
     halves.push(half.clone());
     if let Err(Some(problem)) = Recipients::new(halves) {
-        return Err(Failure::config(format!("{}: together with it {problem}", file.display())));
+        return Err(Failure::config(format!("{}: together with it {problem}", half.name)));
     }
-    let new = Recipients::add(&config.keys_dir, &half)?;
-    let signer_new = StatementSigners::add(&config.keys_dir, &half)?;
+    let new = Recipients::add(keys_dir, half)?;
+    let signer_new = StatementSigners::add(keys_dir, half)?;
     let what = if new { "bundles are encrypted to" } else { "was paired already:" };
     tell!("{what} {}", half.name);
     if signer_new {
@@ -121,7 +205,6 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
     }
     tell!("fingerprint {}", half.fingerprint());
     tell!("next: read it aloud to the low side; they see theirs with: penstock-low public");
-    tell!("a running agent takes it up at: systemctl reload penstock-high (SIGHUP)");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ mod custody;
 mod diode;
 pub(crate) mod doctor;
 mod export;
-mod init;
+pub(crate) mod init;
 pub(crate) mod mint;
 mod officer;
 mod receipt;
@@ -47,7 +47,7 @@ use shared::keys::KeyError;
 use crate::agent;
 use crate::buffer::BufferError;
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, Verb};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATH, SAMPLE};
 use crate::release::ReleaseError;
 use crate::sealer::SealerError;
 
@@ -173,9 +173,18 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         .map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
     let load = || Config::load(&cli.config);
     match &cli.verb {
-        Verb::Init { origin, dir } => init::init(&cli.config, origin.as_deref(), dir.as_deref()),
+        Verb::Init { origin, dir, listen, pair, start } => {
+            let asked = init::Asked {
+                origin: origin.as_deref(),
+                dir: dir.as_deref(),
+                listen,
+                pair: pair.as_deref(),
+                start: *start,
+            };
+            init::init(&cli.config, &asked)
+        }
         Verb::Public => init::public(&load()?),
-        Verb::Pair { file } => init::pair(&load()?, file),
+        Verb::Pair { file, start } => init::pair(&load()?, file, *start),
         Verb::CheckConfig => check_config(&load()?),
         Verb::Doctor(args) => doctor::doctor(&cli.config, args),
         Verb::Mint(args) => mint::mint(args),
@@ -266,6 +275,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             clap_complete::generate(*shell, &mut Cli::command(), "penstock-high", &mut script);
             say!("{}", String::from_utf8_lossy(&script));
             Ok(())
+        }
+        Verb::Manual { folder } => {
+            shared::manual::write(Cli::command(), DEFAULT_PATH, SAMPLE, folder)
+                .map_err(|err| Failure::io(format!("{}: {err}", folder.display())))
         }
     }
 }

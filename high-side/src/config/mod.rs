@@ -248,6 +248,11 @@ impl Config {
         Self::check(load(path)?, path)
     }
 
+    /// Checks a text that is to stand in a file.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::check(shared::config::parse(text, path)?, path)
+    }
+
     /// The names of all carriers of a lane.
     pub fn carriers_of(&self, lane: Lane) -> Vec<String> {
         let carries = |carrier: &&CarrierSettings| carrier.lanes.contains(&lane);

@@ -57,7 +57,7 @@ pub fn run(path: &Path, asked: Asked) -> Report {
         Err(err) => {
             let finding = Finding::of_problem(Level::Fault, "load", &err.to_string())
                 .remedy("penstock-high init --origin NAME makes one where there is none")
-                .remedy("the sample with every key: /usr/share/doc/penstock/high.toml")
+                .remedy("the sample with every key: /usr/share/doc/penstock-high/examples/high.toml.sample")
                 .at(path.display());
             let section = Examined { link: "configuration".to_owned(), findings: vec![finding] };
             return Report::new("high", version, now.to_string(), Value::Null, vec![section]);

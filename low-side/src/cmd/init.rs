@@ -1,6 +1,7 @@
 //! `init`, `public` and `pair`: keys and the exchange of their public halves.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use shared::durable;
 use shared::exit;
@@ -13,17 +14,89 @@ use super::{Failure, put};
 use crate::config::{Config, SAMPLE};
 use crate::site::{self, NAME_FILE};
 
+/// The service of this side.
+const SERVICE: &str = "penstock-low";
+
+/// What the command line asks of `init`.
+pub(super) struct Asked<'a> {
+    pub(super) name: &'a str,
+    pub(super) dir: Option<&'a Path>,
+    pub(super) hybrid: bool,
+    pub(super) sinks: &'a [Place],
+    pub(super) pair: Option<&'a Path>,
+    pub(super) start: bool,
+}
+
+/// A destination for the new configuration that needs nothing but its place. What the place may be, the
+/// configuration says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder for files of events.
+    File(String),
+    /// A receiver of syslog, by `transport`.
+    Syslog {
+        /// `tcp` or `relp`.
+        transport: String,
+        /// HOST:PORT.
+        address: String,
+    },
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Self::File(path.strip_prefix("//").unwrap_or(path).to_owned()));
+        }
+        match text.split_once("://") {
+            Some((transport @ ("tcp" | "relp"), address)) => {
+                Ok(Self::Syslog { transport: transport.to_owned(), address: address.to_owned() })
+            }
+            _ => Err(
+                "is file:/FOLDER, tcp://HOST:PORT or relp://HOST:PORT; other destinations, and \
+                TLS, need more than a place: add a [[sink]] to the configuration",
+            ),
+        }
+    }
+}
+
+impl Place {
+    /// As it stands in the configuration, under a name that no other has.
+    fn section(&self, number: usize) -> String {
+        let name =
+            |base: &str| if number == 1 { base.to_owned() } else { format!("{base}-{number}") };
+        match self {
+            Self::File(path) => {
+                format!(
+                    "\n[[sink]]\nname = {:?}\ntype = \"file\"\npath = {path:?}\n",
+                    name("events")
+                )
+            }
+            Self::Syslog { transport, address } => format!(
+                "\n[[sink]]\nname = {:?}\ntype = \"syslog\"\ntransport = {transport:?}\naddress = {address:?}\n",
+                name("siem")
+            ),
+        }
+    }
+}
+
 /// Makes key and configuration, without replacing either, and prints the public half.
-pub(super) fn init(
-    config: &Path,
-    name: &str,
-    dir: Option<&Path>,
-    hybrid: bool,
-) -> Result<(), Failure> {
+pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
+    let Asked { name, dir, hybrid, sinks, pair, start } = *asked;
     // The name takes the form of an origin, so that it can stand in a file name.
     name.parse::<shared::record::OriginId>().map_err(|err| Failure::new(exit::USAGE, err))?;
+    // Looked at before anything is made.
+    let half = pair.map(read_half).transpose()?;
     let make = |dir: &Path| durable::create_dir(dir).map_err(|err| io(dir, &err));
     let config = dir.map_or_else(|| config.to_owned(), |dir| dir.join("low.toml"));
+    if config.exists() && !sinks.is_empty() {
+        let text = format!(
+            "{} exists and stays as it is\n  try: add a [[sink]] to it, and leave --sink out",
+            config.display()
+        );
+        return Err(Failure::new(exit::CONFIG, text));
+    }
     let (state_dir, keys_dir, inbox) = match dir {
         Some(dir) => {
             make(dir)?;
@@ -40,11 +113,13 @@ pub(super) fn init(
             PathBuf::from("/var/spool/penstock/inbox"),
         ),
     };
+    let mut text = sample_for(&state_dir, &keys_dir, &inbox);
+    text.extend(sinks.iter().zip(1..).map(|(sink, number)| sink.section(number)));
+    Config::from_text(&text, &config)?;
     for dir in [&state_dir, &keys_dir, &inbox] {
         make(dir)?;
     }
     if !config.exists() {
-        let text = sample_for(&state_dir, &keys_dir, &inbox);
         durable::write(&config, text.as_bytes(), 0o644).map_err(|err| io(&config, &err))?;
         tell!("wrote {}", config.display());
     }
@@ -60,8 +135,11 @@ pub(super) fn init(
         Err(err) => return Err(err.into()),
     }
     print_halves(&keys_dir, true)?;
+    if let Some(high) = half {
+        add(&keys_dir, &high)?;
+    }
     tell!("next: take this text to the high side: penstock-high pair FILE");
-    Ok(())
+    start_if(start)
 }
 
 /// Prints the public half again.
@@ -70,7 +148,24 @@ pub(super) fn public(config: &Config) -> Result<(), Failure> {
 }
 
 /// Adds a trusted signer.
-pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
+pub(super) fn pair(config: &Config, file: &Path, start: bool) -> Result<(), Failure> {
+    add(&config.keys_dir, &read_half(file)?)?;
+    if !start {
+        tell!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");
+    }
+    start_if(start)
+}
+
+fn start_if(start: bool) -> Result<(), Failure> {
+    if start {
+        let outcome =
+            shared::service::start(SERVICE).map_err(|err| Failure::new(exit::FAILED, err))?;
+        tell!("{outcome}");
+    }
+    Ok(())
+}
+
+fn read_half(file: &Path) -> Result<PublicHalf, Failure> {
     let half = PublicHalf::load(file)?;
     if half.side == Side::Low {
         let text = format!(
@@ -79,12 +174,15 @@ pub(super) fn pair(config: &Config, file: &Path) -> Result<(), Failure> {
         );
         return Err(Failure::new(exit::CONFIG, text));
     }
-    let new = Trust::add(&config.keys_dir, &half, Validity::default())?;
+    Ok(half)
+}
+
+fn add(keys_dir: &Path, half: &PublicHalf) -> Result<(), Failure> {
+    let new = Trust::add(keys_dir, half, Validity::default())?;
     let what = if new { "bundles are believed from" } else { "was paired already:" };
     tell!("{what} {}", half.name);
     tell!("fingerprint {}", half.fingerprint());
     tell!("next: read it aloud to the high side; they see theirs with: penstock-high public");
-    tell!("a running agent takes it up at: systemctl reload penstock-low (SIGHUP)");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ mod diode;
 pub(crate) mod doctor;
 mod drain;
 mod import;
-mod init;
+pub(crate) mod init;
 mod medium;
 mod officer;
 mod quarantine;
@@ -44,7 +44,7 @@ use shared::reach::{AmbiguousCredential, ConfineError};
 use shared::{exit, telemetry};
 
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATH, SAMPLE};
 use crate::folders::Folders;
 use crate::import::{ImportError, Importer, KeyRing, Keys, Source};
 use crate::ledger::{Ledger, LedgerError};
@@ -145,11 +145,19 @@ pub fn run(cli: &Cli) -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let load = || Config::load(&cli.config);
     match &cli.verb {
-        Verb::Init { name, dir, post_quantum } => {
-            init::init(&cli.config, name, dir.as_deref(), *post_quantum)
+        Verb::Init { name, dir, post_quantum, sink, pair, start } => {
+            let asked = init::Asked {
+                name,
+                dir: dir.as_deref(),
+                hybrid: *post_quantum,
+                sinks: sink,
+                pair: pair.as_deref(),
+                start: *start,
+            };
+            init::init(&cli.config, &asked)
         }
         Verb::Public => init::public(&load()?),
-        Verb::Pair { file } => init::pair(&load()?, file),
+        Verb::Pair { file, start } => init::pair(&load()?, file, *start),
         Verb::CheckConfig => check_config(cli, &load()?),
         Verb::Doctor(args) => doctor::doctor(&cli.config, args),
         Verb::Run => {
@@ -218,6 +226,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "penstock-low", &mut script);
             put(&String::from_utf8_lossy(&script))
+        }
+        Verb::Manual { folder } => {
+            shared::manual::write(Cli::command(), DEFAULT_PATH, SAMPLE, folder)
+                .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", folder.display())))
         }
     }
 }
