@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 2xx | the records are delivered |
 //! | 400, 413, 422 | the request is halved, until the record that is refused stands alone: it goes to the dead letters |
+//! | 429, 503, when something of the batch was taken | the request is sent again, after what `Retry-After` asks for |
 //! | 408, 429, 5xx, none | the batch is sent again, after what `Retry-After` asks for |
 //! | 401, 403, 404 and all others | nothing is wrong with the records: the batch waits until the configuration, here or there, is mended |
 //!
@@ -19,6 +20,7 @@ use shared::bell::Bell;
 
 use super::bulk::Bulk;
 use super::config::{HttpJsonConfig, JsonShape};
+use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Call, Http, credential, gzip, sensitive};
@@ -27,19 +29,23 @@ use crate::ledger::Ledger;
 /// The sink.
 pub(super) struct HttpJsonSink {
     config: HttpJsonConfig,
+    bell: Bell,
     http: Http,
     bulk: Bulk,
+    /// Something of this batch was taken.
+    taken: bool,
 }
 
 impl HttpJsonSink {
-    pub(super) fn new(config: HttpJsonConfig, bell: &Bell) -> Self {
-        let http = Http::new(&config.http, bell);
-        Self { config, http, bulk: Bulk::default() }
+    pub(super) fn new(config: HttpJsonConfig, bell: Bell) -> Self {
+        let http = Http::new(&config.http, &bell);
+        Self { config, bell, http, bulk: Bulk::default(), taken: false }
     }
 
     /// Sends what is gathered, in halves where it is not taken whole.
     fn send(&mut self) -> Result<(), SinkError> {
         let mut parts: Vec<Range<usize>> = Vec::new();
+        let mut patience = Patience::new(WAIT_MAX, PAUSES);
         if self.bulk.len() > 0 {
             parts.push(0..self.bulk.len());
         }
@@ -47,9 +53,17 @@ impl HttpJsonSink {
             let call = self.call(self.bulk.slice(part.clone()))?;
             let answer = self.http.send(&call)?;
             if answer.is_success() {
+                self.taken = true;
+                patience = Patience::new(WAIT_MAX, PAUSES);
                 continue;
             }
             match (answer.status, part.len()) {
+                (429 | 503, _) if self.taken => {
+                    if !patience.rest(&self.bell, answer.retry_after())? {
+                        return Err(SinkError::answer(&self.http.place(), &answer));
+                    }
+                    parts.push(part);
+                }
                 (400 | 413 | 422, 1) => {
                     let reason = format!("{}: {}", answer.status, answer.excerpt());
                     self.bulk.reject(part.start, reason);
@@ -103,6 +117,7 @@ pub(super) fn array(lines: &[u8]) -> Vec<u8> {
 impl Sink for HttpJsonSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
         self.bulk.forget();
+        self.taken = false;
         Ok(())
     }
 
@@ -125,6 +140,7 @@ impl Sink for HttpJsonSink {
 
     fn reset(&mut self, _error: &SinkError) {
         self.bulk.forget();
+        self.taken = false;
         self.http.disconnect();
     }
 }

@@ -12,6 +12,7 @@ mod http_json;
 pub mod kafka;
 mod loki;
 mod next_hop;
+mod patience;
 pub mod probe;
 mod relp;
 #[cfg(test)]
@@ -212,10 +213,10 @@ pub fn make(
             Box::new(file::FileSink::new(&config.name, id, file.clone(), clock))
         }
         SinkKind::Forward(forward) => Box::new(forward::ForwardSink::new(forward.clone(), bell)),
-        SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), &bell)),
+        SinkKind::Http(http) => Box::new(http_json::HttpJsonSink::new(http.clone(), bell)),
         #[cfg(feature = "kafka")]
         SinkKind::Kafka(kafka) => Box::new(kafka::KafkaSink::new(id, kafka.clone(), clock, bell)),
-        SinkKind::Loki(loki) => Box::new(loki::LokiSink::new(*loki.clone(), &bell)),
+        SinkKind::Loki(loki) => Box::new(loki::LokiSink::new(*loki.clone(), bell)),
         SinkKind::Sentinel(sentinel) => {
             Box::new(sentinel::SentinelSink::new(&config.name, *sentinel.clone(), bell))
         }

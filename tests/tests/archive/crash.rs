@@ -161,7 +161,8 @@ fn killed_between_the_copy_and_the_ledger_a_file_is_adopted() {
     configure(
         &crossing,
         &format!(
-            "[[archive]]\nname = \"copy\"\ntype = \"directory\"\npath = \"{}\"\nretry-min = \"50ms\"\nretry-max = \"200ms\"\n",
+            "[[archive]]\nname = \"copy\"\ntype = \"directory\"\npath = \"{}\"\nretry-min = \"50ms\"\nretry-max = \"200ms\"\n\
+             # The program that kills is none of the system's.\n[hardening]\nlandlock = \"off\"\n",
             dir.display()
         ),
     );

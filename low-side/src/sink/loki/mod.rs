@@ -9,6 +9,7 @@
 //! | 400 | **the good entries were stored**; the push is halved until what is refused is known: it goes to the dead letters |
 //! | 400 of a kind that says nothing of an entry, and nothing else of the batch was taken | the batch waits |
 //! | 413 | the push is halved |
+//! | 429, 503, when something of the batch was taken | the push is sent again, after what `Retry-After` asks for |
 //! | 408, 429, 5xx, none, half an answer | the batch is sent again, after what `Retry-After` asks for |
 //! | 401, 403, 404 and all others | nothing is wrong with the records: the batch waits until the configuration, here or there, is mended |
 //!
@@ -31,6 +32,7 @@ use shared::bell::Bell;
 use shared::record::RecordId;
 
 use super::bulk::Bulk;
+use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
@@ -41,6 +43,7 @@ use entries::{Entry, JOB, Streams};
 /// The sink.
 pub(super) struct LokiSink {
     config: LokiConfig,
+    bell: Bell,
     http: Http,
     /// The lines, unescaped.
     bulk: Bulk,
@@ -52,10 +55,11 @@ pub(super) struct LokiSink {
 }
 
 impl LokiSink {
-    pub(super) fn new(config: LokiConfig, bell: &Bell) -> Self {
+    pub(super) fn new(config: LokiConfig, bell: Bell) -> Self {
         Self {
-            http: Http::new(&config.http, bell),
+            http: Http::new(&config.http, &bell),
             config,
+            bell,
             bulk: Bulk::default(),
             entries: Vec::new(),
             streams: Streams::default(),
@@ -70,6 +74,7 @@ impl LokiSink {
         order.sort_by_key(|at| (self.entries[*at].stream, self.entries[*at].time));
         let mut parts: Vec<Range<usize>> = std::iter::once(0..order.len()).collect();
         let mut refused: usize = 0;
+        let mut patience = Patience::new(WAIT_MAX, PAUSES);
         while let Some(range) = parts.pop() {
             let part = &order[range.clone()];
             if part.is_empty() {
@@ -78,7 +83,16 @@ impl LokiSink {
             let answer = self.ask(part)?;
             let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(TEXT_BYTES)]);
             match (answer.status, part.len()) {
-                (200..=299, _) => self.taken = true,
+                (200..=299, _) => {
+                    self.taken = true;
+                    patience = Patience::new(WAIT_MAX, PAUSES);
+                }
+                (429 | 503, _) if self.taken => {
+                    if !patience.rest(&self.bell, answer.retry_after())? {
+                        return Err(self.refusal(&answer));
+                    }
+                    parts.push(range);
+                }
                 (400, _) if self.all_refused(part, &text) => {
                     for at in part {
                         self.bulk.reject(*at, reason(&answer));

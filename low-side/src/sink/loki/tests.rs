@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::Value;
 use shared::record::{Epoch, Lane, RecordId, Sequence, Stream};
 
@@ -15,7 +17,7 @@ fn sink(script: &Script) -> LokiSink {
         body_bytes: 1 << 20,
         gzip: false,
     };
-    LokiSink::new(config, &Bell::default())
+    LokiSink::new(config, Bell::default())
 }
 
 /// The entries of a push: labels, time, what the record was.
@@ -130,6 +132,31 @@ fn a_loki_that_refuses_everything_is_no_records_fault() {
     let dir = tempfile::tempdir().unwrap();
     let confirmed = deliver(&mut sink(&script), dir.path(), &messages(50)).unwrap();
     assert_eq!(rejected(&confirmed), [7]);
+}
+
+#[test]
+fn a_rate_limit_in_the_middle_of_a_batch_makes_it_wait_and_repeats_nothing() {
+    let pushes = AtomicUsize::new(0);
+    let script = Script::start(move |_| match pushes.fetch_add(1, Ordering::SeqCst) {
+        1 => (429, "retry-after: 1\r\n".to_owned(), "rate limit".to_owned()),
+        _ => say(204, ""),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(&script);
+    sink.config.body_bytes = 1000;
+    deliver(&mut sink, dir.path(), &messages(20)).unwrap();
+    let asked = script.asked();
+    assert_eq!(raws(&asked[1]), raws(&asked[2]));
+    let mut taken: Vec<String> = asked
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != 1)
+        .flat_map(|(_, one)| raws(one))
+        .collect();
+    let all = taken.len();
+    taken.sort();
+    taken.dedup();
+    assert_eq!((all, taken.len()), (20, 20));
 }
 
 #[test]

@@ -29,7 +29,6 @@ mod template;
 mod token;
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::Method;
@@ -40,6 +39,7 @@ use shared::bell::Bell;
 use super::bulk::Bulk;
 use super::guid::guid;
 use super::http_json::array;
+use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
 use crate::http::{Answer, Call, Http, HttpError, gzip};
@@ -147,8 +147,7 @@ impl SentinelSink {
             self.config.rule,
             self.config.streams.of(at)
         );
-        let until = Instant::now() + WAIT_MAX;
-        let mut pause = PAUSE_MIN;
+        let mut patience = Patience::new(WAIT_MAX, PAUSES);
         let mut renewed = false;
         loop {
             let authorization = authorization(&mut self.token, &self.config, &self.bell)?;
@@ -172,16 +171,10 @@ impl SentinelSink {
                     self.token = None;
                     renewed = true;
                 }
-                // While nothing of the batch was taken, the replayer waits, and shows that it does.
-                // Later, a new start would repeat what was taken.
-                429 | 503 if self.begun && Instant::now() < until => {
-                    let asked = answer.retry_after().unwrap_or_default();
-                    let left = until.saturating_duration_since(Instant::now());
-                    self.bell.rest(pause.max(asked).min(left));
-                    if self.bell.stopping() {
-                        return Err(SinkError::Stopping);
+                429 | 503 if self.begun => {
+                    if !patience.rest(&self.bell, answer.retry_after())? {
+                        return Err(error);
                     }
-                    pause = pause.saturating_mul(2).min(PAUSE_MAX);
                 }
                 _ => return Err(error),
             }
@@ -291,12 +284,6 @@ const RULE_CODES: [&str; 4] =
     ["InvalidStream", "InvalidApiVersion", "InvalidDataCollectionRule", "MissingApiVersion"];
 /// More rows than this are not refused, one after the other, for what they hold.
 const REFUSED_MAX: usize = 16;
-/// Pauses begin with this where the service asks for none, and grow,
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// up to this.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// After so long a batch that is half taken is sent again.
-const WAIT_MAX: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ use shared::bell::Bell;
 
 use super::bulk::Bulk;
 use super::guid::guid;
+use super::patience::Patience;
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
 use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
@@ -153,8 +154,8 @@ impl SplunkSink {
         if self.config.gzip {
             call = call.header(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let until = Instant::now() + self.config.ack_timeout;
-        let mut pause = self.config.ack_poll;
+        let mut patience =
+            Patience::new(self.config.ack_timeout, (self.config.ack_poll, PAUSE_MAX));
         loop {
             let answer = http.send(&call)?;
             let reply = Reply::of(&answer);
@@ -184,16 +185,10 @@ impl SplunkSink {
                 }
                 // A body that is too long is answered as if its first record were wrong.
                 (Verdict::Data | Verdict::RecordNamed, _) => return Ok(Posted::TooLong(error)),
-                // While nothing of the batch was taken, the replayer waits, and shows that it does.
-                // Later, a new start would repeat what was taken.
-                (Verdict::Later, _) if self.begun && Instant::now() < until => {
-                    let asked = answer.retry_after().unwrap_or_default();
-                    let left = until.saturating_duration_since(Instant::now());
-                    self.bell.rest(pause.max(asked).min(left));
-                    if self.bell.stopping() {
-                        return Err(SinkError::Stopping);
+                (Verdict::Later, _) if self.begun => {
+                    if !patience.rest(&self.bell, answer.retry_after())? {
+                        return Err(error);
                     }
-                    pause = longer(pause);
                 }
                 (
                     Verdict::Later
