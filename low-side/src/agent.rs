@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sd_notify::NotifyState;
 use shared::clock::{Clock, SystemClock};
+use shared::durable;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -34,6 +35,7 @@ use crate::receiver::{self, ReceiverCounters, Reception};
 use crate::replay::{HealthBoard, Replayer, chain_text};
 use crate::retention::{Letters, Retention};
 use crate::sink;
+use crate::sink::config::SinkKind;
 use crate::sink::dead_letters::DeadLetters;
 use shared::bell::Bell;
 
@@ -61,6 +63,13 @@ pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
     let clock = SystemClock;
     let folders = Folders::of(&config.state_dir);
     folders.create().with_context(|| config.state_dir.display().to_string())?;
+    for dir in config.sinks.iter().filter_map(|sink| match &sink.kind {
+        SinkKind::File(file) => Some(&file.dir),
+        _ => None,
+    }) {
+        // The sink makes it, too, and says what is wrong: what is not there now, it may not make later.
+        let _ = durable::create_dir(dir);
+    }
     // Before the first thread starts.
     let reach = reach::reach(config, config_file);
     reach.check_credentials()?;

@@ -124,8 +124,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
 /// Gives up whatever the configuration does not name, before the first thread starts.
 fn confine(config: &Config) -> Result<(), Failure> {
-    // What is there can be named to the kernel. What can't be made is told by the buffer, which needs it.
-    let _ = shared::durable::create_dir(&config.state_dir);
+    // What is there can be named to the kernel. What can't be made is told by what needs it.
+    for dir in [&config.state_dir, &config.outbox.path] {
+        let _ = shared::durable::create_dir(dir);
+    }
     let reach = reach::reach(config);
     reach.check_credentials().map_err(Failure::config)?;
     let confinement =

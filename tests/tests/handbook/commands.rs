@@ -271,6 +271,7 @@ macro_rules! pages_with_commands {
 pages_with_commands! {
     appliances "appliances",
     archive "archive",
+    backup_and_upgrade "backup-and-upgrade",
     custody "custody",
     diode "diode",
     disaster_recovery "disaster-recovery",

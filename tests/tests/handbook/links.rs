@@ -6,10 +6,6 @@ use std::path::Path;
 
 use crate::pages::{Page, ROOT, pages};
 
-/// Pages that are written on other branches, and may be missing until these are merged.
-const ELSEWHERE: &[&str] =
-    &["install.md", "doctor.md", "metrics.md", "hardening.md", "backup-and-upgrade.md"];
-
 #[test]
 fn every_link_leads_somewhere() {
     let mut broken = Vec::new();
@@ -25,9 +21,6 @@ fn every_link_leads_somewhere() {
             let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
             let folder = page.path.parent().expect("a page lies in a folder");
             let to = if file.is_empty() { page.path.clone() } else { folder.join(file) };
-            if !to.exists() && ELSEWHERE.contains(&file) {
-                continue;
-            }
             if !to.exists() {
                 broken.push(format!("{}: {target}: no such file", page.at(line)));
             } else if !anchor.is_empty() && !anchors(&to).contains(anchor) {
@@ -49,7 +42,7 @@ fn the_handbook_stays_within_its_folder() {
             let to = page.path.parent().expect("a folder").join(file);
             let within = to.canonicalize().is_ok_and(|to| to.starts_with(&doc));
             assert!(
-                within || file.is_empty() || ELSEWHERE.contains(&file),
+                within || file.is_empty(),
                 "{}: {target} is not installed with the handbook",
                 page.at(line)
             );

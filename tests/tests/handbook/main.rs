@@ -7,10 +7,8 @@
 //! - [`verbs`]: what our programs are told in any page they take; no verb is left out
 //! - [`settings`]: blocks of TOML are taken by the programs' own parser; no key is left out
 //! - [`links`]: links and anchors
-//! - [`alarms`]: what is raised and what to do about it
 //! - [`compliance`]: the controls of the report are those of the page
 
-mod alarms;
 mod commands;
 mod compliance;
 mod links;

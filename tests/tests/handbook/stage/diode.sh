@@ -7,7 +7,7 @@ systemctl start penstock-low
 systemctl start penstock-high
 tell 2; penstock-high seal > /dev/null
 delivered 2
-fine() { penstock-low diode doctor; }
+fine() { penstock-low diode --resend /run/resend.json > /dev/null 2>&1; }
 await fine
 #> ip -brief link
 ip address del 192.0.2.2/32 dev lo

@@ -6,6 +6,7 @@ tell 2
 #> penstock-high recover
 #= 1
 #> penstock-high recover --from
+penstock-low receipt --out low.receipt
 mv /var/lib/penstock-high/set-aside-* /var/lib/penstock-high/set-aside-20261125T081500Z
 #.
 carry; delivered 5
