@@ -28,7 +28,7 @@ use crate::archive::worker::{ArchiveBoard, Archiver};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{Arrivals, Importer, KeyRing, Keys, Source};
-use crate::ledger::{CustodyError, Keeping, Ledger, open_or_set_aside};
+use crate::ledger::{CustodyError, Keeping, Ledger, keep_temporary_files, open_or_set_aside};
 use crate::reach;
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
@@ -71,6 +71,7 @@ pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
         let _ = durable::create_dir(dir);
     }
     // Before the first thread starts.
+    keep_temporary_files(&config.state_dir).context("ledger.db")?;
     let reach = reach::reach(config, config_file);
     reach.check_credentials()?;
     tracing::info!("{}", shared::reach::confine(&reach, config.hardening.landlock)?);

@@ -26,7 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
+use crate::buffer::{self, Buffer, BufferSettings, Opened, Writer};
 use crate::carrier::{self, RunningCarriers};
 use crate::cmd::Failure;
 use crate::config::Config;
@@ -127,6 +127,9 @@ fn confine(config: &Config) -> Result<(), Failure> {
     // What is there can be named to the kernel. What can't be made is told by what needs it.
     for dir in [&config.state_dir, &config.outbox.path] {
         let _ = shared::durable::create_dir(dir);
+    }
+    if let Err(error) = buffer::keep_temporary_files(&config.state_dir) {
+        tracing::warn!(%error, "the buffer's temporary files can't be kept in the state folder");
     }
     let reach = reach::reach(config);
     reach.check_credentials().map_err(Failure::config)?;

@@ -7,7 +7,10 @@ systemctl start penstock-low
 systemctl start penstock-high
 tell 2; penstock-high seal > /dev/null
 delivered 2
-fine() { penstock-low diode --resend /run/resend.json > /dev/null 2>&1; }
+fine() {
+    penstock-low diode doctor > /run/doctor 2>&1 && ! grep -q 'no agent' /run/doctor &&
+        penstock-low diode --resend /run/resend.json > /dev/null 2>&1
+}
 await fine
 #> ip -brief link
 ip address del 192.0.2.2/32 dev lo
