@@ -271,6 +271,7 @@ const LOW: &[Shown] = &[
         examples: &["officers"],
     },
     Shown { section: "receipt", needs: &[], examples: &["folder"] },
+    Shown { section: "store", needs: &[], examples: &["*"] },
     Shown { section: "page", needs: &[], examples: &["*"] },
     Shown {
         section: "archive",
@@ -292,7 +293,7 @@ const LOW: &[Shown] = &[
     Shown {
         section: "sink",
         needs: &["name", "type", "path", "address", "transport", "ca-file"],
-        examples: &["schema", "cert-file", "key-file", "server-name"],
+        examples: &["schema", "line-bytes", "cert-file", "key-file", "server-name"],
     },
 ];
 
