@@ -57,8 +57,7 @@ fn body_bytes() -> ByteSize {
     ByteSize::mib(1)
 }
 pub(in crate::sink) const BATCH_RECORDS: u64 = 10_000;
-/// What is sent again where no answer came, or a 429, at most. Loki counts again what it has already: a
-/// batch above `ingestion_burst_size_mb` (6 MB) would never come to its end.
+/// What is sent again where no answer came, at most.
 pub(in crate::sink) const BATCH_BYTES: ByteSize = ByteSize(2 << 20);
 const BATCH_LABELS_MAX: u64 = 1_000;
 
