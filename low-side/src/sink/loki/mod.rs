@@ -9,8 +9,8 @@
 //! | 400 | **the good entries were stored**; the push is halved until what is refused is known: it goes to the dead letters |
 //! | 400 of a kind that says nothing of an entry, and nothing else of the batch was taken | the batch waits |
 //! | 413 | the push is halved |
-//! | 429, 503, when something of the batch was taken | the push is sent again, after what `Retry-After` asks for |
-//! | 408, 429, 5xx, none, half an answer | the batch is sent again, after what `Retry-After` asks for |
+//! | 429, 503 | the push is halved: one above the burst is never taken; when something of the batch was taken, after what `Retry-After` asks for |
+//! | 408, 5xx, none, half an answer; 429 to one entry, before any was taken | the batch is sent again, after what `Retry-After` asks for |
 //! | 401, 403, 404 and all others | nothing is wrong with the records: the batch waits until the configuration, here or there, is mended |
 //!
 //! A line that is longer than Loki takes is a dead letter without being sent: it is never cut.
@@ -87,11 +87,14 @@ impl LokiSink {
                     self.taken = true;
                     patience = Patience::new(WAIT_MAX, PAUSES);
                 }
-                (429 | 503, _) if self.taken => {
-                    if !patience.rest(&self.bell, answer.retry_after())? {
+                (429 | 503, many) if self.taken || many > 1 => {
+                    if self.taken && !patience.rest(&self.bell, answer.retry_after())? {
                         return Err(self.refusal(&answer));
                     }
-                    parts.push(range);
+                    // A push above the burst is never taken.
+                    let middle = range.start + many.div_ceil(2);
+                    parts.push(middle..range.end);
+                    parts.push(range.start..middle);
                 }
                 (400, _) if self.all_refused(part, &text) => {
                     for at in part {
