@@ -234,8 +234,11 @@ mod tests {
         assert!(!names(&site.folders.store).contains(&second), "the start removes what is left");
         assert_eq!(importer.ledger.sums().unwrap(), before);
 
-        // The ledger is lost.
+        // The ledger is lost, and a line of the journal is damaged.
         drop(importer);
+        let mut lines = std::fs::read(journal.path()).unwrap();
+        lines.extend_from_slice(b"0123456789abcdef {}\n");
+        std::fs::write(journal.path(), lines).unwrap();
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(site.folders.state.join(format!("ledger.db{suffix}")));
         }
@@ -249,6 +252,8 @@ mod tests {
         assert!(
             alarms.iter().any(|alarm| alarm.code == "ledger-rebuilt" && alarm.subject == "journal")
         );
+        let damaged = alarms.iter().find(|alarm| alarm.code == "store-journal-damaged").unwrap();
+        assert!(damaged.message.starts_with("1 lines of"), "{}", damaged.message);
         assert!(alarms.iter().all(|alarm| alarm.code != "gap" || alarm.closed.is_some()));
         // No sink gets them again, nothing admits them again, and a next start changes nothing.
         let sink = importer.ledger.sink("siem").unwrap();

@@ -144,13 +144,30 @@ fn the_oldest_leave_first_until_the_store_is_small_enough() {
     let config = StoreConfig { retain_bytes: Some(1), ..config };
     look(&mut retention(&site, config, &["siem"]));
     let alarms = ledger.alarms().unwrap();
-    let alarm = alarms.iter().find(|alarm| alarm.code == STORE_OVER).unwrap();
+    let alarm = alarms.iter().find(|alarm| alarm.code == "store-over").unwrap();
     assert!(alarm.message.contains("1: a sink has yet to take them"), "{}", alarm.message);
     assert_eq!(names(&site.folders.store).len(), 1);
     deliver(&mut ledger, "siem", (9, 10));
     look(&mut retention(&site, config, &["siem"]));
     assert!(names(&site.folders.store).is_empty());
     assert!(ledger.alarms().unwrap().iter().all(|alarm| alarm.closed.is_some()));
+}
+
+#[test]
+fn a_disk_that_gets_small_is_told_until_there_is_room() {
+    let site = Site::new();
+    let mut config = StoreConfig { retain: None, retain_bytes: None, free_alarm: u64::MAX };
+    let told = |config| {
+        let mut retention = retention(&site, config, &[]);
+        let now = retention.clock.now();
+        retention.look_at_disk(now).unwrap();
+        let alarms = site.ledger().alarms().unwrap();
+        let alarm = alarms.into_iter().find(|alarm| alarm.code == "disk-low");
+        alarm.is_some_and(|alarm| alarm.closed.is_none())
+    };
+    assert!(told(config));
+    config.free_alarm = 0;
+    assert!(!told(config));
 }
 
 #[test]
@@ -173,7 +190,7 @@ fn files_that_are_not_ours_stay() {
     assert_eq!(left, [ours[0].as_str(), ours[1].as_str(), "stranger"], "the third alone has left");
     assert!(outside.exists());
     let alarms = ledger.alarms().unwrap();
-    let alarm = alarms.iter().find(|alarm| alarm.code == STORE_OVER).unwrap();
+    let alarm = alarms.iter().find(|alarm| alarm.code == "store-over").unwrap();
     assert!(
         alarm.message.contains("2: their files are damaged or not theirs"),
         "{}",
