@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sd_notify::NotifyState;
 use shared::clock::{Clock, SystemClock};
-use shared::durable;
+use shared::{durable, sqlite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -28,7 +28,7 @@ use crate::archive::worker::{ArchiveBoard, Archiver};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::import::{Arrivals, Importer, KeyRing, Keys, Source};
-use crate::ledger::{CustodyError, Keeping, Ledger, keep_temporary_files, open_or_set_aside};
+use crate::ledger::{CustodyError, Keeping, Ledger, open_or_set_aside};
 use crate::reach;
 use crate::receiver::config::ReceiverConfig;
 use crate::receiver::{self, ReceiverCounters, Reception};
@@ -71,7 +71,7 @@ pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
         let _ = durable::create_dir(dir);
     }
     // Before the first thread starts.
-    keep_temporary_files(&config.state_dir).context("ledger.db")?;
+    sqlite::keep_temporary_files(&config.state_dir).context("ledger.db")?;
     let reach = reach::reach(config, config_file);
     reach.check_credentials()?;
     tracing::info!("{}", shared::reach::confine(&reach, config.hardening.landlock)?);

@@ -22,6 +22,7 @@
 //! - [`bell`]: how threads wake each other, and tell each other to end
 //! - [`reach`]: what an agent reaches, and how it is kept to that
 //! - [`service`]: our own service, started by an operator's command
+//! - `sqlite`: copies of databases, and their temporary files
 //! - `manual`: manual pages from the definition of a command line
 //! - [`clock`], [`exit`], [`process`], [`telemetry`]: time, exit codes, hardening and logs
 
@@ -52,6 +53,8 @@ pub mod reach;
 pub mod receipt;
 pub mod record;
 pub mod service;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 pub mod stream;
 pub mod telemetry;
 pub mod transfer;

@@ -90,6 +90,17 @@ impl Crossing {
         self.pair.low.configure(&low);
     }
 
+    /// The same, with a page on each side; an inbox that gives up early on what is no bundle.
+    pub fn configure_with_pages(&self, records_max: u64) -> [SocketAddr; 2] {
+        let pages = [free_address(), free_address()];
+        let [high, low] = pages.map(|at| format!("[page]\nlisten = \"{at}\"\n"));
+        let (seal, listener) = (Self::seal_soon(records_max), self.listener());
+        self.pair.high.configure(&format!("{seal}{listener}{}{high}", self.handoff()));
+        let inbox = format!("{}copy-deadline = \"300ms\"\n", Self::quick_inbox());
+        self.pair.low.configure(&format!("{inbox}{}{low}", self.file_sink()));
+        pages
+    }
+
     /// Sends messages with these ids over one connection and waits until it was read to its end.
     pub fn send(&self, ids: Range<u64>) -> Report {
         let plan =

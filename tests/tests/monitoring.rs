@@ -115,12 +115,7 @@ fn fetch(url: &str, accept: &str) -> String {
 fn the_numbers_are_well_formed_documented_scraped_and_enough_for_rules_and_dashboard() {
     let crossing = Crossing::new("monitoring");
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
-    let (high_page, low_page) = (free_address(), free_address());
-    let page = |at: SocketAddr| format!("[page]\nlisten = \"{at}\"\n");
-    let (seal, listener) = (Crossing::seal_soon(100), crossing.listener());
-    high.configure(&format!("{seal}{listener}{}{}", crossing.handoff(), page(high_page)));
-    let inbox = format!("{}copy-deadline = \"300ms\"\n", Crossing::quick_inbox());
-    low.configure(&format!("{inbox}{}{}", crossing.file_sink(), page(low_page)));
+    let [high_page, low_page] = crossing.configure_with_pages(100);
     let _agents = [low.start(), high.start()];
     crossing.send(1..RECORDS + 1);
     assert_eq!(crossing.wait_drained(), RECORDS);

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use tests::crossing::Crossing;
 use tests::peers::{find, npm_modules, peer};
 use tests::process::run;
-use tests::sandbox::free_address;
 use tests::wait::{PATIENCE, wait_for, wait_until};
 
 const RECORDS: u64 = 500;
@@ -33,12 +32,7 @@ fn seen(crossing: &Crossing, address: SocketAddr, holds: &str) -> String {
 fn both_pages_show_what_happens_and_names_are_never_markup() {
     let crossing = Crossing::new("page");
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
-    let (high_page, low_page) = (free_address(), free_address());
-    let page = |at: SocketAddr| format!("[page]\nlisten = \"{at}\"\n");
-    let (seal, listener) = (Crossing::seal_soon(100), crossing.listener());
-    high.configure(&format!("{seal}{listener}{}{}", crossing.handoff(), page(high_page)));
-    let inbox = format!("{}copy-deadline = \"300ms\"\n", Crossing::quick_inbox());
-    low.configure(&format!("{inbox}{}{}", crossing.file_sink(), page(low_page)));
+    let [high_page, low_page] = crossing.configure_with_pages(100);
     let _agents = [low.start(), high.start()];
     crossing.send(1..RECORDS + 1);
     assert_eq!(crossing.wait_drained(), RECORDS);
@@ -99,12 +93,7 @@ fn looked_at(crossing: &Crossing, address: SocketAddr, name: &str) -> Value {
 fn the_pages_fit_three_sizes_and_everybody_can_read_them() {
     let crossing = Crossing::new("page-look");
     let (high, low) = (&crossing.pair.high, &crossing.pair.low);
-    let (high_page, low_page) = (free_address(), free_address());
-    let page = |at: SocketAddr| format!("[page]\nlisten = \"{at}\"\n");
-    let (seal, listener) = (Crossing::seal_soon(100), crossing.listener());
-    high.configure(&format!("{seal}{listener}{}{}", crossing.handoff(), page(high_page)));
-    let inbox = format!("{}copy-deadline = \"300ms\"\n", Crossing::quick_inbox());
-    low.configure(&format!("{inbox}{}{}", crossing.file_sink(), page(low_page)));
+    let [high_page, low_page] = crossing.configure_with_pages(100);
     let _agents = [low.start(), high.start()];
     crossing.send(1..RECORDS + 1);
     assert_eq!(crossing.wait_drained(), RECORDS);

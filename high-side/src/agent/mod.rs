@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use shared::clock::{Clock, SystemClock};
 use shared::keys::{Officers, Recipients};
-use shared::telemetry;
+use shared::{sqlite, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::buffer::{self, Buffer, BufferSettings, Opened, Writer};
+use crate::buffer::{Buffer, BufferSettings, Opened, Writer};
 use crate::carrier::{self, RunningCarriers};
 use crate::cmd::Failure;
 use crate::config::Config;
@@ -128,7 +128,7 @@ fn confine(config: &Config) -> Result<(), Failure> {
     for dir in [&config.state_dir, &config.outbox.path] {
         let _ = shared::durable::create_dir(dir);
     }
-    if let Err(error) = buffer::keep_temporary_files(&config.state_dir) {
+    if let Err(error) = sqlite::keep_temporary_files(&config.state_dir) {
         tracing::warn!(%error, "the buffer's temporary files can't be kept in the state folder");
     }
     let reach = reach::reach(config);

@@ -72,10 +72,7 @@ pub use intake::{
     Mark, Request, RequestKind, Sighting,
 };
 pub use losses::LossReason;
-pub use open::{
-    Opened, Recovery, ask_for_new_epoch, can_be_read, is_agent_running, keep_temporary_files,
-    mark_broken,
-};
+pub use open::{Opened, Recovery, ask_for_new_epoch, can_be_read, is_agent_running, mark_broken};
 pub use plan::{PlanLimits, PlannedBundle};
 pub use receipts::{KnownReceipt, Taken};
 pub use restored::{Crossed, Held, Restored};

@@ -23,14 +23,6 @@ use super::lane::LaneState;
 use super::schema::{self, APPLICATION_ID, MIGRATIONS, VERSION, key, number_of_key};
 use super::{BufferSettings, losses};
 
-/// Has `SQLite` keep its temporary files, as for a statement that changes much, in this folder and not in one
-/// of the system, which a confined agent does not reach. Holds for the whole process, and is called before
-/// its first thread starts.
-pub fn keep_temporary_files(dir: &Path) -> rusqlite::Result<()> {
-    let dir = dir.to_string_lossy();
-    Connection::open_in_memory()?.pragma_update(None, "temp_store_directory", dir)
-}
-
 /// What opening the buffer came upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {

@@ -154,14 +154,6 @@ pub struct Ledger {
     custody: CustodyFolder,
 }
 
-/// Has `SQLite` keep its temporary files, as for a statement that changes much, in this folder and not in one
-/// of the system, which a confined agent does not reach. Holds for the whole process, and is called before
-/// its first thread starts.
-pub fn keep_temporary_files(dir: &Path) -> rusqlite::Result<()> {
-    let dir = dir.to_string_lossy();
-    Connection::open_in_memory()?.pragma_update(None, "temp_store_directory", dir)
-}
-
 impl Ledger {
     /// Opens the ledger of a state folder, making it if there is none.
     pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
