@@ -419,6 +419,9 @@ pub enum ArchiveVerb {
         /// Which archive; the only one, where there is one.
         #[arg(long, value_name = "NAME")]
         archive: Option<String>,
+        /// Ask the archive itself, by its names and versions: for a machine that has lost its ledger.
+        #[arg(long)]
+        without_ledger: bool,
         /// Print JSON, an object a line.
         #[arg(long)]
         json: bool,
@@ -453,6 +456,10 @@ pub enum ArchiveVerb {
         /// Which archive; the only one, where there is one.
         #[arg(long, value_name = "NAME")]
         archive: Option<String>,
+        /// Ask the archive itself, by its names and versions: for a machine that has lost its ledger. Times
+        /// are inside of bundles, so no period can be asked for.
+        #[arg(long, conflicts_with_all = ["from", "to"])]
+        without_ledger: bool,
         /// What was received from this time on, as 2026-11-23T00:00:00Z.
         #[arg(long, value_name = "TIME", conflicts_with = "bundle")]
         from: Option<Nanos>,

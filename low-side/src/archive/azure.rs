@@ -7,6 +7,8 @@
 //!   whoever may: azure/storage/blobs/immutable-time-based-retention-policy-overview.
 //! - `If-None-Match: *` makes a blob only where none is (409 `BlobAlreadyExists`):
 //!   specifying-conditional-headers-for-blob-service-operations.
+//! - List Blobs with `include=versions`, names in order, at most 5,000 at once; a name that XML can't hold is
+//!   marked `Encoded` and percent-encoded: list-blobs.
 //! - Shared Key signatures: authorize-with-shared-key.
 //!
 //! The store works out no SHA-256 of its own (only MD5 and CRC-64), so every blob is read back once and
@@ -19,11 +21,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use roxmltree::Node;
 use shared::bell::Bell;
 use shared::clock::{Clock, Nanos};
 
 use super::config::{AzureConfig, AzureCredential};
+use super::listing::{LISTED_MAX, Listed, Marker, Page, children, text, with_xml};
 use super::proof::{LONGER, Outcome, Proof, allowed, read_back, refused, shown, still};
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, ceil_secs};
 use crate::http::{Answer, Call, FileBody, Http, HttpError, IN_PATH, IN_QUERY, credential};
@@ -220,9 +224,32 @@ impl Archive for Azure {
         bytes_max: u64,
         take: &mut Take<'_>,
     ) -> Result<(), ArchiveError> {
-        let call = self.call(Ask::new(Method::GET, Some(key), &[("versionid", version)]))?;
+        let by_version = [("versionid", version)];
+        let query: &[_] = if version.is_empty() { &[] } else { &by_version };
+        let call = self.call(Ask::new(Method::GET, Some(key), query))?;
         let answer = self.http.fetch(&call, bytes_max, take).map_err(without_query)?;
         if answer.is_success() { Ok(()) } else { Err(self.refused(key, &answer)) }
+    }
+
+    fn list(&mut self, after: Option<&Marker>) -> Result<Page, ArchiveError> {
+        let prefix = self.config.prefix.clone();
+        let mut query = vec![
+            ("restype", "container"),
+            ("comp", "list"),
+            ("include", "versions"),
+            ("maxresults", LISTED_MAX),
+        ];
+        if !prefix.is_empty() {
+            query.push(("prefix", prefix.as_str()));
+        }
+        if let Some(marker) = after {
+            query.push(("marker", marker.key.as_str()));
+        }
+        let answer = self.ask(Ask::new(Method::GET, None, &query))?;
+        if !answer.is_success() {
+            return Err(self.refused("", &answer));
+        }
+        with_xml(&self.place(""), &answer, |root| page(root, &prefix))
     }
 
     fn prove(&mut self, canary: &Object, proof: &mut Proof) -> Result<(), ArchiveError> {
@@ -320,6 +347,34 @@ impl Azure {
         }
         Ok(())
     }
+}
+
+/// A part of a list, from the XML of `EnumerationResults`.
+fn page(root: Node<'_, '_>, prefix: &str) -> Page {
+    let listed = |node: Node<'_, '_>| {
+        let name = children(node, "Name").next()?;
+        let plain = name.text().unwrap_or_default();
+        let key = match name.attribute("Encoded") {
+            Some("true") => percent_decode_str(plain).decode_utf8_lossy(),
+            _ => plain.into(),
+        };
+        let properties = children(node, "Properties").next()?;
+        let mut made =
+            ["Creation-Time", "Last-Modified"].into_iter().map(|of| text(properties, of));
+        let version = text(node, "VersionId");
+        Some(Listed {
+            key: key.strip_prefix(prefix)?.to_owned(),
+            version: version.to_owned(),
+            bytes: text(properties, "Content-Length").parse().unwrap_or(0),
+            made: made.find_map(parse_rfc1123).unwrap_or(Nanos(0)),
+            current: version.is_empty() || text(node, "IsCurrentVersion") == "true",
+        })
+    };
+    let blobs = children(root, "Blobs").flat_map(|blobs| children(blobs, "Blob"));
+    let marker = text(root, "NextMarker");
+    let next =
+        (!marker.is_empty()).then(|| Marker { key: marker.to_owned(), version: String::new() });
+    Page { objects: blobs.filter_map(listed).collect(), next }
 }
 
 /// What a request signs: authorize-with-shared-key, "Blob, Queue, and File Services".
@@ -421,6 +476,27 @@ mod tests {
         let back = parse_rfc1123("Wed, 25 Nov 2026 09:00:01 GMT").unwrap();
         assert_eq!(back, "2026-11-25T09:00:01Z".parse().unwrap());
         assert_eq!(parse_rfc1123("tomorrow"), None);
+    }
+
+    /// After the example of list-blobs.
+    #[test]
+    fn a_list_of_versions() {
+        let body = "<?xml version=\"1.0\" encoding=\"utf-8\"?>
+            <EnumerationResults ContainerName=\"evidence\"><Blobs>
+            <Blob><Name Encoded=\"true\">p/x%EF%BF%BE</Name><VersionId>2026-11-25T09:00:00.0000001Z</VersionId>
+            <Properties><Creation-Time>Wed, 25 Nov 2026 09:00:00 GMT</Creation-Time>
+            <Content-Length>7</Content-Length></Properties></Blob>
+            <Blob><Name>p/y%41</Name><Properties><Last-Modified>Wed, 25 Nov 2026 09:00:00 GMT</Last-Modified>
+            <Content-Length>8</Content-Length></Properties></Blob>
+            <Blob><Name>else</Name><Properties/></Blob></Blobs><NextMarker>2!76!x</NextMarker></EnumerationResults>";
+        let document = roxmltree::Document::parse(body).unwrap();
+        let page = page(document.root_element(), "p/");
+        let made = "2026-11-25T09:00:00Z".parse().unwrap();
+        let version = "2026-11-25T09:00:00.0000001Z".to_owned();
+        let x = Listed { key: "x\u{fffe}".to_owned(), version, bytes: 7, made, current: false };
+        let (key, version) = ("y%41".to_owned(), String::new());
+        assert_eq!(page.objects, [x, Listed { key, version, bytes: 8, made, current: true }]);
+        assert_eq!(page.next.unwrap().key, "2!76!x");
     }
 
     #[test]

@@ -10,12 +10,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::UNIX_EPOCH;
 
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::durable;
 
+use super::listing::{Listed, Marker, Page};
 use super::proof::Proof;
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take};
 
@@ -133,10 +135,61 @@ impl Archive for Directory {
         read().map_err(ArchiveError::file(&path))
     }
 
+    /// A part is the folder of one chain, whose names are in memory: some 200 bytes each.
+    fn list(&mut self, after: Option<&Marker>) -> Result<Page, ArchiveError> {
+        let wrong = ArchiveError::file(&self.dir);
+        let mut chains = Vec::new();
+        let mut look = || -> io::Result<Page> {
+            for origin in names(&self.dir, true)? {
+                for epoch in names(&self.dir.join(&origin), true)? {
+                    let folder = format!("{origin}/{epoch}");
+                    for lane in names(&self.dir.join(&folder), true)? {
+                        chains.push(format!("{folder}/{lane}"));
+                    }
+                }
+            }
+            chains.sort_unstable();
+            let at = after.map_or(0, |after| chains.partition_point(|chain| *chain <= after.key));
+            let Some(chain) = chains.get(at) else { return Ok(Page::default()) };
+            let folder = self.dir.join(chain);
+            let mut objects = Vec::new();
+            for name in names(&folder, false)? {
+                let found = fs::symlink_metadata(folder.join(&name))?;
+                let since = found.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                objects.push(Listed {
+                    key: format!("{chain}/{name}"),
+                    version: String::new(),
+                    bytes: found.len(),
+                    made: Nanos(0).plus(since),
+                    current: true,
+                });
+            }
+            let next = Some(Marker { key: chain.clone(), version: String::new() });
+            Ok(Page { objects, next })
+        };
+        look().map_err(wrong)
+    }
+
     fn prove(&mut self, _: &Object, _: &mut Proof) -> Result<(), ArchiveError> {
         // There is nothing to prove.
         Ok(())
     }
+}
+
+/// The names of the folders, or of the files, in a folder, in order. What is no text is none of ours.
+fn names(dir: &Path, folders: bool) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if (if folders { kind.is_dir() } else { kind.is_file() })
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push(name);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Gives a file its name, unless something has it.

@@ -4,6 +4,7 @@
 //! - `retention` of an object, `{"mode": "Locked", "retainUntilTime": ..}`, in a bucket made for it; a locked
 //!   one can't be removed or shortened, only extended: object-lock, `json_api/v1/objects`.
 //! - `ifGenerationMatch=0` makes an object only where none is (412): request-preconditions.
+//! - `objects.list` with `versions=true`, names in order, at most 1,000 at once: `json_api/v1/objects/list`.
 //! - Upload of metadata and media in one request: uploading-objects (multipart).
 //! - Tokens for a service account: developers.google.com/identity/protocols/oauth2/service-account.
 //!
@@ -29,6 +30,7 @@ use shared::clock::{Clock, Nanos};
 use zeroize::Zeroizing;
 
 use super::config::{GcsConfig, GcsCredential};
+use super::listing::{LISTED_MAX, Listed, Marker, Page};
 use super::proof::{LONGER, Outcome, Proof, allowed, read_back, refused, shown, still};
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, rfc3339};
 use crate::http::{Answer, Call, FileBody, Http, HttpConfig, IN_QUERY, Url, credential, sensitive};
@@ -62,6 +64,45 @@ fn token_uri() -> String {
 struct Token {
     access_token: Zeroizing<String>,
     expires_in: u64,
+}
+
+/// A part of a list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct List {
+    next_page_token: Option<String>,
+    #[serde(default)]
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    name: String,
+    generation: String,
+    size: String,
+    time_created: String,
+    /// When it ceased to be the current one.
+    time_deleted: Option<String>,
+}
+
+impl List {
+    fn page(self, prefix: &str) -> Page {
+        let listed = |item: Item| {
+            Some(Listed {
+                key: item.name.strip_prefix(prefix)?.to_owned(),
+                version: item.generation,
+                bytes: item.size.parse().unwrap_or(0),
+                made: item.time_created.parse().unwrap_or(Nanos(0)),
+                current: item.time_deleted.is_none(),
+            })
+        };
+        let token = self.next_page_token.filter(|token| !token.is_empty());
+        Page {
+            objects: self.items.into_iter().filter_map(listed).collect(),
+            next: token.map(|key| Marker { key, version: String::new() }),
+        }
+    }
 }
 
 impl ServiceAccount {
@@ -298,6 +339,36 @@ impl Archive for Gcs {
         let call = Call::new(Method::GET, path, "").header(AUTHORIZATION, self.authorization()?);
         let answer = self.http.fetch(&call, bytes_max, take)?;
         if answer.is_success() { Ok(()) } else { Err(self.refused(key, &answer)) }
+    }
+
+    fn list(&mut self, after: Option<&Marker>) -> Result<Page, ArchiveError> {
+        let mut path =
+            format!("/storage/v1/b/{}/o?versions=true&maxResults={LISTED_MAX}", self.config.bucket);
+        for (name, value) in [
+            ("prefix", self.config.prefix.as_str()),
+            ("pageToken", after.map_or("", |marker| marker.key.as_str())),
+        ] {
+            if !value.is_empty() {
+                path.push('&');
+                path.push_str(name);
+                path.push('=');
+                path.extend(utf8_percent_encode(value, &IN_QUERY));
+            }
+        }
+        let answer = self.send(Call::new(Method::GET, path, ""))?;
+        if !answer.is_success() {
+            return Err(self.refused("", &answer));
+        }
+        match serde_json::from_slice::<List>(&answer.body) {
+            Ok(list) => Ok(list.page(&self.config.prefix)),
+            Err(err) => Err(ArchiveError::Answer {
+                place: self.place(""),
+                status: answer.status,
+                code: String::new(),
+                why: format!("its list can't be read: {err}"),
+                retry_after: None,
+            }),
+        }
     }
 
     fn prove(&mut self, canary: &Object, proof: &mut Proof) -> Result<(), ArchiveError> {

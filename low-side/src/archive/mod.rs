@@ -17,6 +17,7 @@ mod azure;
 pub mod config;
 mod directory;
 mod gcs;
+pub mod listing;
 pub mod proof;
 mod s3;
 pub mod worker;
@@ -36,6 +37,7 @@ use crate::http::{Answer, HttpError};
 use crate::ledger::{ChainName, KeptObject};
 use crate::tls::TlsError;
 use config::{ArchiveConfig, ArchiveKind};
+use listing::{Marker, Page};
 use proof::Proof;
 
 /// Why an archive did not take, or give, something.
@@ -208,6 +210,10 @@ pub trait Archive: Send {
         bytes_max: u64,
         take: &mut Take<'_>,
     ) -> Result<(), ArchiveError>;
+
+    /// Lists what it holds, every version of it: a part of it, from the beginning or from where an earlier
+    /// part ended.
+    fn list(&mut self, after: Option<&Marker>) -> Result<Page, ArchiveError>;
 
     /// Tries to break the lock of an object made for that, in every way there is, and notes what came of
     /// each try.

@@ -11,8 +11,8 @@ use shared::record::Epoch;
 
 use super::custody::{self, Arrival, bundle_of};
 use super::{
-    ChainId, ChainName, Ledger, LedgerError, alarms, archived, chain_name, int, latency, removed,
-    uint,
+    ChainId, ChainName, Ledger, LedgerError, StoreName, alarms, archived, chain_name, int, latency,
+    removed, uint,
 };
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
@@ -88,10 +88,7 @@ impl BundleFacts {
 
     /// The name of its file in the store: made of what was verified, never of a name that came.
     pub fn store_name(&self) -> String {
-        let ChainName { origin, epoch, lane } = &self.chain;
-        let digest = self.candidate.digest.to_string();
-        let number = self.candidate.number;
-        format!("{origin}-{epoch}-{lane}-{number:010}-{}.pstk", &digest[..16])
+        StoreName::new(&self.chain, self.candidate.number, &self.candidate.digest).to_string()
     }
 }
 
@@ -258,9 +255,7 @@ impl Ledger {
 
     /// Whether the store's file of this name has a row.
     pub fn knows_file(&self, file: &str) -> Result<bool, LedgerError> {
-        let Some((chain, number)) = parse_store_name(file) else {
-            return Ok(false);
-        };
+        let Ok(StoreName { chain, number, .. }) = file.parse() else { return Ok(false) };
         let mut statement = self.conn.prepare_cached(
             "SELECT 1 FROM chain c JOIN bundle b ON b.chain = c.id
              WHERE c.origin = ?1 AND c.epoch = ?2 AND c.lane = ?3 AND b.number = ?4 AND b.file = ?5",
@@ -686,14 +681,4 @@ pub(super) fn add(tx: &Transaction<'_>, name: &str, amount: i64) -> Result<(), L
     )?
     .execute(params![name, amount])?;
     Ok(())
-}
-
-/// Reads a store file's name back: `ORIGIN-EPOCH-LANE-NUMBER-DIGEST.pstk`.
-pub(super) fn parse_store_name(file: &str) -> Option<(ChainName, u64)> {
-    let mut parts = file.strip_suffix(".pstk")?.rsplitn(5, '-').skip(1);
-    let number = parts.next()?.parse().ok()?;
-    let lane = parts.next()?.parse().ok()?;
-    let epoch = Epoch(parts.next()?.parse().ok()?);
-    let origin = parts.next()?.parse().ok()?;
-    Some((ChainName { origin, epoch, lane }, number))
 }

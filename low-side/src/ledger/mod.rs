@@ -28,6 +28,7 @@ mod removed;
 mod restored;
 mod schema;
 mod snapshot;
+mod store_name;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};
 pub use removed::{KeptFor, RemovedRow, StoreSum, StoredBundle};
 pub use snapshot::Snapshot;
+pub use store_name::StoreName;
 pub use sums::{ChainSum, LaneHeard, LossSum, RuleSum, SinkSum, StreamSum, Sums};
 
 /// The ledger's file name in the state folder.

@@ -21,7 +21,8 @@ use shared::custody::{Action, CustodyEvent, CustodyFile};
 use super::custody::{self, bundle_of};
 use super::delivery::{Delivery, insert_range};
 use super::{
-    ChainId, ChainName, Ledger, LedgerError, SinkId, admission, alarms, chain_name, int, uint,
+    ChainId, ChainName, Ledger, LedgerError, SinkId, StoreName, admission, alarms, chain_name, int,
+    uint,
 };
 
 /// What is in the store.
@@ -269,7 +270,7 @@ impl Ledger {
 
     /// The identity and length of the bundle that a file of the store was, where it was removed from there.
     pub fn removed_file(&self, file: &str) -> Result<Option<(BundleDigest, u64)>, LedgerError> {
-        let Some((chain, number)) = admission::parse_store_name(file) else { return Ok(None) };
+        let Ok(StoreName { chain, number, .. }) = file.parse() else { return Ok(None) };
         let mut statement = self.conn.prepare_cached(
             "SELECT b.digest, b.file_bytes FROM chain c JOIN bundle b ON b.chain = c.id
              WHERE c.origin = ?1 AND c.epoch = ?2 AND c.lane = ?3 AND b.number = ?4 AND b.file = ?5

@@ -50,24 +50,35 @@ impl FromStr for Wanted {
 }
 
 impl Wanted {
-    fn is(&self, entry: &Entry) -> bool {
-        let event = &entry.event;
+    /// Whether it is one of these digests, of which only the beginning may be known, this file or this
+    /// place in a chain.
+    pub fn is_one(
+        &self,
+        digests: impl IntoIterator<Item = String>,
+        file: Option<&str>,
+        place: Option<(&OriginId, Epoch, Lane, u64)>,
+    ) -> bool {
         match self {
-            Self::Digest(digits) => {
-                let bundle = event.bundle.as_ref().and_then(|bundle| bundle.digest);
-                let file = event.file.as_ref().map(|file| file.sha256);
-                bundle.into_iter().chain(file).any(|digest| digest.to_string().starts_with(digits))
-            }
-            Self::File(name) => event.file.as_ref().is_some_and(|file| file.name == *name),
-            Self::Number(origin, epoch, lane, number) => {
-                event.bundle.as_ref().is_some_and(|bundle| {
-                    bundle.lane == *lane
-                        && bundle.number == *number
-                        && origin.as_ref().is_none_or(|origin| *origin == bundle.origin)
-                        && epoch.is_none_or(|epoch| epoch == bundle.epoch)
-                })
-            }
+            Self::Digest(digits) => digests
+                .into_iter()
+                .any(|digest| digest.starts_with(digits) || digits.starts_with(&digest)),
+            Self::File(name) => file == Some(name),
+            Self::Number(origin, epoch, lane, number) => place.is_some_and(|place| {
+                (place.2, place.3) == (*lane, *number)
+                    && origin.as_ref().is_none_or(|origin| origin == place.0)
+                    && epoch.is_none_or(|epoch| epoch == place.1)
+            }),
         }
+    }
+
+    fn is(&self, entry: &Entry) -> bool {
+        let (bundle, file) = (entry.event.bundle.as_ref(), entry.event.file.as_ref());
+        let digests = bundle.and_then(|bundle| bundle.digest).into_iter();
+        self.is_one(
+            digests.chain(file.map(|file| file.sha256)).map(|digest| digest.to_string()),
+            file.map(|file| file.name.as_str()),
+            bundle.map(|bundle| (&bundle.origin, bundle.epoch, bundle.lane, bundle.number)),
+        )
     }
 }
 

@@ -164,6 +164,18 @@ impl Blobs {
             .collect()
     }
 
+    /// Somebody puts something else under a name: it becomes the current version.
+    pub fn overwrite(&self, key: &str, bytes: &[u8]) {
+        self.state().add(key, bytes.to_vec(), None);
+    }
+
+    /// Somebody deletes a name: what was there is a former version.
+    pub fn hide(&self, key: &str) {
+        if let Some(version) = self.state().version(key, None) {
+            version.current = false;
+        }
+    }
+
     /// A service account of this store, in Google's form; its public key stays here.
     pub fn service_account(&self) -> PathBuf {
         let key = self.dir.join("account.pem");
@@ -266,6 +278,26 @@ impl State {
         })
     }
 
+    /// A part of the list of all versions from a marker on, and the next marker. Fewer than were asked
+    /// for, as the stores may give.
+    fn listed(
+        &self,
+        query: &BTreeMap<String, String>,
+        marker: &str,
+    ) -> (Vec<(&str, &Version)>, String) {
+        let prefix = query.get("prefix").map_or("", String::as_str);
+        let from: usize = query.get(marker).and_then(|marker| marker.parse().ok()).unwrap_or(0);
+        let all: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .flat_map(|(key, versions)| versions.iter().map(|one| (key.as_str(), one)))
+            .collect();
+        let until = all.len().min(from + LISTED);
+        let next = if until < all.len() { until.to_string() } else { String::new() };
+        (all[from.min(until)..until].to_vec(), next)
+    }
+
     fn add(&mut self, key: &str, bytes: Vec<u8>, policy: Option<(bool, Nanos)>) -> String {
         let id = self.next.to_string();
         self.next += 1;
@@ -297,6 +329,12 @@ fn azure(state: &mut State, request: &Request) -> Answer {
         return Answer::error(404, "ContainerNotFound");
     };
     let key = path.trim_start_matches('/').to_owned();
+    if key.is_empty() && request.query.get("comp").is_some_and(|comp| comp == "list") {
+        if request.query.get("include").map(String::as_str) != Some("versions") {
+            return Answer::error(400, "InvalidQueryParameterValue");
+        }
+        return Answer(200, Vec::new(), azure_list(state, &request.query).into_bytes());
+    }
     if key.is_empty() {
         let on = ("x-ms-immutable-storage-with-versioning-enabled", state.lockable.to_string());
         return Answer(200, vec![on], Vec::new());
@@ -380,6 +418,31 @@ fn azure(state: &mut State, request: &Request) -> Answer {
     }
 }
 
+/// `rest/api/storageservices/list-blobs`: XML behind a byte order mark.
+fn azure_list(state: &State, query: &BTreeMap<String, String>) -> String {
+    let (versions, next) = state.listed(query, "marker");
+    let mut text = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?><EnumerationResults ContainerName=\"evidence\"><Blobs>".to_owned();
+    for (key, version) in versions {
+        let key = key.replace('&', "&amp;").replace('<', "&lt;");
+        let current =
+            if version.current { "<IsCurrentVersion>true</IsCurrentVersion>" } else { "" };
+        let made = rfc1123_text(Nanos(made(version) * 1_000_000_000));
+        let _ = write!(
+            text,
+            "<Blob><Name>{key}</Name><VersionId>{}</VersionId>{current}<Properties><Creation-Time>{made}</Creation-Time><Content-Length>{}</Content-Length></Properties></Blob>",
+            version.id,
+            version.bytes.len()
+        );
+    }
+    let _ = write!(text, "</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>");
+    text
+}
+
+/// When a version was made: versions are a second apart.
+fn made(version: &Version) -> i64 {
+    1_790_000_000 + version.id.parse::<i64>().unwrap_or(0)
+}
+
 fn google(state: &mut State, request: &Request) -> Answer {
     if request.path == "/token" {
         return token(state, &request.body);
@@ -395,6 +458,20 @@ fn google(state: &mut State, request: &Request) -> Answer {
             json!({"name": "evidence"})
         };
         return Answer::json(200, &bucket);
+    }
+    if request.method == "GET" && request.path == "/storage/v1/b/evidence/o" {
+        let all = request.query.get("versions").is_some_and(|versions| versions == "true");
+        let (versions, next) = state.listed(&request.query, "pageToken");
+        let items: Vec<_> = versions
+            .into_iter()
+            .filter(|(_, version)| all || version.current)
+            .map(|(key, version)| described(key, version))
+            .collect();
+        let mut list = json!({"kind": "storage#objects", "items": items});
+        if !next.is_empty() {
+            list["nextPageToken"] = next.into();
+        }
+        return Answer::json(200, &list);
     }
     let generation = request.query.get("generation").cloned();
     let pretends = state.pretends;
@@ -480,8 +557,16 @@ fn upload(state: &mut State, request: &Request) -> Answer {
 }
 
 fn described(key: &str, version: &Version) -> Value {
-    let mut value =
-        json!({"name": key, "generation": version.id, "size": version.bytes.len().to_string()});
+    let time = |secs| Nanos(secs * 1_000_000_000).to_string();
+    let mut value = json!({
+        "name": key,
+        "generation": version.id,
+        "size": version.bytes.len().to_string(),
+        "timeCreated": time(made(version)),
+    });
+    if !version.current {
+        value["timeDeleted"] = time(made(version) + 1).into();
+    }
     if let Some((locked, until)) = version.policy {
         let mode = if locked { "Locked" } else { "Unlocked" };
         value["retention"] = json!({"mode": mode, "retainUntilTime": until.to_string()});
@@ -529,5 +614,7 @@ fn rfc1123_text(time: Nanos) -> String {
     time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
+/// So many versions are in a part of a list, however many were asked for.
+const LISTED: usize = 3;
 const PUBLIC_KEY: &str = "account.pub";
 const ACCOUNT: &str = "archiver@plant.iam.gserviceaccount.com";

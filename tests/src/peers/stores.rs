@@ -240,7 +240,7 @@ pub fn azurite(dir: &Path, container: &str) -> (Process, String) {
     wait_until(PATIENCE, "Azurite", || {
         let ended = process.ended();
         assert!(ended.is_none(), "Azurite ended: {}", process.log());
-        run(peer("node").args(["-e", MAKE_CONTAINER, &endpoint, AZURITE_KEY, container])).code
+        run(peer("node").args(["-e", AZURITE_PUT, &endpoint, container, AZURITE_KEY])).code
             == Some(0)
     });
     (process, endpoint)
@@ -251,19 +251,33 @@ pub const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 /// See [`AZURITE_ACCOUNT`].
 pub const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-/// Makes a container, signed by Node's own means: exits with 0 where it is there then.
-const MAKE_CONTAINER: &str = r#"
-const [endpoint, key, container] = process.argv.slice(1);
+/// Makes a container, or a blob from a file, signed by Node's own means: exits with 0 where it is there then.
+const AZURITE_PUT: &str = r#"
+const [endpoint, path, key, file] = process.argv.slice(1);
 const account = endpoint.split("/").pop();
 const date = new Date().toUTCString(), version = "2021-12-02";
-const text = "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:" + date + "\nx-ms-version:" + version
-    + "\n/" + account + "/" + account + "/" + container + "\nrestype:container";
+const body = file ? require("fs").readFileSync(file) : undefined;
+const kind = body ? "x-ms-blob-type:BlockBlob\n" : "";
+const text = "PUT\n\n\n" + (body ? body.length : "") + "\n\n" + (body ? "application/octet-stream" : "")
+    + "\n\n\n\n\n\n\n" + kind + "x-ms-date:" + date
+    + "\nx-ms-version:" + version
+    + "\n/" + account + "/" + account + "/" + path + (body ? "" : "\nrestype:container");
 const sign = require("crypto").createHmac("sha256", Buffer.from(key, "base64")).update(text).digest("base64");
-fetch(endpoint + "/" + container + "?restype=container", {
-    method: "PUT",
-    headers: {"x-ms-date": date, "x-ms-version": version, authorization: "SharedKey " + account + ":" + sign},
-}).then((answer) => process.exit(answer.status == 201 || answer.status == 409 ? 0 : 1), () => process.exit(1));
+const headers = {"x-ms-date": date, "x-ms-version": version, authorization: "SharedKey " + account + ":" + sign};
+if (body) {
+    headers["x-ms-blob-type"] = "BlockBlob";
+    headers["content-type"] = "application/octet-stream";
+}
+fetch(endpoint + "/" + path + (body ? "" : "?restype=container"), {method: "PUT", headers, body})
+    .then((answer) => process.exit(answer.status == 201 || answer.status == 409 ? 0 : 1), () => process.exit(1));
 "#;
+
+/// Puts a file into Azurite as a blob, whose path begins with the container.
+pub fn azurite_put(endpoint: &str, path: &str, file: &Path) {
+    let mut put = peer("node");
+    put.args(["-e", AZURITE_PUT, endpoint, path, AZURITE_KEY]);
+    run(put.arg(file)).success();
+}
 
 /// A port that is free, and so is the one 10,000 above it, which `SeaweedFS` takes for gRPC.
 fn free_pair() -> u16 {

@@ -1,13 +1,16 @@
 //! Azure and Google: strict stand-ins that keep what a lock promises, the same when they pretend, and
 //! fake-gcs-server and Azurite, which pretend always.
 
+use std::path::Path;
+
 use tests::crossing::{Crossing, pending};
 use tests::peers::blobs::{Blobs, Vendor, write_secret};
 use tests::peers::peer;
-use tests::peers::stores::{AZURITE_ACCOUNT, AZURITE_KEY, azurite, fake_gcs};
+use tests::peers::stores::{AZURITE_ACCOUNT, AZURITE_KEY, azurite, azurite_put, fake_gcs};
 use tests::process::run;
 use tests::wait::{PATIENCE, wait_until};
 
+use super::lost::restores_without_a_ledger;
 use super::{alarms, configure, read, stored, wait_archived};
 
 fn section(crossing: &Crossing, endpoint: &str, keys: &str) -> String {
@@ -37,7 +40,7 @@ fn google(crossing: &Crossing, store: &Blobs) -> String {
 }
 
 /// Archived before anything goes on, with credentials that change in between; proven; restored.
-fn keeps(crossing: &Crossing, store: &Blobs, rotate: impl FnOnce()) {
+fn keeps(crossing: &Crossing, store: &Blobs, section: &str, rotate: impl FnOnce()) {
     let low = &crossing.pair.low;
     let agents = [crossing.pair.high.start(), low.start()];
     crossing.send(1..101);
@@ -69,16 +72,23 @@ fn keeps(crossing: &Crossing, store: &Blobs, rotate: impl FnOnce()) {
     let done = low.run(["archive", "verify"]);
     assert_eq!(done.code, Some(1), "{}", done.stdout);
     assert!(done.stdout.contains("BROKEN"), "{}", done.stdout);
+
+    let keys: Vec<_> = store.objects().into_iter().map(|(key, _)| key).collect();
+    store.overwrite(&keys[0], b"something else");
+    store.hide(&keys[1]);
+    let (done, _) = restores_without_a_ledger(crossing, section);
+    assert_eq!(done.code, Some(0), "{done:?}");
 }
 
 #[test]
 fn azure_keeps_what_its_locked_policies_promise() {
     let crossing = Crossing::new("azure");
     let store = Blobs::new(Vendor::Azure, &crossing.sandbox.dir("store"));
-    configure(&crossing, &azure(&crossing, &store));
+    let section = azure(&crossing, &store);
+    configure(&crossing, &section);
     let sas = crossing.sandbox.join("sas");
     let low = &crossing.pair.low;
-    keeps(&crossing, &store, || {
+    keeps(&crossing, &store, &section, || {
         wait_until(PATIENCE, "a refusal", || {
             let error = low.status()["agent"]["archives"]["worm"]["error"].clone();
             error.as_str().is_some_and(|error| error.contains("AuthenticationFailed"))
@@ -93,9 +103,10 @@ fn azure_keeps_what_its_locked_policies_promise() {
 fn google_keeps_what_its_locked_retention_promises() {
     let crossing = Crossing::new("gcs");
     let store = Blobs::new(Vendor::Google, &crossing.sandbox.dir("store"));
-    configure(&crossing, &google(&crossing, &store));
+    let section = google(&crossing, &store);
+    configure(&crossing, &section);
     // A token that was taken back is asked for again.
-    keeps(&crossing, &store, || {
+    keeps(&crossing, &store, &section, || {
         wait_until(PATIENCE, "another token", || store.tokens() >= 2);
     });
 }
@@ -144,7 +155,28 @@ fn fake_gcs_server_is_found_out() {
     write_secret(&token, "anything");
     let keys =
         format!("type = \"gcs\"\nbucket = \"evidence\"\ntoken-file = \"{}\"\n", token.display());
-    is_refused(&crossing, &section(&crossing, &endpoint, &keys));
+    let section = section(&crossing, &endpoint, &keys);
+    is_refused(&crossing, &section);
+
+    // What somebody else has put there, as it is listed by a program that is not ours.
+    for path in stored(&crossing.pair.low) {
+        let mut put = peer("curl");
+        put.args(["--silent", "--show-error", "--fail", "--request", "POST", "--data-binary"]);
+        put.arg(format!("@{}", path.display()));
+        let name = archived_as(&path).replace('/', "%2F");
+        let query = format!("uploadType=media&name={name}");
+        run(put.arg(format!("{endpoint}/upload/storage/v1/b/evidence/o?{query}"))).success();
+    }
+    let (done, _) = restores_without_a_ledger(&crossing, &section);
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+/// The name under which a bundle of a store is archived.
+fn archived_as(path: &Path) -> String {
+    let name = path.file_name().expect("a file of the store").to_string_lossy().into_owned();
+    // From the right, as an origin may hold hyphens: digest, number, lane, epoch.
+    let parts: Vec<_> = name.rsplitn(5, '-').collect();
+    format!("p/{}/{}/{}/{name}", parts[4], parts[3], parts[2])
 }
 
 /// It takes a policy's headers, and has no version-level immutability: nothing is entrusted to it, and
@@ -159,7 +191,8 @@ fn azurite_is_found_out() {
         "type = \"azure\"\naccount = \"{AZURITE_ACCOUNT}\"\ncontainer = \"evidence\"\nshared-key-file = \"{}\"\n",
         key.display()
     );
-    is_refused(&crossing, &section(&crossing, &endpoint, &keys));
+    let section = section(&crossing, &endpoint, &keys);
+    is_refused(&crossing, &section);
     let done = crossing.pair.low.run(["archive", "verify"]);
     assert!(
         done.stdout.contains("the container has no version-level immutability"),
@@ -179,6 +212,13 @@ fn azurite_is_found_out() {
     let reasons = said["verdict"]["reasons"].to_string();
     assert!(reasons.contains("the archive worm: its lock did not hold"), "{reasons}");
     assert!(reasons.contains("it does not lock what it gets"), "{reasons}");
+
+    // What somebody else has put there, as it is listed by a program that is not ours.
+    for path in stored(&crossing.pair.low) {
+        azurite_put(&endpoint, &format!("evidence/{}", archived_as(&path)), &path);
+    }
+    let (done, _) = restores_without_a_ledger(&crossing, &section);
+    assert_eq!(done.code, Some(0), "{done:?}");
 }
 
 /// The time of now, as the low side says it.

@@ -8,6 +8,7 @@ use tests::crossing::{Crossing, pending};
 use tests::process::run;
 use tests::wait::{PATIENCE, wait_until};
 
+use super::lost::restores_without_a_ledger;
 use super::{configure, stored, wait_archived};
 
 /// Lifts the attribute immutable, where root could set it, also at the end of a test that failed.
@@ -58,6 +59,10 @@ fn a_folder_gets_every_bundle_and_says_that_it_is_no_lock() {
     assert!(status.contains("no lock: root can remove"), "{status}");
     let report = low.run(["archive", "verify", "--full"]).success();
     assert!(report.contains("a folder is no lock"), "{report}");
+
+    let (done, _) = restores_without_a_ledger(&crossing, &section);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    configure(&crossing, &section);
 
     // Somebody changes a copy, and takes another one away.
     drop(mutable);

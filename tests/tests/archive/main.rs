@@ -3,6 +3,7 @@
 mod blobs;
 mod crash;
 mod folder;
+mod lost;
 mod retention;
 mod s3;
 

@@ -9,6 +9,7 @@ use tests::peers::stores::{ADMIN, READER, S3Store, WRITER, write_credentials};
 use tests::peers::{peer, run_with_input, sha256sum};
 use tests::wait::{PATIENCE, wait_until};
 
+use super::lost::restores_without_a_ledger;
 use super::{alarms, archive_of, configure, read, read_text, stored, wait_archived};
 
 fn section(crossing: &Crossing, store: &S3Store, more: &str) -> String {
@@ -101,6 +102,7 @@ fn a_bundle_is_archived_as_it_came_before_its_records_go_on() {
     the_lock_is_proven(&crossing);
     a_fresh_low_side_gets_the_same_records(&crossing);
     a_rebuilt_ledger_adopts_what_is_there(&crossing, &store);
+    what_was_overwritten_and_deleted_comes_back(&crossing, &store);
     assert_no_unlisted_errors(
         &low.log_path(),
         &["archive-lag", "ledger-rebuilt", "custody-changed"],
@@ -200,6 +202,34 @@ fn a_rebuilt_ledger_adopts_what_is_there(crossing: &Crossing, store: &S3Store) {
     assert!(agent.stop(PATIENCE).success());
     assert_eq!(objects(store), before);
 }
+
+/// Ledger and store are gone, and somebody has put something else over one bundle and deleted another.
+fn what_was_overwritten_and_deleted_comes_back(crossing: &Crossing, store: &S3Store) {
+    let there = objects(store);
+    let (over, gone) = (&there[0].0, &there[1].0);
+    for (method, key) in [("PUT", over), ("DELETE", gone)] {
+        let (status, text) = store.curl(ADMIN, method, &format!("/audit/{key}"), &[]);
+        assert!((200..300).contains(&status), "{text}");
+    }
+    let (done, lost) = restores_without_a_ledger(crossing, &section(crossing, store, ""));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let listed = lost.run(["archive", "list", "--without-ledger"]);
+    assert!(listed.stdout.contains("2 versions"), "{listed:?}");
+    assert!(listed.stderr.contains("1 bundle(s) were deleted"), "{listed:?}");
+
+    // A name of ours with something else in all of its versions is said, and others are restored.
+    let forged = format!("evidence/plant-7/9/flash/{FORGED}");
+    let (status, text) = store.curl(ADMIN, "PUT", &format!("/audit/{forged}"), &[]);
+    assert_eq!(status, 200, "{text}");
+    let dir = crossing.sandbox.join("lost-forged").display().to_string();
+    let done = lost.run(["archive", "restore", "--without-ledger", &dir]);
+    assert_ne!(done.code, Some(0), "{done:?}");
+    assert!(done.stderr.contains("1 bundle(s) are not what their names say"), "{done:?}");
+    assert_eq!(tests::agents::bundles_in(dir.as_ref()).len(), there.len());
+}
+
+/// The name of a bundle that never was.
+const FORGED: &str = "plant-7-9-flash-0000009999-0123456789abcdef.pstk";
 
 #[test]
 fn a_kill_between_the_store_and_the_ledger_leaves_one_version() {

@@ -7,6 +7,8 @@
 //! - A DELETE without a version adds a marker and removes nothing: everything here is read by its version.
 //! - `If-None-Match: *` makes an object only where none is (412), and 409 asks for another try:
 //!   userguide/conditional-writes.html.
+//! - `ListObjectVersions` lists versions under a deletion too, names in order, at most 1,000 at once, and
+//!   with `encoding-type=url` any name can stand in its XML: `API/API_ListObjectVersions.html`.
 //! - One PUT takes 5 GiB: userguide/upload-objects.html. So no object is made of parts, and none is left
 //!   half made.
 
@@ -20,12 +22,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
+use roxmltree::Node;
 use shared::bell::Bell;
 use shared::bundle::BundleDigest;
 use shared::clock::{Clock, Nanos};
 
 use super::config::S3Config;
+use super::listing::{LISTED_MAX, Listed, Marker, Page, children, text, with_xml};
 use super::proof::Proof;
 use super::{Archive, ArchiveError, Held, Lock, Made, Object, Take, rfc3339};
 use crate::http::{Answer, Call, FileBody, Http, HttpError, IN_PATH, IN_QUERY};
@@ -184,9 +188,8 @@ impl S3 {
         if !answer.is_success() {
             return Err(self.refused("?object-lock", &answer));
         }
-        let text = String::from_utf8_lossy(&answer.body);
-        Ok(match (element(&text, "ObjectLockEnabled"), element(&text, "Mode")) {
-            (Some("Enabled"), Some(mode)) => BucketLock::Default(mode.to_owned()),
+        Ok(match (element(&answer, "ObjectLockEnabled").as_deref(), element(&answer, "Mode")) {
+            (Some("Enabled"), Some(mode)) => BucketLock::Default(mode),
             (Some("Enabled"), None) => BucketLock::EachObject,
             _ => BucketLock::Off,
         })
@@ -195,8 +198,7 @@ impl S3 {
     fn versioning(&mut self) -> Result<String, ArchiveError> {
         let ask = Ask::new(Method::GET, None, &[("versioning", "")]);
         let answer = self.good(ask, "?versioning")?;
-        let text = String::from_utf8_lossy(&answer.body);
-        Ok(element(&text, "Status").unwrap_or("never set").to_owned())
+        Ok(element(&answer, "Status").unwrap_or_else(|| "never set".to_owned()))
     }
 }
 
@@ -285,6 +287,26 @@ impl Archive for S3 {
         if answer.is_success() { Ok(()) } else { Err(self.refused(key, &answer)) }
     }
 
+    fn list(&mut self, after: Option<&Marker>) -> Result<Page, ArchiveError> {
+        let prefix = self.config.prefix.clone();
+        let mut query = vec![
+            ("versions", ""),
+            ("encoding-type", "url"),
+            ("max-keys", LISTED_MAX),
+            ("prefix", prefix.as_str()),
+        ];
+        if let Some(marker) = after {
+            query.push(("key-marker", marker.key.as_str()));
+            if !marker.version.is_empty() {
+                query.push(("version-id-marker", marker.version.as_str()));
+            }
+        }
+        // An empty value means the same as none, and only a name alone is signed as such.
+        query.retain(|(name, value)| !value.is_empty() || *name == "versions");
+        let answer = self.good(Ask::new(Method::GET, None, &query), "?versions")?;
+        with_xml(&self.bucket(), &answer, |root| page(root, &prefix))
+    }
+
     fn prove(&mut self, canary: &Object, proof: &mut Proof) -> Result<(), ArchiveError> {
         prove::prove(self, canary, proof)
     }
@@ -315,16 +337,45 @@ fn checksum(text: &str) -> Option<BundleDigest> {
 
 /// S3's own code in a refusal.
 fn code(answer: &Answer) -> String {
-    let text = String::from_utf8_lossy(&answer.body);
-    element(&text, "Code").unwrap_or_default().to_owned()
+    element(answer, "Code").unwrap_or_default()
 }
 
-/// The text of the first element of this name. S3's answers are flat where they are looked at, and their
-/// values hold no markup.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    let from = xml.find(&format!("<{name}>"))? + name.len() + 2;
-    let length = xml[from..].find(&format!("</{name}>"))?;
-    Some(xml[from..from + length].trim())
+/// The text of the first element of this name, wherever it stands; nothing where the answer is no XML.
+fn element(answer: &Answer, name: &str) -> Option<String> {
+    with_xml("", answer, |root| {
+        let mut all = root.descendants();
+        let found = all.find(|node| node.is_element() && node.tag_name().name() == name)?;
+        Some(found.text().unwrap_or_default().trim().to_owned())
+    })
+    .ok()?
+}
+
+/// A part of a list, from the XML of `ListVersionsResult`.
+fn page(root: Node<'_, '_>, prefix: &str) -> Page {
+    // A store that does not know of the encoding does not name it, and gives names as they are.
+    let encoded = text(root, "EncodingType") == "url";
+    let name = |node, of| {
+        let name = text(node, of);
+        if !encoded {
+            return name.to_owned();
+        }
+        let spaces = name.replace('+', " ");
+        percent_decode_str(&spaces).decode_utf8_lossy().into_owned()
+    };
+    let listed = |node| {
+        Some(Listed {
+            key: name(node, "Key").strip_prefix(prefix)?.to_owned(),
+            version: text(node, "VersionId").to_owned(),
+            bytes: text(node, "Size").parse().unwrap_or(0),
+            made: text(node, "LastModified").parse().unwrap_or(Nanos(0)),
+            current: text(node, "IsLatest") == "true",
+        })
+    };
+    let next = (text(root, "IsTruncated") == "true").then(|| Marker {
+        key: name(root, "NextKeyMarker"),
+        version: text(root, "NextVersionIdMarker").to_owned(),
+    });
+    Page { objects: children(root, "Version").filter_map(listed).collect(), next }
 }
 
 const COMPLIANCE: &str = "COMPLIANCE";
@@ -335,11 +386,37 @@ mod tests {
 
     #[test]
     fn elements_of_an_answer() {
+        let answer = |body: &str| Answer {
+            status: 403,
+            headers: hyper::HeaderMap::new(),
+            body: body.as_bytes().to_vec(),
+        };
         let text =
             "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>";
-        assert_eq!(element(text, "Code"), Some("AccessDenied"));
-        assert_eq!(element(text, "Mode"), None);
-        assert_eq!(element("<Code>cut", "Code"), None);
+        assert_eq!(element(&answer(text), "Code").as_deref(), Some("AccessDenied"));
+        assert_eq!(element(&answer(text), "Mode"), None);
+        assert_eq!(element(&answer("<Code>cut"), "Code"), None);
+    }
+
+    /// The example of `API_ListObjectVersions.html`, with a name that needs the encoding.
+    #[test]
+    fn a_list_of_versions() {
+        let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+            <ListVersionsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">
+            <Name>audit</Name><Prefix>e/</Prefix><EncodingType>url</EncodingType>
+            <IsTruncated>true</IsTruncated>
+            <NextKeyMarker>e/x%0Ay</NextKeyMarker><NextVersionIdMarker>v2</NextVersionIdMarker>
+            <DeleteMarker><Key>e/x%0Ay</Key><VersionId>v3</VersionId><IsLatest>true</IsLatest></DeleteMarker>
+            <Version><Key>e/x%0Ay</Key><VersionId>v2</VersionId><IsLatest>false</IsLatest>
+            <LastModified>2026-11-25T09:00:00.000Z</LastModified><Size>7</Size></Version>
+            <Version><Key>other</Key><VersionId>v1</VersionId></Version></ListVersionsResult>";
+        let document = roxmltree::Document::parse(body).unwrap();
+        let page = page(document.root_element(), "e/");
+        let made = "2026-11-25T09:00:00Z".parse().unwrap();
+        let (key, version) = ("x\ny".to_owned(), "v2".to_owned());
+        assert_eq!(page.objects, [Listed { key, version, bytes: 7, made, current: false }]);
+        let next = Marker { key: "e/x\ny".to_owned(), version: "v2".to_owned() };
+        assert_eq!(page.next, Some(next));
     }
 
     #[test]

@@ -1,22 +1,22 @@
 //! `archive`: what is kept, whether it is kept, and getting it back.
 
+mod restore;
+
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 use shared::bell::Bell;
-use shared::bundle::{BundleDigest, Limits, compare};
+use shared::bundle::BundleDigest;
 use shared::clock::{Clock, Nanos, SystemClock};
-use shared::custody::Wanted;
 use shared::keys::StatementKind;
 use shared::{durable, exit};
 
 use super::{Failure, put, put_json};
 use crate::archive::audit::{Asked, Audit, AuditError, Report, Verdict};
 use crate::archive::config::ArchiveConfig;
+use crate::archive::listing::{FoundBundle, each_bundle};
 use crate::archive::{self, Archive, ArchiveError};
 use crate::cli::ArchiveVerb;
 use crate::config::Config;
@@ -24,6 +24,7 @@ use crate::folders::Folders;
 use crate::ledger::{ARCHIVED_PAGE, ArchiveId, ArchivedBundle, Ledger, LedgerError};
 use crate::replay::chain_text;
 use crate::site;
+use restore::{Which, restore, restore_without_ledger};
 
 impl From<ArchiveError> for Failure {
     fn from(err: ArchiveError) -> Self {
@@ -47,29 +48,32 @@ impl From<AuditError> for Failure {
 
 pub(super) fn run(config: &Config, verb: &ArchiveVerb) -> Result<(), Failure> {
     match verb {
-        ArchiveVerb::List { archive, json } => list(config, archive.as_deref(), *json),
+        ArchiveVerb::List { archive, without_ledger: true, json } => {
+            list_without_ledger(config, archive.as_deref(), *json)
+        }
+        ArchiveVerb::List { archive, json, .. } => list(config, archive.as_deref(), *json),
         ArchiveVerb::Verify { archive, full, no_probe, credentials, report, json } => {
             let asked = Asked { full: *full, probe: !*no_probe };
             let (credentials, report) = (credentials.as_deref(), report.as_deref());
             verify(config, archive.as_deref(), asked, credentials, report, *json)
         }
-        ArchiveVerb::Restore { archive, from, to, bundle, dir } => {
+        ArchiveVerb::Restore { archive, without_ledger, from, to, bundle, dir } => {
+            let archive = archive.as_deref();
+            if *without_ledger {
+                return restore_without_ledger(config, archive, bundle.as_deref(), dir);
+            }
             let which = match (bundle, from) {
                 (Some(bundle), _) => Which::Bundle(bundle),
                 (None, Some(from)) => Which::Period(*from, to.unwrap_or_else(|| SystemClock.now())),
                 (None, None) => Which::Period(Nanos(i64::MIN), to.unwrap_or(Nanos(i64::MAX))),
             };
-            restore(config, archive.as_deref(), &which, dir)
+            restore(config, archive, &which, dir)
         }
     }
 }
 
 /// The archive that is meant: the one that is named, or the only one.
-fn choose<'a>(
-    config: &'a Config,
-    ledger: &Ledger,
-    name: Option<&str>,
-) -> Result<(&'a ArchiveConfig, ArchiveId), Failure> {
+fn configured<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a ArchiveConfig, Failure> {
     let usage = |text: String| Failure::new(exit::USAGE, text);
     let found = match (name, config.archives.as_slice()) {
         (Some(name), archives) => archives.iter().find(|archive| archive.name == name),
@@ -80,13 +84,22 @@ fn choose<'a>(
         }
         (None, _) => None,
     };
-    let Some(found) = found else {
+    found.ok_or_else(|| {
         let names: Vec<_> = config.archives.iter().map(|archive| archive.name.as_str()).collect();
-        return Err(usage(format!("which archive?\n  try: --archive {}", names.join(" or "))));
-    };
+        usage(format!("which archive?\n  try: --archive {}", names.join(" or ")))
+    })
+}
+
+/// The same, and what the ledger calls it.
+fn choose<'a>(
+    config: &'a Config,
+    ledger: &Ledger,
+    name: Option<&str>,
+) -> Result<(&'a ArchiveConfig, ArchiveId), Failure> {
+    let found = configured(config, name)?;
     let Some(id) = ledger.archive_id(&found.name)? else {
         let text = format!(
-            "the ledger knows no archive {}\n  try: start the agent with this configuration",
+            "the ledger knows no archive {}\n  try: start the agent with this configuration, or --without-ledger",
             found.name
         );
         return Err(Failure::new(exit::FAILED, text));
@@ -144,6 +157,52 @@ fn list(config: &Config, name: Option<&str>, as_json: bool) -> Result<(), Failur
             put(&line)
         },
     )
+}
+
+/// What the archive itself says, for a machine that has lost its ledger.
+fn list_without_ledger(config: &Config, name: Option<&str>, as_json: bool) -> Result<(), Failure> {
+    let mut archive = open(configured(config, name)?);
+    let mut hidden = 0_u64;
+    let others = each_bundle(archive.as_mut(), |_, one| {
+        let FoundBundle { name, key, versions, count, current } = &one;
+        let Some(oldest) = versions.first() else { return Ok(()) };
+        let chain = &name.chain;
+        hidden += u64::from(!current);
+        if as_json {
+            return put_json(&json!({
+                "chain": chain.to_string(),
+                "bundle": name.number,
+                "digest-begins": name.digest(),
+                "key": key,
+                "version": oldest.version,
+                "bytes": oldest.bytes,
+                "made": oldest.made.to_string(),
+                "versions": count,
+                "deleted": !current,
+            }));
+        }
+        let mut line = format!("{chain}/{}  {}  {}", name.number, oldest.made, oldest.bytes);
+        if *count > 1 {
+            let _ = write!(line, "  {count} versions");
+        }
+        line.push_str(if *current { "\n" } else { "  deleted: only its versions are there\n" });
+        put(&line)
+    })?;
+    if hidden > 0 {
+        tell!(
+            "{hidden} bundle(s) were deleted by somebody; what is locked is still there, and restored"
+        );
+    }
+    if others > 0 {
+        tell!("{others} other name(s), canaries of the lock's proof among them, are no bundles");
+    }
+    Ok(())
+}
+
+/// Opens an archive with the agent's own credentials.
+fn open(settings: &ArchiveConfig) -> Box<dyn Archive> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    archive::make(settings, None, &clock, &Bell::default())
 }
 
 fn verify(
@@ -258,105 +317,4 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
-}
-
-/// What is fetched.
-enum Which<'a> {
-    Bundle(&'a str),
-    Period(Nanos, Nanos),
-}
-
-fn restore(
-    config: &Config,
-    name: Option<&str>,
-    which: &Which<'_>,
-    dir: &Path,
-) -> Result<(), Failure> {
-    let ledger = Ledger::open_existing(&config.state_dir)?;
-    let (settings, id) = choose(config, &ledger, name)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut archive = archive::make(settings, None, &clock, &Bell::default());
-    std::fs::create_dir_all(dir)
-        .map_err(|err| Failure::new(exit::IO, format!("{}: {err}", dir.display())))?;
-    let (mut restored, mut bytes) = (0_u64, 0_u64);
-    let mut fetch = |one: &ArchivedBundle| {
-        fetch(archive.as_mut(), one, dir, &config.limits)?;
-        restored += 1;
-        bytes += one.object.bytes;
-        Ok::<_, Failure>(())
-    };
-    match which {
-        Which::Period(from, to) => {
-            each(|place| ledger.archived_of_period(id, (*from, *to), place), |one| fetch(&one))?;
-        }
-        Which::Bundle(text) => {
-            let wanted: Wanted =
-                text.parse().map_err(|problem| Failure::new(exit::USAGE, problem))?;
-            each(
-                |place| ledger.archived(id, place),
-                |one| if is_wanted(&wanted, &one) { fetch(&one) } else { Ok(()) },
-            )?;
-        }
-    }
-    if restored == 0 {
-        let text = "the archive holds no such bundle\n  try: penstock-low archive list";
-        return Err(Failure::new(exit::FAILED, text));
-    }
-    tell!("{restored} bundle(s), {bytes} bytes, verified, in {}", dir.display());
-    tell!("next: penstock-low import {} on the low side that is to have them", dir.display());
-    Ok(())
-}
-
-fn is_wanted(wanted: &Wanted, one: &ArchivedBundle) -> bool {
-    match wanted {
-        Wanted::Digest(digits) => {
-            let digests = [one.digest, Some(one.object.sha256)];
-            digests.into_iter().flatten().any(|digest| digest.to_string().starts_with(digits))
-        }
-        Wanted::File(name) => one.file == *name,
-        Wanted::Number(origin, epoch, lane, number) => {
-            one.number == *number
-                && one.chain.lane == *lane
-                && origin.as_ref().is_none_or(|origin| *origin == one.chain.origin)
-                && epoch.is_none_or(|epoch| epoch == one.chain.epoch)
-        }
-    }
-}
-
-/// Fetches one bundle by its version, and puts it into the folder under its name once it is, byte for
-/// byte, what was archived.
-fn fetch(
-    archive: &mut dyn Archive,
-    one: &ArchivedBundle,
-    dir: &Path,
-    limits: &Limits,
-) -> Result<(), Failure> {
-    let path = dir.join(&one.file);
-    let partial = durable::partial_path(&path);
-    let io = |path: &Path| {
-        let path = path.display().to_string();
-        move |err: std::io::Error| Failure::new(exit::IO, format!("{path}: {err}"))
-    };
-    if path.symlink_metadata().is_ok() {
-        return Err(io(&path)(std::io::ErrorKind::AlreadyExists.into()));
-    }
-    let mut file: File = durable::create(&partial, 0o644).map_err(io(&partial))?;
-    let object = &one.object;
-    archive.read(&object.key, &object.version, object.bytes, &mut |piece| file.write_all(piece))?;
-    file.sync_all().map_err(io(&partial))?;
-    let (_, sha256) = archive::worker::hash(&file).map_err(io(&partial))?;
-    let differs = |why: &str| {
-        // What is wrong must not lie about under a name that looks right.
-        let _ = std::fs::remove_file(&partial);
-        Failure::new(exit::REFUSED, format!("{}: {why}", archive.place(&object.key)))
-    };
-    if sha256 != object.sha256 {
-        return Err(differs(&format!("its SHA-256 is {sha256}, not {}", object.sha256)));
-    }
-    if let Some(digest) = one.digest
-        && let Err(refusal) = compare(&file, &digest, limits)
-    {
-        return Err(differs(&refusal.to_string()));
-    }
-    durable::rename(&partial, &path).map_err(io(&path))
 }
