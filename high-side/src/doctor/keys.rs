@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use shared::doctor::files::{Need, closed, reach};
 use shared::doctor::report::Peer;
+use shared::doctor::secrets::secrets;
 use shared::doctor::{Finding, Level};
 use shared::keys::{
     KeyError, PublicHalf, PublicKey, Recipients, SIGNING_KEY_FILE, Side, SigningKey,
@@ -22,6 +23,8 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
     if path.exists() {
         findings.push(reach(&path, &subject.account, Need::Secret, "signing-key-readable"));
     }
+    let named = crate::reach::reach(&subject.config);
+    findings.extend(secrets(&named, keys_dir, &subject.account, "penstock-high.service"));
     findings.push(match own_half(subject) {
         Ok(half) => {
             let what = format!("our public half has the fingerprint {}", half.fingerprint());

@@ -181,8 +181,6 @@ pub(super) fn certificates(subject: &Subject) -> Vec<Finding> {
     }
     if let Some(tls) = &subject.config.page.tls {
         findings.extend(judge_certificates(&tls.cert_file, Purpose::Server, subject.now));
-        findings.push(reach(&tls.key_file, &subject.account, Need::Read, "key-readable"));
-        findings.extend(closed(&tls.key_file, 0o040, "key-mode"));
         if let Some(path) = &tls.client_ca_file {
             findings.extend(judge_certificates(path, Purpose::Authority, subject.now));
         }
@@ -201,8 +199,6 @@ pub(super) fn certificates(subject: &Subject) -> Vec<Finding> {
 fn of_listener(subject: &Subject, tls: &TlsSettings) -> Vec<Finding> {
     let mut findings = judge_certificates(&tls.certificate, Purpose::Server, subject.now);
     findings.push(reach(&tls.certificate, &subject.account, Need::Read, "certificate-readable"));
-    findings.push(reach(&tls.key, &subject.account, Need::Read, "key-readable"));
-    findings.extend(closed(&tls.key, 0o040, "key-mode"));
     match &tls.client_auth {
         ClientAuth::None => {}
         ClientAuth::Optional(path) | ClientAuth::Required(path) => {

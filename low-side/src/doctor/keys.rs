@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use shared::clock::Nanos;
 use shared::doctor::files::{Need, closed, reach};
 use shared::doctor::report::Peer;
+use shared::doctor::secrets::secrets;
 use shared::doctor::{Finding, Level};
 use shared::keys::{
     ALLOWED_SIGNERS_FILE, IDENTITY_FILE, Identities, OfficerState, PublicHalf, Side, Trust,
@@ -24,6 +25,8 @@ pub(super) fn examine(subject: &Subject) -> Vec<Finding> {
     if path.exists() {
         findings.push(reach(&path, &subject.account, Need::Secret, "identity-readable"));
     }
+    let named = crate::reach::reach(&subject.config, &subject.path);
+    findings.extend(secrets(&named, keys_dir, &subject.account, "penstock-low.service"));
     match halves(subject) {
         Ok(halves) => findings.extend(halves.iter().map(|half| {
             let what = format!("our public half has the fingerprint {}", half.fingerprint());

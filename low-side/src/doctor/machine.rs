@@ -226,7 +226,6 @@ pub(super) fn certificates(subject: &Subject) -> Vec<Finding> {
     }
     if let Some(tls) = &config.page.tls {
         findings.extend(judge_certificates(&tls.cert_file, Purpose::Server, subject.now));
-        findings.push(reach(&tls.key_file, &subject.account, Need::Read, "key-readable"));
         if let Some(path) = &tls.client_ca_file {
             findings.extend(judge_certificates(path, Purpose::Authority, subject.now));
         }
@@ -243,11 +242,9 @@ fn of_connection(subject: &Subject, tls: &TlsConfig) -> Vec<Finding> {
         findings.extend(judge_certificates(path, Purpose::Authority, subject.now));
         findings.push(reach(path, &subject.account, Need::Read, "authority-readable"));
     }
-    if let Some((certificate, key)) = &tls.client {
+    if let Some((certificate, _)) = &tls.client {
         findings.extend(judge_certificates(certificate, Purpose::Client, subject.now));
         findings.push(reach(certificate, &subject.account, Need::Read, "certificate-readable"));
-        findings.push(reach(key, &subject.account, Need::Secret, "key-readable"));
-        findings.extend(closed(key, 0, "key-mode"));
     }
     findings
 }

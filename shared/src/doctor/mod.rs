@@ -10,6 +10,7 @@ pub mod files;
 pub mod kernel;
 pub mod ports;
 pub mod report;
+pub mod secrets;
 pub mod service;
 
 use std::fmt;

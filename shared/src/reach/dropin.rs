@@ -39,6 +39,11 @@ pub enum DropInError {
     /// One credential would stand for two secrets.
     #[error(transparent)]
     Ambiguous(#[from] AmbiguousCredential),
+    /// A folder that the unit hides from its service.
+    #[error(
+        "{0}: the unit hides home folders from its service (ProtectHome=yes)\n  try: a folder below /var/lib, /srv or /etc/penstock"
+    )]
+    Home(PathBuf),
     /// Nothing says who may speak to the sockets.
     #[error(
         "the configuration does not say from where these are spoken to: {0}\n  try: --sources 10.20.0.0/24 for each network, or --sources any"
@@ -77,7 +82,7 @@ pub fn name_servers() -> Vec<IpAddr> {
 /// The text of the drop-in.
 pub fn drop_in(reach: &Reach, asked: &Asked<'_>) -> Result<String, DropInError> {
     let network = network(reach, asked)?;
-    let folders = folders(reach)?;
+    let folders = folders(reach, asked.program)?;
     let credentials = if asked.credentials { credentials(reach)? } else { String::new() };
     let program = asked.program;
     let mut text = format!(
@@ -103,8 +108,21 @@ pub fn drop_in(reach: &Reach, asked: &Asked<'_>) -> Result<String, DropInError> 
     Ok(text)
 }
 
-fn folders(reach: &Reach) -> Result<Vec<String>, DropInError> {
-    reach.folders_written.iter().map(|path| quoted(path)).collect()
+/// The folders that the unit must give, beyond the one it gives by itself (`StateDirectory`).
+fn folders(reach: &Reach, program: &str) -> Result<Vec<String>, DropInError> {
+    let usual = Path::new("/var/lib").join(program);
+    let state = (!reach.state.starts_with(usual)).then_some(&reach.state);
+    let all: BTreeSet<_> = state.into_iter().chain(&reach.folders_written).collect();
+    let read = [&reach.keys].into_iter().chain(&reach.folders_read);
+    if let Some(path) = all.iter().copied().chain(read).find(|path| is_home(path)) {
+        return Err(DropInError::Home(path.clone()));
+    }
+    all.into_iter().map(|path| quoted(path)).collect()
+}
+
+/// Whether a unit with `ProtectHome=yes` has an empty folder there.
+fn is_home(path: &Path) -> bool {
+    ["/home", "/root", "/run/user"].iter().any(|home| path.starts_with(home))
 }
 
 /// A path as a unit takes it: quoted where it has blanks, and without specifiers.
@@ -277,12 +295,12 @@ mod tests {
         let at = |path: &'static str| Path::new(path);
         let mut reach = Reach::new(
             at("/etc/penstock/high.toml"),
-            at("/var/lib/p"),
+            at("/var/lib/penstock-high"),
             at("/etc/penstock/high-keys"),
         );
         reach.secret(at("/etc/penstock/high-keys/signing.key"));
         reach.write_folder(at("/mnt/the stick/50%"));
-        reach.write_folder(at("/var/lib/p/outbox"));
+        reach.write_folder(at("/var/lib/penstock-high/outbox"));
         reach.listen("listener.a", Transport::Udp, "0.0.0.0:514".parse().unwrap());
         reach.listen("listener.b", Transport::Tcp, "[::]:6514".parse().unwrap());
         reach.speak("carrier.d", Transport::Udp, "192.0.2.2", 5555);
@@ -310,7 +328,23 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
         }
-        assert!(!text.contains("outbox"), "{text}");
+        assert!(!text.contains("outbox") && !text.contains("/var/lib"), "{text}");
+    }
+
+    #[test]
+    fn a_state_folder_elsewhere_is_given_and_a_home_is_refused() {
+        let none = |_: &str| Ok(Vec::new());
+        let state = |state: &str, keys: &str| {
+            let reach = Reach::new(Path::new("/etc/p.toml"), Path::new(state), Path::new(keys));
+            drop_in(&reach, &asked(&[], &none)).unwrap_or_else(|err| err.to_string())
+        };
+        let text = state("/srv/pst", "/etc/penstock/high-keys");
+        assert!(text.contains("RequiresMountsFor=/srv/pst\n"), "{text}");
+        assert!(text.contains("ReadWritePaths=-/srv/pst\n"), "{text}");
+        for (state_dir, keys_dir) in [("/home/p/state", "/etc/k"), ("/srv/p", "/home/p/keys")] {
+            let text = state(state_dir, keys_dir);
+            assert!(text.contains("ProtectHome=yes"), "{text}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::keys::credentials_dir;
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     state: PathBuf,
+    keys: PathBuf,
     folders_read: BTreeSet<PathBuf>,
     folders_written: BTreeSet<PathBuf>,
     files_read: BTreeSet<PathBuf>,
@@ -70,7 +71,8 @@ struct Speaks {
 impl Reach {
     /// An agent with this configuration file, this state directory and this folder of keys.
     pub fn new(config_file: &Path, state_dir: &Path, keys_dir: &Path) -> Self {
-        let mut reach = Self { state: state_dir.to_owned(), ..Self::default() };
+        let mut reach =
+            Self { state: state_dir.to_owned(), keys: keys_dir.to_owned(), ..Self::default() };
         reach.read_file(config_file);
         reach.read_folder(keys_dir);
         reach
@@ -96,6 +98,11 @@ impl Reach {
     /// A file with a secret, which may come as a credential of the service.
     pub fn secret(&mut self, path: &Path) {
         self.secrets.insert(path.to_owned());
+    }
+
+    /// The files with secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = &Path> {
+        self.secrets.iter().map(PathBuf::as_path)
     }
 
     /// A command of the operator's.
