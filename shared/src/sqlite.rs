@@ -1,7 +1,9 @@
 //! What both sides do with their `SQLite` databases: copies of them while they are written to, and where
 //! temporary files go.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use rusqlite::backup::{Backup, StepResult};
 use crate::backup::BackupError;
 use crate::durable;
 
+/// Records and their accounts are for the agent alone.
+const MODE: u32 = 0o600;
 /// Copied between two looks at the progress, in bytes.
 const STEP_BYTES: u64 = 4 << 20;
 /// The pause where the other side of the copy is busy. Nobody but us has the copy.
@@ -24,6 +28,31 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 pub fn keep_temporary_files(dir: &Path) -> rusqlite::Result<()> {
     let dir = dir.to_string_lossy();
     Connection::open_in_memory()?.pragma_update(None, "temp_store_directory", dir)
+}
+
+/// Keeps a database to its owner: makes the file where there is none, and closes one that an earlier version
+/// left open to its group. `SQLite` gives the files beside it the database's mode.
+///
+/// # Errors
+/// Whatever the system says of the file.
+pub fn keep_private(path: &Path) -> io::Result<()> {
+    match durable::create_new(path, MODE) {
+        Ok(_) => return Ok(()),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(err) => return Err(err),
+    }
+    for ending in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        match std::fs::symlink_metadata(&name) {
+            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o077 != 0 => {
+                std::fs::set_permissions(&name, Permissions::from_mode(MODE))?;
+            }
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Copies a database of the folder `dir` to `to`, a new file, as it is in the transaction that `source` is in: by
@@ -46,7 +75,7 @@ pub fn copy<E: From<rusqlite::Error> + From<BackupError>>(
     if free < need {
         return Err(BackupError::Room { path: dir.to_owned(), free, need }.into());
     }
-    drop(durable::create_new(to, 0o600).map_err(|err| io(to, err))?);
+    drop(durable::create_new(to, MODE).map_err(|err| io(to, err))?);
     let mut copy = Connection::open(to)?;
     // A copy that a power cut takes is made anew.
     copy.pragma_update(None, "synchronous", "OFF")?;
@@ -66,4 +95,36 @@ pub fn copy<E: From<rusqlite::Error> + From<BackupError>>(
         }
     }
     Ok(copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_and_the_files_beside_it_are_the_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let mode = |name: &str| {
+            let meta = std::fs::metadata(dir.path().join(name)).unwrap();
+            meta.permissions().mode() & 0o777
+        };
+        keep_private(&path).unwrap();
+        let open = || {
+            let conn = Connection::open(&path).unwrap();
+            conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (x)")
+                .unwrap();
+            conn
+        };
+        let conn = open();
+        assert_eq!((mode("x.db"), mode("x.db-wal"), mode("x.db-shm")), (0o600, 0o600, 0o600));
+        // As an earlier version left it, with a log that a kill left beside it.
+        for name in ["x.db", "x.db-wal"] {
+            std::fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o640)).unwrap();
+        }
+        keep_private(&path).unwrap();
+        assert_eq!((mode("x.db"), mode("x.db-wal")), (0o600, 0o600));
+        drop(conn);
+        open();
+    }
 }

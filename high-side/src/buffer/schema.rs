@@ -159,6 +159,7 @@ pub(super) fn connect(path: &Path, create: bool) -> Result<Connection, BufferErr
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        shared::sqlite::keep_private(path).map_err(BufferError::io(path))?;
     }
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;

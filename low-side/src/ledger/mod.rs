@@ -207,6 +207,9 @@ impl Ledger {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | create;
+        if create.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+            shared::sqlite::keep_private(path).map_err(LedgerError::Unreadable)?;
+        }
         let mut conn = Connection::open_with_flags(path, flags)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         enter_wal(&conn)?;
