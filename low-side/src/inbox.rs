@@ -234,10 +234,9 @@ impl Inbox {
             _ => None,
         };
         match seen.state {
-            State::Done => return Readiness::Never,
             State::Later(at) | State::Stays(at) if at > now => return Readiness::In(at - now),
-            // `remove_again` has its turn after this look.
-            State::Stays(_) => return Readiness::Never,
+            // What stays is removed after this look.
+            State::Done | State::Stays(_) => return Readiness::Never,
             State::New | State::Incomplete(_) | State::Later(_) => {}
         }
         let after = |wait, sidecar| match wait {
