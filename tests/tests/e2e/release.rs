@@ -300,6 +300,26 @@ fn officers_who_work_elsewhere_exchange_files_and_may_refuse() {
     let done = site.release(last, 0);
     assert!(done.code == Some(1) && done.stderr.contains("no bundle that waits"), "{done:?}");
     assert_eq!(high.status()["adds-up"], true);
+    // Whoever asks the officer reads the reason, and the low side closes its gap.
+    assert!(alarm.contains("names a person"), "{alarm}");
+    high.run(["acknowledge"]).success();
+    let (low, _agents) = (site.low(), [high.start(), site.low().start()]);
+    site.crossing.send(RECORDS + 1..RECORDS + 21);
+    wait_until(PATIENCE, "another bundle", || !site.waiting().is_empty());
+    for officer in [0, 2] {
+        site.release(&site.waiting()[0], officer).success();
+    }
+    let mut gap = Value::Null;
+    wait_until(PATIENCE, "the gap", || {
+        gap = low.json(["gaps", "--json"])[0]["id"].clone();
+        !gap.is_null()
+    });
+    low.run(["gaps", "--pass", &gap.to_string()]).success();
+    wait_until(PATIENCE, "what is behind it", || {
+        let status = low.status();
+        status["records"].as_u64() > Some(20) && tests::crossing::pending(&status) == 0
+    });
+    assert_eq!(high.status()["alarms"], Value::Array(vec![]));
 }
 
 #[test]
@@ -329,7 +349,18 @@ fn what_waits_too_long_raises_one_alarm_and_too_few_officers_keep_it_in_the_buff
         let alarms = status["alarms"].as_array().unwrap().iter();
         alarms.filter(|alarm| alarm["kind"] == "release-overdue").count() == 1
     });
+    // The officers are called.
+    let _low = site.low().start();
+    for bundle in site.waiting() {
+        for officer in [0, 1] {
+            site.release(&bundle, officer).success();
+        }
+    }
+    assert_eq!(site.crossing.wait_drained(), RECORDS);
+    high.run(["acknowledge"]).success();
     assert!(agent.stop(PATIENCE).success());
+    assert!(high.start().stop(PATIENCE).success());
+    assert_eq!(alarm(high, "release-overdue"), None);
 }
 
 /// What the page says of bundles that waited when the buffer was lost, to its end: officers read their
