@@ -36,15 +36,16 @@ impl Clinic {
     /// A file with a credential, as the agent wants it.
     fn secret(&self, text: &str) -> String {
         let path = self.sandbox.join("secret");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, text).expect("a secret can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode");
         path.display().to_string()
     }
 
     /// What the doctor says of a sink of this kind, which is called siem.
     fn look(&self, kind: &str, url: &str, ca: &Path, more: &str) -> Said {
         self.low.configure(&format!(
-            "[[sink]]\nname = \"siem\"\ntype = \"{kind}\"\nurl = \"{url}\"\nca-file = {ca:?}\ntimeout = \"5s\"\n{more}"
+            "[[sink]]\nname = \"siem\"\ntype = \"{kind}\"\nurl = \"{url}\"\nca-file = \"{}\"\ntimeout = \"5s\"\n{more}",
+            ca.display()
         ));
         let said = doctor(&self.low, &[]);
         let named =
@@ -248,8 +249,8 @@ fn a_test_record_is_seen_to_arrive_in_elasticsearch_and_loki() {
         (done.code, arrived)
     };
     let at = |arrived: &serde_json::Value, name: &str| {
-        let sinks = arrived["sinks"].as_array().unwrap().iter();
-        sinks.filter(|sink| sink["name"] == name).next_back().cloned().unwrap()
+        let sinks = arrived["sinks"].as_array().unwrap();
+        sinks.iter().find(|sink| sink["name"] == name).unwrap().clone()
     };
     let (code, arrived) = awaited("10s");
     assert_ne!(code, Some(0), "{arrived}");
