@@ -10,6 +10,8 @@ use shared::record::{Epoch, Lane, OriginId, RecordId, Sequence};
 use zeroize::Zeroizing;
 
 use super::config::{Endpoint, SinkConfig, SinkKind};
+#[cfg(feature = "kafka")]
+use super::kafka;
 use super::transport::Connection;
 use super::{SinkError, elastic, find, loki, sentinel};
 use crate::http::{Answer, Call, Http, HttpConfig, HttpError, credential, sensitive};
@@ -52,7 +54,13 @@ pub fn probe(config: &SinkConfig) -> Vec<Finding> {
     let findings = match &config.kind {
         SinkKind::File(_) => Vec::new(),
         #[cfg(feature = "kafka")]
-        SinkKind::Kafka(_) => vec![without_record(name)],
+        SinkKind::Kafka(kafka) => {
+            let mut findings = kafka::probe(config, kafka, &bell);
+            if lets_in(&findings) {
+                findings.push(without_record(name));
+            }
+            findings
+        }
         SinkKind::Elastic(elastic) => elastic::probe(elastic, name, &bell),
         SinkKind::Sentinel(sentinel) => sentinel::probe(sentinel, name, &bell),
         SinkKind::Loki(loki) => loki::probe(loki, &bell),

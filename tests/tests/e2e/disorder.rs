@@ -259,6 +259,13 @@ fn a_high_side_put_back_to_an_old_state_is_found_out_as_a_fork() {
     assert_eq!(low["quarantined"], 2, "{low}");
 }
 
+/// An epoch is named by the second in which it begins, where nothing is left to tell the last.
+fn wait_next_second() {
+    let second = || SystemClock.now().0 / 1_000_000_000;
+    let begun = second();
+    wait_until(PATIENCE, "the next second", || second() > begun);
+}
+
 #[test]
 fn an_older_epoch_is_a_rollback() {
     let mut way = Way::new("rollback");
@@ -270,9 +277,7 @@ fn an_older_epoch_is_a_rollback() {
     fs::remove_dir_all(&state).unwrap();
     fs::remove_file(&first).unwrap();
     way.next = 1;
-    // An epoch is named by the second in which it begins, where nothing is left to tell the last.
-    let epoch = SystemClock.now().0 / 1_000_000_000;
-    wait_until(PATIENCE, "the next second", || SystemClock.now().0 / 1_000_000_000 > epoch);
+    wait_next_second();
     let new_epoch = way.bundle(10);
     back_up(&old, &state);
     way.next = 101;
@@ -283,9 +288,23 @@ fn an_older_epoch_is_a_rollback() {
     way.wait_low("the new epoch", |low| low["sinks"][0]["delivered"] == 10);
     way.bring(&from_the_past);
     way.wait_low("the rollback", |low| low["quarantine-codes"]["rollback"] == 1);
-    assert!(alarm(&way.low().status(), "rollback").is_some());
+    let told = alarm(&way.low().status(), "rollback").expect("an alarm")["id"].to_string();
+
+    // As for a fork: the old buffer is set aside, and an epoch begins that is newer than both.
+    wait_next_second();
+    let high = way.crossing.pair.high.clone();
+    high.run(["recover", "--yes"]).success();
+    for old in bundles_in(&high.outbox()) {
+        fs::remove_file(old).unwrap();
+    }
+    way.next = 201;
+    let newest = way.bundle(10);
+    way.bring(&newest);
+    way.wait_low("the newest epoch", |low| low["records"] == 20 && pending(low) == 0);
+    way.low().run(["acknowledge", &told]).success();
     assert!(agent.stop(PATIENCE).success());
-    assert_eq!(way.ids(), all(10));
+    assert!(alarm(&way.low().status(), "rollback").is_none());
+    assert_eq!(way.ids(), [all(10), (201..211).collect()].concat());
 }
 
 #[test]
