@@ -77,6 +77,8 @@ enum State {
     Later(Instant),
     /// Taken care of; it stays in the folder.
     Done,
+    /// Taken care of, and it could not be removed: tried again at this time.
+    Stays(Instant),
 }
 
 impl Inbox {
@@ -178,6 +180,16 @@ impl Inbox {
         if self.config.after_import == AfterImport::Keep {
             return Ok(());
         }
+        self.remove(name)
+    }
+
+    /// Removes a file that was taken care of, and its sidecar.
+    fn remove(&mut self, name: &OsStr) -> io::Result<()> {
+        let path = self.path(name);
+        let Some(seen) = self.seen.get_mut(name) else {
+            return Ok(());
+        };
+        seen.state = State::Done;
         // Somebody may have put another file in its place meanwhile: that one stays.
         let unchanged = std::fs::symlink_metadata(&path)
             .is_ok_and(|found| found.is_file() && Stamp::of(&found) == seen.stamp);
@@ -187,6 +199,26 @@ impl Inbox {
             self.seen.remove(name);
         }
         Ok(())
+    }
+
+    /// Notes that a file that was taken care of could not be removed: that is tried again later.
+    pub fn stays(&mut self, name: &OsStr, now: Instant) {
+        if let Some(seen) = self.seen.get_mut(name) {
+            seen.state = State::Stays(now + RETRY_AFTER);
+        }
+    }
+
+    /// Tries again to remove what was taken care of and stays. Tells whether nothing stays any more.
+    pub fn remove_again(&mut self, now: Instant) -> bool {
+        let is_due = |seen: &Seen| matches!(seen.state, State::Stays(at) if at <= now);
+        let due = self.seen.iter().filter(|(_, seen)| is_due(seen));
+        let due: Vec<OsString> = due.map(|(name, _)| name.clone()).collect();
+        for name in due {
+            if self.remove(&name).is_err() {
+                self.stays(&name, now);
+            }
+        }
+        !self.seen.values().any(|seen| matches!(seen.state, State::Stays(_)))
     }
 
     /// Notes that importing failed for a reason of this machine: the file is tried again later.
@@ -202,8 +234,9 @@ impl Inbox {
             _ => None,
         };
         match seen.state {
-            State::Done => return Readiness::Never,
-            State::Later(at) if at > now => return Readiness::In(at - now),
+            State::Later(at) | State::Stays(at) if at > now => return Readiness::In(at - now),
+            // What stays is removed after this look.
+            State::Done | State::Stays(_) => return Readiness::Never,
             State::New | State::Incomplete(_) | State::Later(_) => {}
         }
         let after = |wait, sidecar| match wait {
@@ -295,7 +328,7 @@ pub fn sidecar(path: &std::path::Path) -> io::Result<Option<Option<BundleDigest>
 
 /// More files than this are looked at in turns, so that memory does not grow with the folder.
 const TRACKED_MAX: usize = 65_536;
-/// How long a file waits after importing failed: for space to be freed, say.
+/// How long a file waits after importing or removing it failed: for space to be freed, say.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -410,6 +443,30 @@ mod tests {
         let duplicate = Outcome::Duplicate { bundle: String::new() };
         inbox.done(OsStr::new("a"), &duplicate)?;
         assert!(dir.path().join("a").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_not_be_removed_is_tried_again_and_not_read_again() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let mut inbox = inbox(dir.path());
+        let (name, start) = (OsStr::new("a"), Instant::now());
+        std::fs::write(dir.path().join("a"), b"1")?;
+        // No user can remove a folder as if it were a file.
+        let in_the_way = dir.path().join("a.sha256");
+        std::fs::create_dir(&in_the_way)?;
+        inbox.look(start)?;
+        assert_eq!(names(&inbox.look(start + SETTLE)?), ["a"]);
+        let duplicate = Outcome::Duplicate { bundle: String::new() };
+        assert!(inbox.done(name, &duplicate).is_err());
+        inbox.stays(name, start);
+        let look = inbox.look(start + SETTLE)?;
+        assert_eq!((names(&look), look.next), (vec![], Some(RETRY_AFTER.saturating_sub(SETTLE))));
+        assert!(!inbox.remove_again(start + RETRY_AFTER), "it is still in the way");
+        std::fs::remove_dir(&in_the_way)?;
+        assert!(!inbox.remove_again(start + RETRY_AFTER), "not again at once");
+        assert!(inbox.remove_again(start + 2 * RETRY_AFTER));
+        assert!(!dir.path().join("a").exists());
         Ok(())
     }
 

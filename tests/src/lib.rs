@@ -12,6 +12,7 @@
 //! - [`load`]: the load generator and the counting sink
 //! - [`chain`]: bundles made without an agent
 //! - [`crossing`]: both agents, set up for speed, and what must hold at the end of the way
+//! - [`examined`]: what a doctor said
 //! - [`opened`]: bundles read by the library, as strictly as by a low side
 //! - [`samples`]: odd syslog messages, where there are some
 //! - [`seed`]: random choices that can be repeated
@@ -30,6 +31,7 @@ pub mod campaign;
 pub mod chain;
 pub mod crossing;
 pub mod diode;
+pub mod examined;
 pub mod forge;
 pub mod impair;
 pub mod load;

@@ -370,6 +370,8 @@ fn a_resend_request_is_taken_unsigned_when_told_and_a_fork_in_a_receipt_is_an_al
     assert!(done.code != Some(0) && done.stderr.contains("bundle 99"), "{done:?}");
     let alarms = high.status()["alarms"].to_string();
     assert!(alarms.contains("receipt-fork"), "{alarms}");
+    high.run(["acknowledge"]).success();
+    assert!(!high.status()["alarms"].to_string().contains("receipt-fork"));
     for agent in agents {
         assert!(agent.stop(PATIENCE).success());
     }
@@ -414,6 +416,10 @@ fn a_custody_log_that_can_not_be_written_holds_nothing_up() {
     for site in [high, low] {
         let verdict = verify(site);
         assert_eq!((&verdict["found"], &verdict["signed_through"]), (&json!(0), &verdict["last"]));
+        // On the low side it is over by itself.
+        site.run(["acknowledge"]).success();
+        assert!(site.start().stop(PATIENCE).success());
+        assert!(!site.status()["alarms"].to_string().contains("custody-not-written"));
     }
     let counts = actions(low);
     assert!(counts.values().all(|actions| actions.get("admitted") == Some(&1)), "{counts:?}");

@@ -48,7 +48,8 @@ impl Tailer {
                     (content.scanned, content.blank) = (offset, false);
                 }
             }
-            let is_shorter = meta.len() < offset;
+            // Of what nothing was read no fingerprint tells, but a program that appends shortens nothing.
+            let is_shorter = meta.len() < offset || offset == 0 && meta.len() < seen;
             let may_differ = (is_changed || was_fresh) && meta.len() == seen;
             if is_shorter || may_differ && !content.holds_still(&file, offset) {
                 let unread = seen.saturating_sub(offset);

@@ -114,7 +114,7 @@ impl Tailer {
             }
         }
         self.strangers.retain(|_, stranger| std::mem::replace(&mut stranger.listed, false));
-        self.forget_gone(now);
+        self.forget_gone(&names, now);
         self.tell(troubles, refused);
         listing.folders
     }
@@ -557,7 +557,7 @@ impl Tailer {
     }
 
     /// Contents that did not come back are forgotten, and what may have been lost with them is told.
-    fn forget_gone(&mut self, now: Instant) {
+    fn forget_gone(&mut self, names: &HashSet<&Path>, now: Instant) {
         let grace = self.settings.timing.gone_grace;
         let mut gone: Vec<(u64, Departure)> = Vec::new();
         for (id, content) in &self.contents {
@@ -573,6 +573,9 @@ impl Tailer {
             let (path, offset) = (shown(&content.path), content.offset);
             match how {
                 Departure::Finished | Departure::Rewritten { unread: 0 } => {}
+                // Of what nothing was read no copy can be recognised: any other file may be it.
+                Departure::Rewritten { .. }
+                    if offset == 0 && names.iter().any(|name| **name != *content.path) => {}
                 Departure::Rewritten { unread } => {
                     add(&self.counters.unread_gone, 1);
                     add(&self.counters.unread_gone_bytes, unread);

@@ -18,6 +18,7 @@ use shared::bell::Bell;
 const TURN_MIN: Duration = Duration::from_millis(200);
 /// Looking takes no more than this part of the time while there is a backlog.
 const LOOK_SHARE: u32 = 4;
+const NOT_WRITABLE: &str = "inbox-not-writable";
 /// The shortest pause between two looks, so that a busy folder is not listed all the time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
@@ -66,6 +67,10 @@ pub(super) fn run<C: Clock>(
         }
         if inbox.ignored == 0 {
             alarmed.clear();
+            close(&mut importer, "inbox-ignored");
+        }
+        if inbox.remove_again(began) {
+            close(&mut importer, NOT_WRITABLE);
         }
         let found = !look.ready.is_empty();
         // Behind a backlog an urgent bundle may come: the folder is looked at again before long. The
@@ -101,9 +106,12 @@ fn import<C: Clock>(importer: &mut Importer<C>, inbox: &mut Inbox, ready: &Ready
         Ok(outcome) => {
             close(importer, "import-failed");
             if let Err(error) = inbox.done(&ready.name, &outcome) {
-                let message =
-                    format!("{} was imported, and can't be removed: {error}", shown(&ready.name));
-                raise(importer, "inbox-not-writable", &message);
+                inbox.stays(&ready.name, Instant::now());
+                let message = format!(
+                    "{} was imported, and can't be removed: {error}; it is tried again",
+                    shown(&ready.name)
+                );
+                raise(importer, NOT_WRITABLE, &message);
             }
         }
         Err(error) => {

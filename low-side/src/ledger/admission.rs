@@ -10,6 +10,7 @@ use shared::custody::{Action, CustodyEvent};
 use shared::record::Epoch;
 
 use super::custody::{self, Arrival, bundle_of};
+use super::delivery::{STORE_DAMAGED, STORE_UNREADABLE};
 use super::{
     ChainId, ChainName, Ledger, LedgerError, StoreName, alarms, archived, chain_name, int, latency,
     removed, uint,
@@ -633,6 +634,10 @@ fn repair_stored(
         Repaired::Mended
     };
     place(&file).map_err(LedgerError::Place)?;
+    // A sink that has taken all of it never reads it again, and could not say that this is over.
+    for code in [STORE_DAMAGED, STORE_UNREADABLE] {
+        alarms::close(tx, code, Some(&file), now)?;
+    }
     let sha256 = facts.arrival.as_ref().map(|arrival| arrival.file.sha256);
     tx.execute(
         "UPDATE bundle SET damaged = 0, file_sha256 = ?3, file_bytes = ?4, stored_ns = coalesce(stored_ns, ?5)

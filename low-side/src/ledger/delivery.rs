@@ -536,5 +536,5 @@ fn save_position(
     Ok(())
 }
 
-const STORE_DAMAGED: &str = "store-damaged";
-const STORE_UNREADABLE: &str = "store-unreadable";
+pub(super) const STORE_DAMAGED: &str = "store-damaged";
+pub(super) const STORE_UNREADABLE: &str = "store-unreadable";

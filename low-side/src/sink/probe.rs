@@ -10,9 +10,11 @@ use shared::record::{Epoch, Lane, OriginId, RecordId, Sequence};
 use zeroize::Zeroizing;
 
 use super::config::{Endpoint, SinkConfig, SinkKind};
+#[cfg(feature = "kafka")]
+use super::kafka;
 use super::transport::Connection;
-use super::{SinkError, find};
-use crate::http::{Call, Http, HttpConfig, HttpError, credential, sensitive};
+use super::{SinkError, elastic, find, loki, sentinel};
+use crate::http::{Answer, Call, Http, HttpConfig, HttpError, credential, sensitive};
 use crate::replay::chain_text;
 use crate::tls::TlsConfig;
 
@@ -48,28 +50,36 @@ pub fn probe(config: &SinkConfig) -> Vec<Finding> {
         let finding = Finding::of_problem(Level::Fault, "files", &chain_text(&err));
         return vec![finding.at(name)];
     }
+    let bell = Bell::default();
     let findings = match &config.kind {
         SinkKind::File(_) => Vec::new(),
         #[cfg(feature = "kafka")]
-        SinkKind::Kafka(_) => vec![without_record(name)],
-        SinkKind::Elastic(elastic) => searched(config, &elastic.http),
-        SinkKind::Sentinel(sentinel) => searched(config, &sentinel.http),
-        SinkKind::Loki(loki) => {
-            let secret = loki.authorization_file.as_deref().map(|path| (path, ""));
-            asked(&loki.http, Method::GET, "/loki/api/v1/labels", secret)
+        SinkKind::Kafka(kafka) => {
+            let mut findings = kafka::probe(config, kafka, &bell);
+            if lets_in(&findings) {
+                findings.push(without_record(name));
+            }
+            findings
         }
+        SinkKind::Elastic(elastic) => elastic::probe(elastic, name, &bell),
+        SinkKind::Sentinel(sentinel) => sentinel::probe(sentinel, name, &bell),
+        SinkKind::Loki(loki) => loki::probe(loki, &bell),
         SinkKind::Splunk(splunk) => {
             // An event collector answers "no data" (400) to who may send, 401 or 403 to others.
             let secret = Some((splunk.token_file.as_path(), "Splunk "));
-            let mut findings =
-                asked(&splunk.http, Method::POST, "/services/collector/event", secret);
+            let asked = ask(&splunk.http, Method::POST, "/services/collector/event", secret);
+            let mut findings = judged(&splunk.http.url.to_string(), asked, |status| status == 400);
             if let Some(search) = &splunk.search {
                 findings.extend(searched(config, &search.http));
             }
             findings
         }
         SinkKind::Http(http) => {
-            let mut findings = asked(&http.http, Method::HEAD, "/", None);
+            let asked = ask(&http.http, Method::HEAD, "/", None);
+            let place = http.http.url.to_string();
+            let mut findings = judged(&place, asked, |status| !matches!(status, 401 | 403));
+            // It was asked without one.
+            findings.retain(|finding| finding.about == "reached" || finding.level != Level::Fine);
             findings.push(without_record(name));
             findings
         }
@@ -98,7 +108,7 @@ fn connected(name: &str, endpoint: &Endpoint) -> Vec<Finding> {
     }
 }
 
-fn unreached(place: &str, why: &str) -> Finding {
+pub(super) fn unreached(place: &str, why: &str) -> Finding {
     let host = place.split("://").last().unwrap_or(place);
     let (host, port) =
         host.split('/').next().unwrap_or(host).rsplit_once(':').unwrap_or((host, ""));
@@ -144,44 +154,59 @@ fn answered(place: &str, status: u16, why: &str) -> Finding {
         return Finding::new(Level::Fault, "credential", what)
             .remedy("the credential in the file that this section names: expired, of another place, or with too few rights?");
     }
+    if matches!(status, 404 | 405) {
+        let what = format!("{place} is reached and has nothing like that there ({status}): {why}");
+        return Finding::new(Level::Fault, "credential", what)
+            .remedy("url in this section: another port, or a path in front of it?");
+    }
     let what = format!("{place} is reached and answers {status}: {why}");
     Finding::new(Level::Warning, "credential", what)
         .remedy("penstock-low setup, then penstock-low check, with this sink's name")
 }
 
-/// One request without a record.
-fn asked(
-    config: &HttpConfig,
-    method: Method,
-    path: &str,
-    secret: Option<(&Path, &str)>,
+/// What a destination answered to a request that hands it nothing; `good` are the statuses beside 2xx by
+/// which who is let in is told that there was nothing.
+pub(super) fn judged(
+    place: &str,
+    asked: Result<Answer, SinkError>,
+    good: impl Fn(u16) -> bool,
 ) -> Vec<Finding> {
-    let place = config.url.to_string();
-    let ask = || -> Result<_, SinkError> {
-        let mut call = Call::new(method, path, "");
-        if let Some((file, scheme)) = secret {
-            let secret = credential(file)?;
-            let text = Zeroizing::new(format!("{scheme}{}", *secret));
-            call = call.header(AUTHORIZATION, sensitive(&text)?);
-        }
-        Ok(Http::new(config, &Bell::default()).send(&call)?)
-    };
-    match ask() {
+    match asked {
         Ok(answer) => {
-            let mut findings =
-                vec![Finding::new(Level::Fine, "reached", format!("{place} is reached"))];
-            if matches!(answer.status, 401 | 403) {
-                findings.push(answered(&place, answer.status, &answer.excerpt()));
-            } else if secret.is_some() {
-                findings.push(Finding::new(Level::Fine, "credential", "it lets us in"));
-            }
-            findings
+            let reached = Finding::new(Level::Fine, "reached", format!("{place} is reached"));
+            let credential = if answer.is_success() || good(answer.status) {
+                Finding::new(Level::Fine, "credential", "it lets us in")
+            } else {
+                answered(place, answer.status, &answer.excerpt())
+            };
+            vec![reached, credential]
         }
         Err(SinkError::Http(err @ HttpError::Request { .. })) => {
             vec![Finding::new(Level::Fault, "credential", chain_text(&err))]
         }
-        Err(err) => vec![unreached(&place, &chain_text(&err))],
+        Err(err) => vec![unreached(place, &chain_text(&err))],
     }
+}
+
+/// Whether that was good.
+pub(super) fn lets_in(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.level == Level::Fine)
+}
+
+/// One request without a record.
+fn ask(
+    config: &HttpConfig,
+    method: Method,
+    path: &str,
+    secret: Option<(&Path, &str)>,
+) -> Result<Answer, SinkError> {
+    let mut call = Call::new(method, path, "");
+    if let Some((file, scheme)) = secret {
+        let secret = credential(file)?;
+        let text = Zeroizing::new(format!("{scheme}{}", *secret));
+        call = call.header(AUTHORIZATION, sensitive(&text)?);
+    }
+    Ok(Http::new(config, &Bell::default()).send(&call)?)
 }
 
 /// No installation has this name: what is searched for is nowhere.

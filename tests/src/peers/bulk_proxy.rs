@@ -7,6 +7,8 @@
 //!   (<https://www.elastic.co/docs/reference/elasticsearch/index-lifecycle-actions/>), states that are
 //!   reached (<https://docs.opensearch.org/latest/im-plugin/ism/policies/>), known privileges
 //!   (<https://www.elastic.co/docs/reference/elasticsearch/security-privileges>).
+//! - `POST _security/user/_has_privileges` answers as Elastic's "Check user privileges" says.
+//! - A bulk without a body is 400.
 //! - Where credentials are set, a request without one of them is answered with 401.
 
 use std::borrow::Cow;
@@ -63,6 +65,8 @@ pub struct State {
     pub poison: Vec<String>,
     /// What the header `Authorization` may say; anything where it is empty.
     pub authorizations: BTreeSet<String>,
+    /// Privileges that nobody who asks about himself has.
+    pub lacking: BTreeSet<String>,
     /// Bulks that came.
     pub bulks: u64,
     /// Items of the bulks that were handed on.
@@ -123,6 +127,7 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     }
     match (asked.method.as_str(), path.as_str()) {
         ("POST", "/_bulk") => bulk(state, upstream, asked),
+        ("POST", "/_security/user/_has_privileges") => privileges(&lock(state), asked),
         ("POST", "/_security/api_key") => api_key(&mut lock(state), asked),
         (_, path) if path.starts_with("/_ilm/policy/") => ilm(&mut lock(state), path, asked),
         (_, path) if path.starts_with("/_plugins/_ism/policies/") => {
@@ -134,6 +139,9 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
 
 fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     assert_eq!(asked.headers["content-type"], "application/x-ndjson");
+    if asked.body.is_empty() {
+        return error(400, "parse_exception", "request body is required");
+    }
     let (fault, body_max, poison) = {
         let mut state = lock(state);
         state.bulks += 1;
@@ -392,6 +400,27 @@ fn check_ism(body: &Value) -> Result<(), String> {
         template["index_patterns"].as_array().ok_or("no index_patterns")?;
     }
     Ok(())
+}
+
+fn privileges(state: &State, asked: &Asked) -> Reply {
+    let body = match parsed(asked) {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    let texts = |value: &Value| -> Vec<String> {
+        let list = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+        list.map(str::to_owned).collect()
+    };
+    let wanted = &body["index"][0];
+    let privileges: BTreeMap<String, bool> = texts(&wanted["privileges"])
+        .into_iter()
+        .map(|name| (name.clone(), !state.lacking.contains(&name)))
+        .collect();
+    let has_all = privileges.values().all(|has| *has);
+    let index: BTreeMap<String, &BTreeMap<String, bool>> =
+        texts(&wanted["names"]).into_iter().map(|name| (name, &privileges)).collect();
+    let body = json!({"username": "penstock", "has_all_requested": has_all, "cluster": {}, "index": index, "application": {}});
+    Reply::status(200, body.to_string())
 }
 
 fn api_key(state: &mut State, asked: &Asked) -> Reply {

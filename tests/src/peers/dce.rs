@@ -48,6 +48,8 @@ pub struct Dce {
 pub struct State {
     /// The application's secret.
     pub secret: String,
+    /// Whether the application may send to the rule.
+    pub may_send: bool,
     /// How long tokens are good.
     pub token_life: Duration,
     /// What the rule declares: name and type of each column, by stream.
@@ -176,6 +178,9 @@ impl State {
         if !self.is_authorized(asked, SCOPE) {
             return failure(401, "InvalidToken");
         }
+        if !self.may_send {
+            return failure(403, "OperationFailed");
+        }
         if query != "api-version=2023-01-01" {
             return failure(400, "InvalidApiVersion");
         }
@@ -275,6 +280,7 @@ impl Dce {
     pub fn start(certificate: &Certificate, template: &str, secret: &str) -> Self {
         let state = State {
             secret: secret.to_owned(),
+            may_send: true,
             token_life: Duration::from_hours(1),
             declared: declared(template),
             faults: VecDeque::new(),

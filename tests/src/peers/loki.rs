@@ -3,6 +3,7 @@
 //! <https://grafana.com/docs/loki/latest/configure/#limits_config>.
 //!
 //! What it keeps of the real one's traps:
+//! - a push without a stream is 422;
 //! - a 400 is partial: the good entries of the same push are stored;
 //! - the same labels, time and line are stored once;
 //! - an entry that is older than the newest of its stream by more than an hour is `too far behind`;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use shared::clock::{Clock, Nanos, SystemClock};
 
-use super::{Asked, HttpServer, Reply};
+use super::{Asked, Certificate, HttpServer, Reply};
 
 /// What happens to one push before all is well again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct State {
     pub always: Option<Fault>,
     /// The tenant that must be named.
     pub tenant: String,
+    /// What the header `Authorization` must say; anything where it is unset.
+    pub authorization: Option<String>,
     /// Entries that hold one of these are refused as too long.
     pub poison: Vec<String>,
     /// Seconds that an entry may be old.
@@ -74,10 +77,16 @@ pub struct Stream {
 impl Loki {
     /// Starts one for a tenant, with nothing in it.
     pub fn start(tenant: &str) -> Self {
+        Self::start_with(tenant, None)
+    }
+
+    /// The same, over TLS where there is a certificate.
+    pub fn start_with(tenant: &str, certificate: Option<&Certificate>) -> Self {
         let state = Arc::new(Mutex::new(State {
             faults: VecDeque::new(),
             always: None,
             tenant: tenant.to_owned(),
+            authorization: None,
             poison: Vec::new(),
             age_secs_max: 168 * 3_600,
             pushes: 0,
@@ -85,7 +94,9 @@ impl Loki {
             streams: BTreeMap::new(),
         }));
         let shared = Arc::clone(&state);
-        let server = HttpServer::start(move |asked| answer(&mut lock(&shared), asked));
+        let any = ([127, 0, 0, 1], 0).into();
+        let server =
+            HttpServer::start_at(any, certificate, move |asked| answer(&mut lock(&shared), asked));
         Self { server, state }
     }
 
@@ -121,6 +132,11 @@ fn answer(state: &mut State, asked: &Asked) -> Reply {
     if asked.headers.get("x-scope-orgid") != Some(&state.tenant) {
         return Reply::status(401, "no org id");
     }
+    if state.authorization.is_some()
+        && asked.headers.get("authorization") != state.authorization.as_ref()
+    {
+        return Reply::status(401, "401 Authorization Required");
+    }
     let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     match (asked.method.as_str(), path) {
         ("POST", "/loki/api/v1/push") => push(state, asked),
@@ -130,6 +146,9 @@ fn answer(state: &mut State, asked: &Asked) -> Reply {
 }
 
 fn push(state: &mut State, asked: &Asked) -> Reply {
+    if read(asked).is_ok_and(|entries| entries.is_empty()) {
+        return Reply::status(422, "error at least one valid stream is required for ingestion\n");
+    }
     state.pushes += 1;
     let fault = state.faults.pop_front().or(state.always).unwrap_or(Fault::Good);
     match fault {

@@ -287,6 +287,16 @@ fn a_bucket_without_a_lock_is_refused() {
     configure(&crossing, &section(&crossing, &store, ""));
     is_refused(&crossing, "Object Lock is not enabled");
     assert!(objects(&store).is_empty());
+
+    // It is made anew, with a lock.
+    let (status, text) = store.curl(ADMIN, "DELETE", "/audit", &[]);
+    assert!((200..300).contains(&status), "{status}: {text}");
+    store.bucket("audit", true);
+    let low = &crossing.pair.low;
+    let _agents = [crossing.pair.high.start(), low.start()];
+    assert_eq!(crossing.wait_drained(), 50);
+    assert!(wait_archived(low) > 0);
+    wait_until(PATIENCE, "its end", || !alarms(low).contains(&"archive-refused".to_owned()));
 }
 
 #[test]

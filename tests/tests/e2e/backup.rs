@@ -164,7 +164,11 @@ fn high_side_lost(name: &str, crossed: bool) {
     assert_eq!(alarms(sites.high()), expected, "{}", sites.high().status());
     for site in [sites.high(), sites.low()] {
         site.run(["custody", "verify"]).success();
+        site.run(["acknowledge"]).success();
     }
+    // Known now, and not told again by another start.
+    stop(sites.high().start());
+    assert!(!alarms(sites.high()).contains(&"buffer-restored".to_owned()));
     let log = fs::read_dir(sites.high().state_dir().join("custody")).unwrap().flatten();
     let log: String = log.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
     assert!(log.contains("\"action\":\"restored\""), "{log}");
@@ -292,6 +296,9 @@ fn a_low_side_on_a_new_disk_takes_from_the_high_side_what_it_lost() {
     // The file sink's disk was the same one.
     assert_eq!(alarms(sites.low()), ["ledger-restored", "sink-file-changed"], "{status}");
     assert_no_unlisted_errors(&sites.low().log_path(), &["ledger-restored", "sink-file-changed"]);
+    sites.low().run(["acknowledge"]).success();
+    stop(sites.low().start());
+    assert!(!alarms(sites.low()).contains(&"ledger-restored".to_owned()));
 }
 
 fn assert_arrived(events: &[Value]) -> Vec<u64> {

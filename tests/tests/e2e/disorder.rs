@@ -236,11 +236,34 @@ fn a_high_side_put_back_to_an_old_state_is_found_out_as_a_fork() {
     way.wait_low("the fork's next", |low| low["quarantined"] == 2);
     way.bring(&third);
     way.wait_low("the true third", |low| low["records"] == 30 && pending(low) == 0);
-    assert!(agent.stop(PATIENCE).success());
     let low = way.low().status();
     assert_eq!(low["quarantine-codes"]["fork"], 2, "{low}");
-    assert!(alarm(&low, "fork").is_some());
-    assert_eq!(way.ids(), all(30));
+    let told = alarm(&low, "fork").expect("an alarm")["id"].to_string();
+
+    // What the page says: the restored buffer is set aside, and a new epoch crosses.
+    let high = way.crossing.pair.high.clone();
+    high.run(["recover", "--yes"]).success();
+    for old in bundles_in(&high.outbox()) {
+        fs::remove_file(old).unwrap();
+    }
+    way.next = 201;
+    let new_epoch = way.bundle(10);
+    way.bring(&new_epoch);
+    way.wait_low("the new epoch", |low| low["records"] == 40 && pending(low) == 0);
+    way.low().run(["acknowledge", &told]).success();
+    assert!(agent.stop(PATIENCE).success());
+    let low = way.low().status();
+    assert!(alarm(&low, "fork").is_none(), "{low}");
+    // Nothing of the false ones was delivered, and they are kept.
+    assert_eq!(way.ids(), [all(30), (201..211).collect()].concat());
+    assert_eq!(low["quarantined"], 2, "{low}");
+}
+
+/// An epoch is named by the second in which it begins, where nothing is left to tell the last.
+fn wait_next_second() {
+    let second = || SystemClock.now().0 / 1_000_000_000;
+    let begun = second();
+    wait_until(PATIENCE, "the next second", || second() > begun);
 }
 
 #[test]
@@ -254,9 +277,7 @@ fn an_older_epoch_is_a_rollback() {
     fs::remove_dir_all(&state).unwrap();
     fs::remove_file(&first).unwrap();
     way.next = 1;
-    // An epoch is named by the second in which it begins, where nothing is left to tell the last.
-    let epoch = SystemClock.now().0 / 1_000_000_000;
-    wait_until(PATIENCE, "the next second", || SystemClock.now().0 / 1_000_000_000 > epoch);
+    wait_next_second();
     let new_epoch = way.bundle(10);
     back_up(&old, &state);
     way.next = 101;
@@ -267,9 +288,23 @@ fn an_older_epoch_is_a_rollback() {
     way.wait_low("the new epoch", |low| low["sinks"][0]["delivered"] == 10);
     way.bring(&from_the_past);
     way.wait_low("the rollback", |low| low["quarantine-codes"]["rollback"] == 1);
-    assert!(alarm(&way.low().status(), "rollback").is_some());
+    let told = alarm(&way.low().status(), "rollback").expect("an alarm")["id"].to_string();
+
+    // As for a fork: the old buffer is set aside, and an epoch begins that is newer than both.
+    wait_next_second();
+    let high = way.crossing.pair.high.clone();
+    high.run(["recover", "--yes"]).success();
+    for old in bundles_in(&high.outbox()) {
+        fs::remove_file(old).unwrap();
+    }
+    way.next = 201;
+    let newest = way.bundle(10);
+    way.bring(&newest);
+    way.wait_low("the newest epoch", |low| low["records"] == 20 && pending(low) == 0);
+    way.low().run(["acknowledge", &told]).success();
     assert!(agent.stop(PATIENCE).success());
-    assert_eq!(way.ids(), all(10));
+    assert!(alarm(&way.low().status(), "rollback").is_none());
+    assert_eq!(way.ids(), [all(10), (201..211).collect()].concat());
 }
 
 #[test]

@@ -8,54 +8,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
 use tests::agents::{Pair, Site, bundles_in, program};
 use tests::crossing::Crossing;
+use tests::examined::{Said, doctor};
 use tests::peers::{Authority, HttpServer, Reply};
 use tests::process::run;
 use tests::sandbox::{Sandbox, free_address};
 use tests::wait::{PATIENCE, wait_until};
-
-/// What a doctor said, and how it ended.
-struct Said {
-    code: Option<i32>,
-    report: Value,
-}
-
-fn doctor(site: &Site, more: &[&str]) -> Said {
-    let done = site.run(["doctor", "--json"].iter().copied().chain(more.iter().copied()));
-    let report = serde_json::from_str(&done.stdout)
-        .unwrap_or_else(|err| panic!("no report: {err}: {}{}", done.stdout, done.stderr));
-    Said { code: done.code, report }
-}
-
-impl Said {
-    /// The findings of a section about one thing.
-    fn about(&self, section: &str, id: &str) -> Vec<&Value> {
-        let sections = self.report["sections"].as_array().unwrap().iter();
-        sections
-            .filter(|one| one["link"] == section)
-            .flat_map(|one| one["findings"].as_array().unwrap())
-            .filter(|finding| finding["id"] == id)
-            .collect()
-    }
-
-    /// One of them has this verdict, and somewhere in its words and advice stands this.
-    fn expect(&self, section: &str, id: &str, verdict: &str, words: &str) {
-        let findings = self.about(section, id);
-        let fits = |finding: &&&Value| {
-            finding["verdict"] == verdict && finding.to_string().contains(words)
-        };
-        assert!(
-            findings.iter().any(|finding| fits(&finding)),
-            "{section}.{id} should be {verdict} and say {words:?}; it is {findings:#?} in {:#}",
-            self.report
-        );
-        if verdict == "fail" {
-            assert_eq!(self.code, Some(1));
-        }
-    }
-}
 
 #[test]
 fn a_new_pair_is_told_what_is_missing() {

@@ -233,6 +233,39 @@ fn status_and_metrics_tell_of_files_and_check_config_of_what_can_not_be_read() {
     assert!(done.stderr.contains("file.files") && done.stderr.contains("circle.log"), "{done:?}");
 }
 
+/// What went away unread is told; with the rotation that the page advises nothing more goes away.
+#[test]
+fn what_is_truncated_before_it_was_read_is_told_and_a_rotation_by_renaming_loses_nothing() {
+    let crossing = Crossing::new("file-unread");
+    let mut log = Log::new(crossing.sandbox.dir("log"), "app.log");
+    // The beginning of a line, which is not read before its end is there.
+    write!(log.file, "half a line").unwrap();
+    let agents = start(&crossing, &section(&[log.path.clone()], ""));
+    let high = &crossing.pair.high;
+    wait_until(PATIENCE, "what is not read yet", || {
+        high.status()["live"]["files"][0]["files"]["backlog-bytes"] == 11
+    });
+    File::create(&log.path).unwrap();
+    wait_until(PATIENCE, "the alarm", || alarms(&crossing) > 0);
+    let told = high.status()["alarms"][0].clone();
+    assert_eq!(told["kind"], "file-unread", "{told}");
+    let said = told["message"].as_str().unwrap();
+    let place = format!("{} was truncated", log.path.display());
+    assert!(said.contains(&place) && said.contains("11 bytes behind byte 0"), "{said}");
+
+    // Whoever truncates renames instead, and the alarm is acknowledged.
+    high.run(["acknowledge", &told["id"].to_string()]).success();
+    for _ in 0..3 {
+        log.write(100);
+        log.logrotate("create");
+        log.write(20);
+        log.reopen();
+    }
+    let arrived = finish(&crossing, agents, log.count);
+    log.oracle.judge(arrived.ids.iter().copied()).assert_exactly_once();
+    assert_eq!(alarms(&crossing), 0);
+}
+
 fn stop(agent: Process) {
     assert!(agent.stop(PATIENCE).success());
 }

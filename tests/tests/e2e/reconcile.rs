@@ -243,10 +243,12 @@ fn what_udp_lost_is_recovered_once_and_marked() {
     let again = scene.reconcile(["--since", "1h"]);
     assert_eq!((count(&again, "matched"), count(&again, "recovered")), (96, 0), "{again}");
     assert!(portainer.kept().len() > 98);
+    assert_eq!(scene.alarms("records-recovered"), 1);
+    scene.pair.high.run(["acknowledge"]).success();
 
     // Both files are written once a second.
     wait_until(PATIENCE, "the live status", || scene.live()["recovered"] == 48);
-    assert_eq!(scene.alarms("records-recovered"), 1);
+    assert_eq!(scene.alarms("records-recovered"), 0, "told once");
     wait_until(PATIENCE, "the metrics", || {
         fs::read_to_string(scene.pair.high.state_dir().join("metrics.prom")).is_ok_and(|metrics| {
             metrics
@@ -466,6 +468,17 @@ fn a_portainer_that_is_silent_for_long_is_an_alarm() {
         let shown = scene.pair.high.run(["status"]).success();
         shown.contains("TROUBLE asked: can't reach")
     });
+    assert!(agent.stop(PATIENCE).success());
+
+    // It is there again, and the alarm is acknowledged.
+    let portainer = Portainer::start(None);
+    scene.configure(&portainer, ADMIN_KEY, "alarm-after = \"1m\"\n");
+    let agent = scene.start();
+    scene.reconcile([]);
+    assert_eq!(scene.alarms("reconcile-overdue"), 1);
+    scene.pair.high.run(["acknowledge"]).success();
+    scene.reconcile([]);
+    assert_eq!(scene.alarms("reconcile-overdue"), 0);
     assert!(agent.stop(PATIENCE).success());
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tests::agents::{Site, bundles_in, program};
 use tests::crossing::{Crossing, assert_sound, assert_unaltered};
+use tests::peers::peer;
 use tests::process::{Done, run};
 use tests::sandbox::Sandbox;
 use tests::wait::{PATIENCE, wait_until};
@@ -299,6 +300,26 @@ fn officers_who_work_elsewhere_exchange_files_and_may_refuse() {
     let done = site.release(last, 0);
     assert!(done.code == Some(1) && done.stderr.contains("no bundle that waits"), "{done:?}");
     assert_eq!(high.status()["adds-up"], true);
+    // Whoever asks the officer reads the reason, and the low side closes its gap.
+    assert!(alarm.contains("names a person"), "{alarm}");
+    high.run(["acknowledge"]).success();
+    let (low, _agents) = (site.low(), [high.start(), site.low().start()]);
+    site.crossing.send(RECORDS + 1..RECORDS + 21);
+    wait_until(PATIENCE, "another bundle", || !site.waiting().is_empty());
+    for officer in [0, 2] {
+        site.release(&site.waiting()[0], officer).success();
+    }
+    let mut gap = Value::Null;
+    wait_until(PATIENCE, "the gap", || {
+        gap = low.json(["gaps", "--json"])[0]["id"].clone();
+        !gap.is_null()
+    });
+    low.run(["gaps", "--pass", &gap.to_string()]).success();
+    wait_until(PATIENCE, "what is behind it", || {
+        let status = low.status();
+        status["records"].as_u64() > Some(20) && tests::crossing::pending(&status) == 0
+    });
+    assert_eq!(high.status()["alarms"], Value::Array(vec![]));
 }
 
 #[test]
@@ -328,5 +349,98 @@ fn what_waits_too_long_raises_one_alarm_and_too_few_officers_keep_it_in_the_buff
         let alarms = status["alarms"].as_array().unwrap().iter();
         alarms.filter(|alarm| alarm["kind"] == "release-overdue").count() == 1
     });
+    // The officers are called.
+    let _low = site.low().start();
+    for bundle in site.waiting() {
+        for officer in [0, 1] {
+            site.release(&bundle, officer).success();
+        }
+    }
+    assert_eq!(site.crossing.wait_drained(), RECORDS);
+    high.run(["acknowledge"]).success();
     assert!(agent.stop(PATIENCE).success());
+    assert!(high.start().stop(PATIENCE).success());
+    assert_eq!(alarm(high, "release-overdue"), None);
+}
+
+/// What the page says of bundles that waited when the buffer was lost, to its end: officers read their
+/// summaries with stock tools, and an administrator of the low side takes them in.
+#[test]
+fn what_waited_for_officers_when_the_buffer_was_lost_can_not_be_released_and_is_brought_by_hand() {
+    let site = Reviewed::new("release-stranded");
+    let (high, low) = (site.high(), site.low());
+    site.seal();
+    let waiting = site.waiting();
+    assert!(waiting.len() >= 3, "{waiting:?}");
+    for officer in [0, 1] {
+        site.release(&waiting[0], officer).success();
+    }
+    let [agent, _low] = [high.start(), low.start()];
+    let delivered = || low.status()["sinks"][0]["delivered"].as_u64().unwrap_or(0);
+    wait_until(PATIENCE, "the first bundle", || delivered() > 0);
+    let crossed = delivered();
+    agent.kill();
+    for name in ["buffer.db", "buffer.db-wal", "buffer.db-shm"] {
+        let _ = fs::remove_file(high.state_dir().join(name));
+    }
+    let agent = high.start();
+    let mut told = Value::Null;
+    wait_until(PATIENCE, "the alarm", || {
+        told = alarm(high, "release-stranded").unwrap_or_default();
+        !told.is_null()
+    });
+    let stranded = &waiting[1..];
+    let named = told["message"].as_str().unwrap();
+    assert!(stranded.iter().all(|name| named.contains(name)), "{named}");
+    // Nobody can release them: what counts the officers is gone.
+    let done = site.release(&stranded[0], 0);
+    assert!(done.code == Some(1) && done.stderr.contains("no bundle that waits"), "{done:?}");
+
+    // The high side goes on in a new epoch. The low side can't know what the old one had still to send.
+    site.crossing.send(RECORDS + 1..RECORDS + 21);
+    wait_until(PATIENCE, "a bundle of the new epoch", || !site.waiting().is_empty());
+    for officer in [0, 1] {
+        site.release(&site.waiting()[0], officer).success();
+    }
+    wait_until(PATIENCE, "the new epoch", || delivered() > crossed);
+    assert_eq!(low.json(["gaps", "--json"]), Value::Array(vec![]));
+
+    let review = high.outbox().join(".review");
+    let mut records = 0;
+    let emergency = site.crossing.sandbox.join("emergency.toml");
+    let config = fs::read_to_string(low.config()).unwrap();
+    fs::write(&emergency, config.replacen("required = 2", "required = 0", 1)).unwrap();
+    for name in stranded {
+        let mut age = peer("age");
+        age.arg("-d").arg("-i").arg(site.officers[0].join("officer.age"));
+        let summary = run(age.arg(review.join(format!("{name}.summary")))).success();
+        let summary: Value = serde_json::from_str(&summary).unwrap();
+        records += summary["records"].as_u64().unwrap();
+
+        let refused = low.run(["import", text(&review.join(name))]);
+        assert!(
+            refused.code == Some(65) && refused.stderr.contains("release-missing"),
+            "{refused:?}"
+        );
+        let mut import = Command::new(program("penstock-low"));
+        import.arg("--config").arg(&emergency).arg("import").arg(review.join(name));
+        run(&mut import).success();
+        fs::remove_file(review.join(name)).unwrap();
+        fs::remove_file(review.join(format!("{name}.summary"))).unwrap();
+    }
+    assert_eq!(crossed + records, RECORDS);
+    wait_until(PATIENCE, "what was brought", || delivered() == RECORDS + 20);
+    high.run(["acknowledge", &told["id"].to_string()]).success();
+    assert!(agent.stop(PATIENCE).success());
+    let _agent = high.start();
+    let told_again = alarm(high, "release-stranded");
+    assert!(told_again.is_none(), "{told_again:?}");
+    let arrived = assert_sound(&site.crossing.events());
+    assert_unaltered(&arrived);
+    assert_eq!(arrived.ids.len() as u64, RECORDS + 20);
+}
+
+fn alarm(site: &Site, kind: &str) -> Option<Value> {
+    let status = site.status();
+    status["alarms"].as_array()?.iter().find(|alarm| alarm["kind"] == kind).cloned()
 }

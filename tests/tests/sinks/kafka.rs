@@ -6,8 +6,10 @@ use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::Value;
 use tests::crossing::{Crossing, assert_sound, assert_unaltered};
+use tests::examined::doctor;
 use tests::oracle::Oracle;
 use tests::peers::kafka::{Broker, send_as};
+use tests::peers::{Authority, HttpServer, Reply};
 use tests::wait::{PATIENCE, wait_until};
 
 const RECORDS: u64 = 6_000;
@@ -193,4 +195,48 @@ fn kafka_a_marked_record_shows_the_way_and_disturbs_nobody() {
     // An agent that is told to stop leaves no reader waiting.
     let [agent, _high] = agents;
     agent.stop(Duration::from_secs(20));
+}
+
+#[test]
+fn kafka_the_doctor_asks_for_the_topics_and_makes_none() {
+    let mut bench = Bench::new("doctor-kafka");
+    let low = bench.crossing.pair.low.clone();
+    let section = "sink kafka";
+    let look = || doctor(&low, &[]);
+    look().expect(section, "reached", "fail", "nc -vz 127.0.0.1");
+    bench.broker.start();
+    let said = look();
+    said.expect(section, "reached", "ok", &bench.broker.address().to_string());
+    for topic in [TOPIC, CONTROL] {
+        said.expect(section, "topic", "fail", &format!("the topic {topic}: "));
+    }
+    said.expect(section, "topic", "fail", "penstock-low setup kafka");
+    assert!(!bench.broker.knows(Some(TOPIC)) && !bench.broker.knows(Some(CONTROL)));
+    bench.broker.create(TOPIC);
+    let said = look();
+    said.expect(section, "topic", "ok", &format!("the topic {TOPIC} is there"));
+    said.expect(section, "topic", "fail", &format!("the topic {CONTROL}: "));
+    bench.broker.create(CONTROL);
+    let said = look();
+    said.expect(section, "topic", "ok", &format!("the topic {CONTROL} is there"));
+    said.expect(section, "credential", "skipped", "penstock-low check kafka");
+    assert_eq!(bench.count(), 0);
+
+    // A broker that shows a certificate of somebody else's.
+    let sandbox = &bench.crossing.sandbox;
+    let (ours, other) = (Authority::new(&sandbox.dir("ca")), Authority::new(&sandbox.dir("other")));
+    let certificate = other.server("broker");
+    let server =
+        HttpServer::start_at(([127, 0, 0, 1], 0).into(), Some(&certificate), |_| Reply::Reset);
+    let low_text = format!(
+        "{}[[sink]]\nname = \"kafka\"\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntransport = \"tls\"\nca-file = {:?}\n\
+         topic = \"{TOPIC}\"\ntransactional-id = \"{ID}\"\ntimeout = \"5s\"\n",
+        Crossing::quick_inbox(),
+        server.address(),
+        ours.ca()
+    );
+    low.configure(&low_text);
+    let said = look();
+    said.expect(section, "reached", "fail", "certificate verify failed");
+    said.expect(section, "reached", "fail", "openssl s_client -connect 127.0.0.1");
 }

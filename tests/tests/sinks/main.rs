@@ -1,6 +1,7 @@
 //! Every kind of sink, against real receivers or strict stand-ins that misbehave: nothing is lost, and
 //! what is repeated carries the same id.
 
+mod doctor;
 mod elastic;
 mod forward;
 mod http;

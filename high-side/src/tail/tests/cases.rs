@@ -210,6 +210,29 @@ fn what_is_unread_in_a_file_that_goes_is_told_with_what_is_known() {
 }
 
 #[test]
+fn what_goes_before_anything_of_it_was_read_is_told_where_no_copy_can_hold_it() {
+    for copied in [false, true] {
+        let mut rig = Rig::new("a.log");
+        rig.append("a.log", "half");
+        rig.step();
+        if copied {
+            fs::copy(rig.path("a.log"), rig.path("a.log.1")).unwrap();
+        }
+        rig.truncate("a.log", 0);
+        rig.step();
+        rig.append("a.log", "new\n");
+        rig.pass(Duration::from_mins(1));
+        let expected: &[&str] = if copied { &["half", "new"] } else { &["new"] };
+        let mut got = rig.take();
+        got.sort();
+        assert_eq!(got, lines(expected), "copied: {copied}");
+        let alarms = rig.alarms();
+        assert_eq!(alarms.len(), usize::from(!copied), "{alarms:?}");
+        assert!(alarms.iter().all(|text| text.contains(": 4 bytes behind byte 0")), "{alarms:?}");
+    }
+}
+
+#[test]
 fn a_short_copy_is_not_read_again_when_the_truncation_and_the_end_of_its_wait_come_together() {
     for compressed in [false, true] {
         let mut rig = Rig::new("a.log");

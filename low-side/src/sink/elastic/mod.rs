@@ -21,6 +21,7 @@
 mod answer;
 pub(super) mod config;
 mod index;
+mod probe;
 mod setup;
 
 use std::io::Write as _;
@@ -44,6 +45,7 @@ use answer::Fault;
 use config::{Access, ElasticConfig};
 use index::Indices;
 
+pub(super) use probe::probe;
 pub(super) use setup::{find, setup};
 
 /// The sink.

@@ -116,7 +116,7 @@ pub(in crate::sink) fn find(
     }
 }
 
-fn ask(
+pub(super) fn ask(
     config: &ElasticConfig,
     http: &mut Http,
     method: Method,
@@ -130,12 +130,12 @@ fn ask(
     Ok(http.send(&authorized(call, &config.access)?)?)
 }
 
-fn patterns(config: &ElasticConfig) -> Vec<String> {
+pub(super) fn patterns(config: &ElasticConfig) -> Vec<String> {
     FAMILIES.iter().map(|family| format!("{}{family}-*", config.index_prefix)).collect()
 }
 
 /// The name of policy and template.
-fn name(config: &ElasticConfig) -> String {
+pub(super) fn name(config: &ElasticConfig) -> String {
     format!("{}penstock", config.index_prefix)
 }
 

@@ -311,6 +311,36 @@ impl Patience<'_> {
         )
     }
 
+    /// What the cluster says of each of these topics: why it can't be used, where it can't. None is made.
+    pub(super) fn topics<'t>(
+        &self,
+        names: impl IntoIterator<Item = &'t str>,
+    ) -> Result<Vec<(&'t str, Option<RDKafkaErrorCode>)>, SinkError> {
+        use RDKafkaErrorCode::{BrokerTransportFailure, UnknownTopicOrPartition};
+        let consumer = self.consumer("read_committed")?;
+        let mut found = Vec::new();
+        for name in names {
+            let step = || match consumer.fetch_metadata(Some(name), STEP) {
+                Ok(metadata) => Ok(Some(metadata)),
+                // No connection yet; where there will be none, the library's threads tell why.
+                Err(error) if error.rdkafka_error_code() == Some(BrokerTransportFailure) => {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+            let serve = || drop(consumer.poll(Duration::ZERO));
+            let metadata =
+                self.wait("its topics can't be asked for", consumer.context(), serve, step)?;
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+            let problem = match topic {
+                Some(topic) => topic.error().map(RDKafkaErrorCode::from),
+                None => Some(UnknownTopicOrPartition),
+            };
+            found.push((name, problem));
+        }
+        Ok(found)
+    }
+
     /// The last control record of this sink from an offset on.
     fn scan(
         &self,

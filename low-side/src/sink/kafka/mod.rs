@@ -28,10 +28,14 @@ pub mod config;
 #[cfg(feature = "kafka")]
 mod control;
 #[cfg(feature = "kafka")]
+mod probe;
+#[cfg(feature = "kafka")]
 mod setup;
 #[cfg(feature = "kafka")]
 mod sink;
 
+#[cfg(feature = "kafka")]
+pub(super) use probe::probe;
 #[cfg(feature = "kafka")]
 pub(super) use setup::{check, for_check, setup};
 #[cfg(feature = "kafka")]

@@ -10,6 +10,14 @@ use super::config::KafkaConfig;
 use crate::sink::SinkError;
 use crate::sink::config::SinkConfig;
 
+/// The topics that records of the sink go to.
+pub(super) fn topics(sink: &SinkConfig, config: &KafkaConfig) -> BTreeSet<String> {
+    let streams = Stream::ALL
+        .iter()
+        .filter(|stream| sink.filter.streams.is_empty() || sink.filter.streams.contains(stream));
+    streams.map(|stream| config.topic.of(*stream)).collect()
+}
+
 /// The commands that make the topics and allow the sink what it needs, and nothing else. The sink itself
 /// is allowed to do none of it.
 ///
@@ -19,10 +27,7 @@ use crate::sink::config::SinkConfig;
 pub(crate) fn setup(sink: &SinkConfig, config: &KafkaConfig) -> String {
     let brokers = config.brokers.join(",");
     let user = config.login.as_ref().map_or("CN=penstock", |login| login.username.as_str());
-    let all = Stream::ALL
-        .iter()
-        .filter(|stream| sink.filter.streams.is_empty() || sink.filter.streams.contains(stream));
-    let topics: BTreeSet<String> = all.map(|stream| config.topic.of(*stream)).collect();
+    let topics = topics(sink, config);
     let (control, id) = (&config.control_topic, &config.transactional_id);
     // The brokers count a whole request; ours are no longer than this and their frame.
     let message_bytes = config.record_bytes_max + REQUEST_FRAME;

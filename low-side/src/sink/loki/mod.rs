@@ -19,6 +19,7 @@
 
 pub(super) mod config;
 mod entries;
+mod probe;
 mod refusal;
 
 use std::fmt::Write as _;
@@ -39,6 +40,8 @@ use crate::http::{Answer, Call, Http, HttpError, credential, gzip, sensitive};
 use crate::ledger::Ledger;
 use config::LokiConfig;
 use entries::{Entry, JOB, Streams};
+
+pub(super) use probe::probe;
 
 /// The sink.
 pub(super) struct LokiSink {

@@ -23,6 +23,7 @@
 
 pub(super) mod config;
 mod drift;
+mod probe;
 mod setup;
 #[cfg(test)]
 mod template;
@@ -49,6 +50,7 @@ use config::SentinelConfig;
 use drift::Declared;
 use token::Token;
 
+pub(super) use probe::probe;
 pub(super) use setup::{find, setup};
 
 /// The sink.
@@ -142,11 +144,7 @@ impl SentinelSink {
     fn post(&mut self, at: usize, part: Range<usize>) -> Result<Posted, SinkError> {
         let rows = array(self.bulks[at].slice(part));
         let body = Bytes::from(if self.config.gzip { gzip(&rows) } else { rows });
-        let path = format!(
-            "/dataCollectionRules/{}/streams/{}?api-version=2023-01-01",
-            self.config.rule,
-            self.config.streams.of(at)
-        );
+        let path = ingest_path(&self.config, at);
         let mut patience = Patience::new(WAIT_MAX, PAUSES);
         let mut renewed = false;
         loop {
@@ -191,6 +189,15 @@ impl SentinelSink {
         }
         Ok(())
     }
+}
+
+/// Where rows of a table are sent.
+fn ingest_path(config: &SentinelConfig, at: usize) -> String {
+    format!(
+        "/dataCollectionRules/{}/streams/{}?api-version=2023-01-01",
+        config.rule,
+        config.streams.of(at)
+    )
 }
 
 /// A token that is good: the one at hand, or a new one.
