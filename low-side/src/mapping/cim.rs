@@ -20,7 +20,7 @@ use crate::event::View;
 
 use super::json::{Object, object, string};
 use super::sense::{Change, Class, Grade, Sense};
-use super::{Original, Techniques, changes, name_of, result, said};
+use super::{Original, Techniques, changes_within, name_of, result, said};
 
 /// Appends an event with its envelope: what `/services/collector/event` takes. Events may follow
 /// each other without anything between them.
@@ -44,21 +44,21 @@ pub fn hec_envelope(out: &mut Vec<u8>, view: &View<'_>, index: &str) {
     }
     out.extend_from_slice(b",\"fields\":");
     object(out, TEXT_BYTES_MAX, |o| {
-        // Splunk refuses anything nested here.
+        // Splunk refuses anything nested here. What stands here stands nowhere in the event: a field
+        // that is indexed and found in the event's JSON as well has two values, and counts twice.
         o.plain("record_id", view.id);
-        o.plain("seq", view.record.sequence);
-        o.plain("lane", view.chain.lane);
-        o.plain("stream", view.record.stream);
-        o.text_of("cim_model", model(&view.event, &sense).map(Model::as_str));
     });
     out.extend_from_slice(b",\"event\":");
-    body(out, view, &sense);
+    object(out, TEXT_BYTES_MAX, |o| fields(o, view, &sense));
     out.push(b'}');
 }
 
-/// Appends the event alone: one JSON object.
+/// Appends the event alone: one JSON object, with the id that the envelope carries otherwise.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
-    body(out, view, &Sense::of(view));
+    object(out, TEXT_BYTES_MAX, |o| {
+        o.plain("record_id", view.id);
+        fields(o, view, &Sense::of(view));
+    });
 }
 
 /// A data model of CIM.
@@ -101,15 +101,10 @@ fn host<'v>(view: &'v View<'_>) -> &'v str {
     said(host).unwrap_or(view.chain.origin.as_str())
 }
 
-fn body(out: &mut Vec<u8>, view: &View<'_>, sense: &Sense<'_>) {
-    object(out, TEXT_BYTES_MAX, |o| fields(o, view, sense));
-}
-
 fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     let event = &view.event;
     let detail = |name| event.detail(name);
     let model = model(event, sense);
-    o.plain("record_id", view.id);
     o.text_of("cim_model", model.map(Model::as_str));
     o.text("vendor_product", vendor_product(sense));
     o.text("app", sense.product.module);
@@ -168,6 +163,8 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     o.text_of("container", detail("container"));
     o.text_of("container_id", detail("container-id"));
     o.text_of("image", detail("image"));
+    o.text_of("image_digest", detail("image-digest"));
+    o.text_of("git_sha", detail("git-commit"));
     o.text_of("process", detail("command").or(detail("process")));
     o.text_of("file_path", detail("file"));
     o.texts("rule_tags", detail("tags").into_iter().flat_map(str::split_whitespace));
@@ -238,11 +235,10 @@ fn changed(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     o.text("object_id", id.or(name).unwrap_or(UNKNOWN));
     o.text("object_category", kind);
     o.text_of("object_path", resource.namespace.as_deref());
-    let attributes = changes(event);
-    o.text(
-        "object_attrs",
-        said(attributes.as_deref()).or(said(event.detail("role"))).unwrap_or(UNKNOWN),
-    );
+    let attributes = changes_within(event, TEXT_BYTES_MAX);
+    let attributes = said(attributes.as_deref()).or(said(event.detail("role")));
+    let made_of = said(event.detail("image-digest")).or(said(event.detail("git-commit")));
+    o.text("object_attrs", attributes.or(made_of).unwrap_or(UNKNOWN));
 }
 
 /// What `action` means depends on the model.
