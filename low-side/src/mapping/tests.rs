@@ -466,3 +466,46 @@ fn both_sides_of_a_change_are_there_however_long_one_is() {
         }
     }
 }
+
+/// Splunk reads fields out of the first 5,000 bytes of an event's JSON. Whoever asks can make a request
+/// long: what rules select by, and what counts records, must not stand behind that.
+#[test]
+fn what_splunk_searches_by_stands_before_what_can_be_made_long() {
+    let long = "x".repeat(9_000);
+    let raw = serde_json::json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Request", "verb": "create",
+        "auditID": "a-1", "stage": "ResponseStarted", "userAgent": long,
+        "requestURI": format!("/api/v1/namespaces/production/pods/shop-1/exec?command={long}"),
+        "user": {"username": "mallory", "groups": [long]}, "sourceIPs": ["10.0.0.1"],
+        "objectRef": {"resource": "pods", "namespace": "production", "name": "shop-1", "subresource": "exec"},
+        "responseStatus": {"code": 101}, "annotations": {"authorization.k8s.io/reason": long},
+        "requestReceivedTimestamp": "2026-11-23T21:10:18.000001Z",
+        "stageTimestamp": "2026-11-23T21:10:18.000002Z",
+    });
+    let mut out = Vec::new();
+    let raw = raw.to_string();
+    viewed(raw.as_bytes(), Stream::KubeAudit, |view| cim::hec_envelope(&mut out, view, ""));
+    let text = String::from_utf8(out).unwrap();
+    let (_, event) = text.split_once("\"event\":{").unwrap();
+    for name in [
+        "origin",
+        "epoch",
+        "lane",
+        "seq",
+        "stream",
+        "category",
+        "privileged",
+        "operation",
+        "result",
+        "request_id",
+        "user",
+        "src_ip",
+        "namespace",
+        "resource_type",
+        "resource_name",
+        "signature",
+    ] {
+        let at = event.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name}"));
+        assert!(at < 2_000, "{name} stands at {at}");
+    }
+}
