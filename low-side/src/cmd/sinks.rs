@@ -100,11 +100,14 @@ pub(super) fn check(
         match sink::find(settings, &marked.id)? {
             None => {
                 tell!("  it can't be asked from here; search there for {}", marked.id);
+                if matches!(settings.kind, SinkKind::Elastic(_)) {
+                    tell!("  and look whether it has event.ingested: detection rules go by it");
+                }
                 return Ok(());
             }
             Some(true) => {
                 tell!("  it can be found there, {:.1?} after it was sent", started.elapsed());
-                return Ok(());
+                return check_stamp(settings, name, &marked.id);
             }
             Some(false) if started.elapsed() >= within => {
                 let text = format!(
@@ -117,6 +120,22 @@ pub(super) fn check(
             Some(false) => std::thread::sleep(LOOK_INTERVAL),
         }
     }
+}
+
+/// Fails where a record is there, but no detection rule would see it.
+fn check_stamp(settings: &SinkConfig, name: &str, id: &RecordId) -> Result<(), Failure> {
+    match sink::stamped(settings, id)? {
+        None => {}
+        Some(true) => tell!("  event.ingested says when it came: detection rules see it"),
+        Some(false) => {
+            let text = format!(
+                "{name} has the marked record {id}, but without event.ingested, by which detection rules go: they are blind\n  \
+                 try: penstock-low setup {name}, with a credential that may; it installs the ingest pipeline that sets it"
+            );
+            return Err(Failure::new(exit::FAILED, text));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn replay(

@@ -20,7 +20,7 @@ use crate::event::View;
 
 use super::json::{Object, object, string};
 use super::sense::{Change, Class, Grade, Sense};
-use super::{Original, Techniques, changes, name_of, result, said};
+use super::{Original, Techniques, changes_within, name_of, result, said};
 
 /// Appends an event with its envelope: what `/services/collector/event` takes. Events may follow
 /// each other without anything between them.
@@ -44,21 +44,21 @@ pub fn hec_envelope(out: &mut Vec<u8>, view: &View<'_>, index: &str) {
     }
     out.extend_from_slice(b",\"fields\":");
     object(out, TEXT_BYTES_MAX, |o| {
-        // Splunk refuses anything nested here.
+        // Splunk refuses anything nested here. What stands here stands nowhere in the event: a field
+        // that is indexed and found in the event's JSON as well has two values, and counts twice.
         o.plain("record_id", view.id);
-        o.plain("seq", view.record.sequence);
-        o.plain("lane", view.chain.lane);
-        o.plain("stream", view.record.stream);
-        o.text_of("cim_model", model(&view.event, &sense).map(Model::as_str));
     });
     out.extend_from_slice(b",\"event\":");
-    body(out, view, &sense);
+    object(out, TEXT_BYTES_MAX, |o| fields(o, view, &sense));
     out.push(b'}');
 }
 
-/// Appends the event alone: one JSON object.
+/// Appends the event alone: one JSON object, with the id that the envelope carries otherwise.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
-    body(out, view, &Sense::of(view));
+    object(out, TEXT_BYTES_MAX, |o| {
+        o.plain("record_id", view.id);
+        fields(o, view, &Sense::of(view));
+    });
 }
 
 /// A data model of CIM.
@@ -101,33 +101,58 @@ fn host<'v>(view: &'v View<'_>) -> &'v str {
     said(host).unwrap_or(view.chain.origin.as_str())
 }
 
-fn body(out: &mut Vec<u8>, view: &View<'_>, sense: &Sense<'_>) {
-    object(out, TEXT_BYTES_MAX, |o| fields(o, view, sense));
-}
-
+/// What is short first, then what searches select by, then what a request can make long: Splunk reads
+/// fields out of JSON up to a number of bytes only (`extraction_cutoff` and `maxchars` in `limits.conf`).
 fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
-    let event = &view.event;
+    let View { record, event, .. } = view;
     let detail = |name| event.detail(name);
+    let resource = &event.resource;
     let model = model(event, sense);
-    o.plain("record_id", view.id);
     o.text_of("cim_model", model.map(Model::as_str));
+    o.text("origin", view.chain.origin.as_str());
+    o.plain("epoch", view.chain.epoch);
+    o.plain("lane", view.chain.lane);
+    o.plain("seq", record.sequence);
+    o.plain("stream", record.stream);
+    o.plain("event_time", view.time());
+    o.plain("received", record.received);
     o.text("vendor_product", vendor_product(sense));
     o.text("app", sense.product.module);
-    o.text("dvc", host(view));
-    o.text_of("action", Some(action(event, sense, model)));
+    o.text_of("category", event.category.category().map(shared::event::Category::as_str));
+    o.text_of("privileged", event.privileged.map(name_of::<Privilege>).as_deref());
     o.text_of("status", event.outcome.map(status));
     o.text_of("result", event.outcome.map(result));
+    o.text("severity", severity(sense.severity.grade()));
+    o.number("severity_id", sense.severity.number());
+    o.text_of("operation", Some(event.action.as_ref()));
+    o.text_of("action", Some(action(event, sense, model)));
+    o.text_of("verb", detail("verb"));
+    o.text_of("stage", detail("stage"));
+    o.text_of("response_code", detail("code"));
+    o.text_of("request_id", event.request_id.as_deref());
+    o.text_of("session_id", event.session_id.as_deref());
     people(o, view, model);
     o.text("src", sense.client.address.unwrap_or(UNKNOWN));
     if let Some(ip) = sense.client.ip {
         o.plain("src_ip", ip);
     }
     o.number_of("src_port", sense.client.port);
+    o.text_of("environment", resource.environment.as_deref());
+    o.text_of("namespace", resource.namespace.as_deref());
+    o.text_of("stack", resource.stack.as_deref());
+    o.text_of("resource_type", resource.kind.as_deref());
+    o.text_of("resource_id", resource.id.as_deref());
+    o.text_of("resource_name", resource.name.as_deref());
+    o.text_of("subresource", resource.part.as_deref());
+    o.text("dvc", host(view));
     o.text("dest", dest(view, sense));
-    o.text("signature", said(event.kind.as_deref()).unwrap_or(sense.signature));
+    o.text_of("image", detail("image"));
+    o.text_of("image_digest", detail("image-digest"));
+    o.text_of("git_sha", detail("git-commit"));
     o.text("signature_id", sense.signature);
-    o.text("severity", severity(sense.severity.grade()));
-    o.number("severity_id", sense.severity.number());
+    o.text("signature", said(event.kind.as_deref()).unwrap_or(sense.signature));
+    o.text_of("http_method", detail("method"));
+    o.text_of("url", detail("url").or(detail("uri")));
     match model {
         Some(Model::Alerts) => {
             o.plain("id", view.id);
@@ -142,32 +167,13 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         _ => {}
     }
     o.text_of("authentication_method", event.actor.method.as_deref());
-    o.text_of("session_id", event.session_id.as_deref());
-    o.text_of("request_id", event.request_id.as_deref());
-    let reason = detail("decision-reason").or(detail("policy-violation"));
-    o.text_of("reason", reason);
+    o.text_of("reason", detail("decision-reason").or(detail("policy-violation")));
     o.text_of("user_agent", detail("user-agent"));
-    o.text_of("http_method", detail("method"));
-    o.text_of("url", detail("url").or(detail("uri")));
-    o.text_of("category", event.category.category().map(shared::event::Category::as_str));
-    o.text_of("privileged", event.privileged.map(name_of::<Privilege>).as_deref());
-    o.text_of("operation", Some(event.action.as_ref()));
-    o.text_of("environment", event.resource.environment.as_deref());
-    o.text_of("namespace", event.resource.namespace.as_deref());
-    o.text_of("stack", event.resource.stack.as_deref());
-    o.text_of("resource_type", event.resource.kind.as_deref());
-    o.text_of("resource_id", event.resource.id.as_deref());
-    o.text_of("resource_name", event.resource.name.as_deref());
-    o.text_of("subresource", event.resource.part.as_deref());
-    o.text_of("verb", detail("verb"));
-    o.text_of("stage", detail("stage"));
-    o.text_of("response_code", detail("code"));
     o.texts("user_groups", event.actor.groups.iter().map(AsRef::as_ref));
     o.text_of("role", detail("role"));
     o.text_of("pod", detail("pod"));
     o.text_of("container", detail("container"));
     o.text_of("container_id", detail("container-id"));
-    o.text_of("image", detail("image"));
     o.text_of("process", detail("command").or(detail("process")));
     o.text_of("file_path", detail("file"));
     o.texts("rule_tags", detail("tags").into_iter().flat_map(str::split_whitespace));
@@ -177,13 +183,6 @@ fn fields(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
 /// How the record came, and the record itself, last.
 fn carried(o: &mut Object<'_>, view: &View<'_>) {
     let record = view.record;
-    o.plain("event_time", view.time());
-    o.plain("received", record.received);
-    o.text("origin", view.chain.origin.as_str());
-    o.plain("epoch", view.chain.epoch);
-    o.plain("lane", view.chain.lane);
-    o.plain("seq", record.sequence);
-    o.plain("stream", record.stream);
     o.text("listener", &record.listener.decode());
     o.text("peer", &record.peer.decode());
     o.text_of("tls_subject", record.tls_subject.map(Token::decode).as_deref());
@@ -238,11 +237,10 @@ fn changed(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
     o.text("object_id", id.or(name).unwrap_or(UNKNOWN));
     o.text("object_category", kind);
     o.text_of("object_path", resource.namespace.as_deref());
-    let attributes = changes(event);
-    o.text(
-        "object_attrs",
-        said(attributes.as_deref()).or(said(event.detail("role"))).unwrap_or(UNKNOWN),
-    );
+    let attributes = changes_within(event, TEXT_BYTES_MAX);
+    let attributes = said(attributes.as_deref()).or(said(event.detail("role")));
+    let made_of = said(event.detail("image-digest")).or(said(event.detail("git-commit")));
+    o.text("object_attrs", attributes.or(made_of).unwrap_or(UNKNOWN));
 }
 
 /// What `action` means depends on the model.

@@ -59,6 +59,7 @@ fn document(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
         o.text_of("id", detail("container-id"));
         o.text_of("name", detail("container"));
         o.group("image", |o| {
+            o.group("hash", |o| o.texts("all", detail("image-digest")));
             o.text_of("name", detail("image"));
             o.texts("tag", detail("image-tag"));
         });
@@ -107,6 +108,7 @@ fn document(o: &mut Object<'_>, view: &View<'_>, sense: &Sense<'_>) {
             o.text_of("authentication_method", event.actor.method.as_deref());
             o.text_of("session_id", event.session_id.as_deref());
             o.text_of("environment_id", detail("environment-id"));
+            o.group("git", |o| o.text_of("sha", detail("git-commit")));
             o.text_of("stack", event.resource.stack.as_deref());
             o.text_of("role", detail("role"));
             o.text_of("before", detail("before"));

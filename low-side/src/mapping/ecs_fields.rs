@@ -123,6 +123,7 @@ use FieldType::{Boolean, Date, Ip, Keyword, Long, Stored, Text};
 pub const FIELDS: &[Field] = &[
     field("@timestamp", Date),
     field("container.id", Keyword),
+    field("container.image.hash.all", Keyword),
     field("container.image.name", Keyword),
     field("container.image.tag", Keyword),
     field("container.name", Keyword),
@@ -216,6 +217,7 @@ pub const FIELDS: &[Field] = &[
     field("portainer.authentication_method", Keyword),
     field("portainer.before", Keyword),
     field("portainer.environment_id", Keyword),
+    field("portainer.git.sha", Keyword),
     field("portainer.role", Keyword),
     field("portainer.session_id", Keyword),
     field("portainer.stack", Keyword),

@@ -36,10 +36,10 @@ impl Object<'_> {
         self.out.extend_from_slice(b"\":");
     }
 
-    /// A text, cut where it is too long.
+    /// A text, cut where it is too long; it says so itself.
     pub(super) fn text(&mut self, key: &str, value: &str) {
         self.key(key);
-        string(self.out, text::cut(value, self.text_bytes_max));
+        string(self.out, &text::shortened(value, self.text_bytes_max));
     }
 
     /// A text, if there is one and it says something.
@@ -92,7 +92,7 @@ impl Object<'_> {
         let mut before = b'[';
         for value in values.take(TEXTS_MAX) {
             self.out.push(before);
-            string(self.out, text::cut(value, self.text_bytes_max));
+            string(self.out, &text::shortened(value, self.text_bytes_max));
             before = b',';
         }
         self.out.push(b']');

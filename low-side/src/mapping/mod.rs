@@ -198,6 +198,21 @@ pub(crate) fn changes<'e>(event: &'e Event<'_>) -> Option<Cow<'e, str>> {
     }
 }
 
+/// The same in at most so many bytes. Each side is cut by itself and says so: of a long first state, the
+/// second must not be what is lost.
+pub(crate) fn changes_within<'e>(event: &'e Event<'_>, bytes_max: usize) -> Option<Cow<'e, str>> {
+    const ARROW: &str = " -> ";
+    let (Some(before), Some(after)) = (event.detail("before"), event.detail("after")) else {
+        return changes(event);
+    };
+    let room = bytes_max.saturating_sub(ARROW.len());
+    // What one side does not need, the other may have.
+    let share = |other: &str| (room / 2).max(room.saturating_sub(other.len()));
+    let before_cut = text::shortened(before, share(after));
+    let after_cut = text::shortened(after, share(before));
+    Some(format!("{before_cut}{ARROW}{after_cut}").into())
+}
+
 /// A text that says something.
 pub(crate) fn said(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())

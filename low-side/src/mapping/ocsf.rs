@@ -22,7 +22,7 @@ use crate::event::View;
 
 use super::json::{Object, object};
 use super::sense::{Change, Class as Kind, Grade, Sense};
-use super::{Original, Techniques, changes, digest, millis, name_of, said};
+use super::{Original, Techniques, changes_within, digest, millis, name_of, said};
 
 /// The version of OCSF that the events follow.
 pub const VERSION: &str = "1.8.0";
@@ -408,7 +408,9 @@ fn unmapped(o: &mut Object<'_>, view: &View<'_>, class: &Class, original: Origin
     o.text_of("environment", event.resource.environment.as_deref());
     o.text_of("stack", event.resource.stack.as_deref());
     o.text_of("resource_part", event.resource.part.as_deref());
-    o.text_of("changes", changes(event).as_deref());
+    o.text_of("changes", changes_within(event, TEXT_BYTES_MAX).as_deref());
+    o.text_of("image_digest", detail("image-digest"));
+    o.text_of("git_sha", detail("git-commit"));
     o.text_of("role", detail("role"));
     o.text_of("stage", detail("stage"));
     if has_host_profile(class) {

@@ -170,6 +170,8 @@ fn portainer(o: &mut Object<'_>, view: &View<'_>) {
     o.text_of("Role", detail("role"));
     o.text_of("Before", detail("before"));
     o.text_of("After", detail("after"));
+    o.text_of("ImageDigest", detail("image-digest"));
+    o.text_of("GitSha", detail("git-commit"));
     o.text_of("HttpMethod", detail("method"));
     o.text_of("Url", detail("url"));
 }
@@ -247,6 +249,8 @@ const PORTAINER: Table = Table {
         column("Role", String),
         column("Before", String),
         column("After", String),
+        column("ImageDigest", String),
+        column("GitSha", String),
         column("HttpMethod", String),
         column("Url", String),
     ],

@@ -282,9 +282,12 @@ fn events_of_a_cim_model_have_its_required_fields() {
         let event = json_of(render, raw, *stream);
         assert!(event["host"].as_str().is_some_and(|host| !host.is_empty()));
         assert!(event.get("index").is_none());
-        assert!(event["fields"].as_object().unwrap().values().all(Value::is_string));
+        let indexed = event["fields"].as_object().unwrap();
+        assert!(indexed.values().all(Value::is_string));
+        assert_eq!(indexed["record_id"].as_str().unwrap().len(), 40);
         let body = &event["event"];
-        assert_eq!(body["record_id"], event["fields"]["record_id"]);
+        // A name in both would have two values at search time.
+        assert!(indexed.keys().all(|name| body.get(name).is_none()), "{event}");
         for name in body["cim_model"].as_str().map(of).into_iter().flatten() {
             assert!(body[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {body}");
         }
@@ -431,4 +434,78 @@ fn an_original_that_is_no_text_or_too_large_is_named() {
     let document = json_of(ecs::render, &vec![b'x'; (1 << 20) + 1], Stream::Other);
     assert_eq!(document["penstock"]["original"]["omitted"], "too-large");
     assert_eq!(document["event"]["hash"].as_str().unwrap().len(), 64);
+}
+
+/// Of a long first state the second is not lost, and each side that was cut says so.
+#[test]
+fn both_sides_of_a_change_are_there_however_long_one_is() {
+    let record = |before: &str, after: &str| {
+        serde_json::json!({
+            "Username": "a", "Action": "stack.update", "ResourceType": "stack", "ResourceID": "4",
+            "Result": "success", "Before": before, "After": after,
+        })
+        .to_string()
+    };
+    let long = |end: &str| format!("{}{end}", "x".repeat(20_000));
+    for (before, after, ends) in [
+        (long("B"), "short".to_owned(), " [cut from 20001 bytes] -> short"),
+        ("short".to_owned(), long("A"), " [cut from 20001 bytes]"),
+        (long("B"), long("A"), " [cut from 20001 bytes]"),
+    ] {
+        let raw = record(&before, &after);
+        let of = |render| json_of(render, raw.as_bytes(), Stream::PortainerActivity);
+        let (ocsf, cim) = (of(ocsf::render), of(cim::render));
+        for text in [&ocsf["unmapped"]["changes"], &cim["object_attrs"]] {
+            let text = text.as_str().unwrap();
+            let (left, right) = text.split_once(" -> ").unwrap();
+            assert!(text.ends_with(ends) && text.len() <= 8191, "{}", text.len());
+            for (side, whole) in [(left, &before), (right, &after)] {
+                assert!(side == whole || side.ends_with(" [cut from 20001 bytes]"));
+                assert!(side == whole || side.len() > 4_000, "{}", side.len());
+            }
+        }
+    }
+}
+
+/// Splunk reads fields out of the first 5,000 bytes of an event's JSON. Whoever asks can make a request
+/// long: what rules select by, and what counts records, must not stand behind that.
+#[test]
+fn what_splunk_searches_by_stands_before_what_can_be_made_long() {
+    let long = "x".repeat(9_000);
+    let raw = serde_json::json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Request", "verb": "create",
+        "auditID": "a-1", "stage": "ResponseStarted", "userAgent": long,
+        "requestURI": format!("/api/v1/namespaces/production/pods/shop-1/exec?command={long}"),
+        "user": {"username": "mallory", "groups": [long]}, "sourceIPs": ["10.0.0.1"],
+        "objectRef": {"resource": "pods", "namespace": "production", "name": "shop-1", "subresource": "exec"},
+        "responseStatus": {"code": 101}, "annotations": {"authorization.k8s.io/reason": long},
+        "requestReceivedTimestamp": "2026-11-23T21:10:18.000001Z",
+        "stageTimestamp": "2026-11-23T21:10:18.000002Z",
+    });
+    let mut out = Vec::new();
+    let raw = raw.to_string();
+    viewed(raw.as_bytes(), Stream::KubeAudit, |view| cim::hec_envelope(&mut out, view, ""));
+    let text = String::from_utf8(out).unwrap();
+    let (_, event) = text.split_once("\"event\":{").unwrap();
+    for name in [
+        "origin",
+        "epoch",
+        "lane",
+        "seq",
+        "stream",
+        "category",
+        "privileged",
+        "operation",
+        "result",
+        "request_id",
+        "user",
+        "src_ip",
+        "namespace",
+        "resource_type",
+        "resource_name",
+        "signature",
+    ] {
+        let at = event.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name}"));
+        assert!(at < 2_000, "{name} stands at {at}");
+    }
 }

@@ -270,6 +270,15 @@ pub fn find(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkErro
     }
 }
 
+/// Whether a record that was found there carries what the detection rules of that destination go by;
+/// `None` where they go by nothing that could be missing, or it can't be asked.
+pub fn stamped(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkError> {
+    match &config.kind {
+        SinkKind::Elastic(elastic) => elastic::stamped(elastic, &Bell::default(), id),
+        _ => Ok(None),
+    }
+}
+
 /// The sink as `penstock-low check` uses it, beside the agent's own.
 pub fn for_check(config: &SinkConfig) -> SinkConfig {
     let kind = match &config.kind {

@@ -16,6 +16,8 @@ import lucene
 INDICES = "portainer-audit-*,kube-audit-*,falco-alert-*"
 RISK = {"informational": 10, "low": 21, "medium": 47, "high": 73, "critical": 99}
 LOOK_BACK_HOURS = common.SITE["late-arrival-hours"] + 1
+# More than lies between two runs: one that was skipped leaves no hole, and a document makes one alert only.
+SINGLE_LOOK_BACK_MINUTES = 30
 TACTICS = {
     "collection": "TA0009",
     "credential-access": "TA0006",
@@ -76,6 +78,8 @@ def correlation(rule, conditions):
     )
     if kind in ("event_count", "value_count"):
         count = "count(*)" if kind == "event_count" else f"count_distinct({names[rule.condition.fieldref]})"
+        if kind == "event_count" and common.once(bases[0]):
+            count = 'count_distinct(coalesce(concat(http.request.id, "@", to_string(@timestamp)), event.id))'
         test = f"found >= {rule.condition.count}"
         text += f"| stats found = {count}, first_seen = min(@timestamp), last_seen = max(@timestamp) by slot, {by}\n"
     else:
@@ -141,8 +145,8 @@ def generate():
             "query": query,
             "severity": "low" if level == "informational" else level,
             "risk_score": RISK[level],
-            "interval": "15m" if is_correlation else "5m",
-            "from": f"now-{LOOK_BACK_HOURS}h" if is_correlation else "now-10m",
+            "interval": f"{common.CORRELATION_MINUTES if is_correlation else common.SINGLE_MINUTES}m",
+            "from": f"now-{LOOK_BACK_HOURS}h" if is_correlation else f"now-{SINGLE_LOOK_BACK_MINUTES}m",
             "to": "now",
             "timestamp_override": "event.ingested",
             "timestamp_override_fallback_disabled": False,
@@ -162,6 +166,10 @@ def generate():
             entry["alert_suppression"] = {
                 "group_by": [common.fields("ecs")[field] for field in rule.group_by],
                 "duration": {"value": 24, "unit": "h"}, "missing_fields_strategy": "suppress"}
+        elif common.once(rule):
+            entry["alert_suppression"] = {
+                "group_by": ["http.request.id", "@timestamp"],
+                "duration": {"value": 24, "unit": "h"}, "missing_fields_strategy": "doNotSuppress"}
         lines.append(json.dumps(entry))
     files["elastic/rules.ndjson"] = "\n".join(lines) + "\n"
     return files

@@ -18,8 +18,9 @@ TABLES = {
 }
 # Less than two days, so that a rule may run every few minutes.
 LOOK_BACK_HOURS = min(common.SITE["late-arrival-hours"] + 1, 47)
-# How often rules run. What arrives is looked at by the next run, however old it is by then.
-SINGLE_MINUTES, CORRELATION_MINUTES = 5, 15
+SINGLE_MINUTES, CORRELATION_MINUTES = common.SINGLE_MINUTES, common.CORRELATION_MINUTES
+# What stands for one act where all records of a request count once.
+REQUEST = 'Request = iff(isempty(RequestID), RecordId, strcat(RequestID, "@", tostring(EventTime)))'
 
 
 class Kusto(KustoBackend):
@@ -50,23 +51,24 @@ def queries():
 
 
 def hits(rule, condition, indent=""):
-    """The events of a base rule, each record once."""
+    """The events of a base rule, each record once, as it arrived first: what is sent again is no news."""
     tables = sorted({TABLES[stream] for stream in common.STREAMS[rule.logsource.service]})
     source = tables[0] if len(tables) == 1 else f"union isfuzzy=true {', '.join(tables)}"
+    extend, key = (f", {REQUEST}", "Request") if common.once(rule) else ("", "RecordId")
     return (
-        f"{source}\n{indent}| where {condition}\n{indent}| extend Arrived = ingestion_time()\n"
-        f"{indent}| summarize arg_max(Arrived, *) by RecordId"
+        f"{source}\n{indent}| where {condition}\n{indent}| extend Arrived = ingestion_time(){extend}\n"
+        f"{indent}| summarize arg_min(Arrived, *) by {key}"
     )
 
 
 def news(name, by):
     """Only of whom something arrived since the last run: the rest was said then."""
-    return f"\n| join kind=leftsemi ({name} | where Arrived > ago({CORRELATION_MINUTES + 1}m) | project {by}) on {by}"
+    return f"\n| join kind=leftsemi ({name} | where Arrived > ago({CORRELATION_MINUTES}m) | project {by}) on {by}"
 
 
 def single(rule, condition):
     """The query of a rule that looks at one record."""
-    text = hits(rule, condition) + f"\n| where Arrived > ago({SINGLE_MINUTES + 1}m)"
+    text = hits(rule, condition) + f"\n| where Arrived > ago({SINGLE_MINUTES}m)"
     if common.attribute(rule, "change-window") == "outside":
         window = common.WINDOW
         days = [f"{day % 7}d" for day in range(window["last-day"] + 1, 8)]
@@ -164,7 +166,11 @@ def generate():
 
 
 def resource(rule, query, is_correlation):
-    """A scheduled rule. It looks at what was ingested since its last run, however old it is by then."""
+    """A scheduled rule. It looks at what was ingested since its last run, however old it is by then.
+
+    Windows stand side by side, as in https://learn.microsoft.com/azure/sentinel/ingestion-delay: a run looks at the
+    time for which it was scheduled, five minutes later, and one that fails is repeated for the same time.
+    """
     techniques = common.attack(rule)
     tactics = [tag.name for tag in rule.tags if not tag.name[1].isdigit()]
     level = rule.level.name.lower()

@@ -21,6 +21,9 @@ INDICES = {
 SEVERITY = {"informational": "5", "low": "4", "medium": "3", "high": "2", "critical": "1"}
 LOOK_BACK_HOURS = common.SITE["late-arrival-hours"] + 1
 GROUPS_MAX = 1000
+# More than lies between two runs: one that was skipped leaves no hole.
+SINGLE_LOOK_BACK_MINUTES = 15
+REQUEST_ID = "http.request.id"
 
 
 def pipeline():
@@ -45,13 +48,16 @@ def queries():
     }
 
 
-def arrived(since, until):
+def arrived(since):
     """What came into the index in a time, however old it is by then."""
-    return {"range": {"event.ingested": {"gte": f"{{{{period_end}}}}||-{since}", "lt": f"{{{{period_end}}}}||-{until}", "format": "epoch_millis"}}}
+    return {"range": {"event.ingested": {"gte": f"{{{{period_end}}}}||-{since}", "format": "epoch_millis"}}}
 
 
 def single(rule, condition):
-    filters = [arrived("6m", "1m"), condition]
+    since = f"{SINGLE_LOOK_BACK_MINUTES}m"
+    if common.once(rule):
+        return requests(condition, since)
+    filters = [arrived(since), condition]
     if common.attribute(rule, "change-window") == "outside":
         window = common.WINDOW
         filters.append({"script": {"script": {"lang": "painless", "source": (
@@ -61,6 +67,24 @@ def single(rule, condition):
             f" || (s / 86400L + 3L) % 7L + 1L > {window['last-day']};"
         )}}})
     return {"size": 10, "query": {"bool": {"filter": filters}}}
+
+
+def requests(condition, since):
+    """The search of a rule that looks at one record, where all records of a request count once: the request is new
+    where the first of them is; what says no request is looked at alone."""
+    names = {"terms": [{"field": REQUEST_ID}, {"field": "@timestamp"}]}
+    new = f"params.first >= {{{{period_end}}}}L - {SINGLE_LOOK_BACK_MINUTES * 60_000}L"
+    return {
+        "size": 0,
+        "query": {"bool": {"filter": [arrived(f"{LOOK_BACK_HOURS}h"), condition]}},
+        "aggs": {
+            "requests": {"multi_terms": {**names, "size": GROUPS_MAX, "order": {"first": "desc"}}, "aggs": {
+                "first": {"min": {"field": "event.ingested"}},
+                "new": {"bucket_selector": {"buckets_path": {"first": "first"}, "script": new}},
+            }},
+            "alone": {"filter": {"bool": {"filter": [arrived(since)], "must_not": [{"exists": {"field": REQUEST_ID}}]}}},
+        },
+    }
 
 
 def correlation(rule, conditions):
@@ -76,6 +100,15 @@ def correlation(rule, conditions):
         inner = {"found": {"cardinality": {"field": names[rule.condition.fieldref]}}} if kind == "value_count" else {}
         paths = {"found": "found" if inner else "_count"}
         script = f"params.found >= {rule.condition.count}"
+        if kind == "event_count" and common.once(bases[0]):
+            # Requests: by their ids or by when they came in, whichever are more; and records without any.
+            inner = {
+                "ids": {"cardinality": {"field": REQUEST_ID}},
+                "asked": {"filter": {"exists": {"field": REQUEST_ID}}, "aggs": {"times": {"cardinality": {"field": "@timestamp"}}}},
+                "alone": {"missing": {"field": REQUEST_ID}},
+            }
+            paths = {"ids": "ids", "times": "asked>times", "alone": "alone._count"}
+            script = f"(params.ids > params.times ? params.ids : params.times) + params.alone >= {rule.condition.count}"
     else:
         inner, paths, tests = {}, {}, []
         for at, base in enumerate(bases):
@@ -98,7 +131,7 @@ def correlation(rule, conditions):
     return {
         "size": 0,
         "query": {"bool": {
-            "filter": [arrived(f"{LOOK_BACK_HOURS}h", "1m")] + [{"exists": {"field": key}} for key in keys],
+            "filter": [arrived(f"{LOOK_BACK_HOURS}h")] + [{"exists": {"field": key}} for key in keys],
             "should": list(parts.values()),
             "minimum_should_match": 1,
         }},
@@ -113,17 +146,20 @@ def generate():
     for name, search in queries().items():
         rule = rules[name]
         is_correlation = isinstance(rule, SigmaCorrelationRule)
+        single = "ctx.results[0].hits.total.value > 0"
+        if common.once(rule):
+            single = "ctx.results[0].aggregations.requests.buckets.size() > 0 || ctx.results[0].aggregations.alone.doc_count > 0"
         source = (
             "for (b in ctx.results[0].aggregations.by.buckets) { if (b.windows.buckets.size() > 0 || "
             "b.shifted.buckets.size() > 0) { return true } } return false"
-            if is_correlation else "ctx.results[0].hits.total.value > 0"
+            if is_correlation else single
         )
         lines.append(json.dumps({
             "type": "monitor",
             "monitor_type": "query_level_monitor",
             "name": f"Penstock: {rule.title}",
             "enabled": True,
-            "schedule": {"period": {"interval": 15 if is_correlation else 5, "unit": "MINUTES"}},
+            "schedule": {"period": {"interval": common.CORRELATION_MINUTES if is_correlation else common.SINGLE_MINUTES, "unit": "MINUTES"}},
             "inputs": [{"search": {"indices": indices(rule), "query": search}}],
             "triggers": [{"query_level_trigger": {
                 "id": str(rule.id),

@@ -18,8 +18,13 @@ SOURCETYPES = {
     "kube-audit": "kube:audit",
     "falco": "falco:alert",
 }
+# What stands for one act where all records of a request count once.
+REQUEST = 'penstock_request=if(isnull(request_id), record_id, request_id."@"._time)'
 SEVERITY = {"informational": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
 LOOK_BACK_HOURS = common.SITE["late-arrival-hours"] + 1
+# Searches of one record look at more than arrived since their last run: a run that was skipped leaves no hole, and
+# what was reported already is suppressed by its id.
+SINGLE_LOOK_BACK_MINUTES = 65
 
 
 def queries():
@@ -51,6 +56,8 @@ def single(rule, search):
         )
     shown = ["_time", "host", "record_id", "penstock_actor", "user", "src", "operation", "result", "privileged",
              "environment", "namespace", "resource_type", "resource_name"]
+    if common.once(rule):
+        return search + f"\n| eval {REQUEST}\n| dedup penstock_request\n| table {' '.join(shown)} penstock_request"
     return search + f"\n| dedup record_id\n| table {' '.join(shown)}"
 
 
@@ -62,8 +69,10 @@ def correlation(rule, searches):
     result = f"| stats min(first) as first max(_time) as last max(found) as found values(record_id) as record_id by {by}"
     if kind in ("event_count", "value_count"):
         count = "count" if kind == "event_count" else f"dc({common.fields('splunk')[rule.condition.fieldref]})"
+        base = common.base_rules(rule)[0]
+        once = f"| eval {REQUEST}\n| dedup penstock_request" if common.once(base) else "| dedup record_id"
         return (
-            f"{searches[common.base_rules(rule)[0].name]} {exist(keys)}\n| dedup record_id\n| sort 0 _time\n"
+            f"{searches[base.name]} {exist(keys)}\n{once}\n| sort 0 _time\n"
             f"| streamstats time_window={span}s {count} as found min(_time) as first by {by}\n"
             f"| where found >= {rule.condition.count}\n{result}"
         )
@@ -108,12 +117,13 @@ def savedsearches():
             "description": rule.description,
             "search": search.replace("\n", " \\\n").replace(
                 INDEX, f"{INDEX} _index_earliest=-{LOOK_BACK_HOURS}h" if is_correlation
-                else f"{INDEX} _index_earliest=-6m@m _index_latest=-1m@m"),
+                else f"{INDEX} _index_earliest=-{SINGLE_LOOK_BACK_MINUTES}m@m"),
             "dispatch.earliest_time": "-30d@d",
             "dispatch.latest_time": "+1d@d",
-            "cron_schedule": "*/15 * * * *" if is_correlation else "*/5 * * * *",
+            "cron_schedule": f"*/{common.CORRELATION_MINUTES if is_correlation else common.SINGLE_MINUTES} * * * *",
+            # Continuous: no run is left out, however late it comes.
+            "realtime_schedule": 0,
             "enableSched": 1,
-            "schedule_window": "auto",
             "counttype": "number of events",
             "relation": "greater than",
             "quantity": 0,
@@ -123,7 +133,7 @@ def savedsearches():
             "alert.suppress": 1,
             "alert.suppress.period": "24h",
             "alert.suppress.fields": ",".join(common.fields("splunk")[field] for field in rule.group_by)
-            if is_correlation else "record_id",
+            if is_correlation else "penstock_request" if common.once(rule) else "record_id",
             # Read by Enterprise Security, and by nothing else.
             "action.correlationsearch.enabled": 1,
             "action.correlationsearch.label": f"Penstock: {rule.title}",

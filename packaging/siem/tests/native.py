@@ -49,21 +49,43 @@ def found(events):
     db.executemany(f"INSERT INTO logs VALUES ({places})", [[row.get(name) for name in columns] for row in table])
     backend = sqliteBackend(common.pipeline("native", lambda streams: {"stream": streams}))
     bases = [rule for rule in rules.values() if not isinstance(rule, SigmaCorrelationRule)]
+    repeats = {}
     for rule in bases:
         query = backend.convert_rule(rule)[0]
         ensure_fields(db, {"logs": backend.required_fields(rule)})
         if common.attribute(rule, "change-window") == "outside":
             query = f"SELECT * FROM ({query.replace('SELECT *', 'SELECT rowid, *')}) WHERE {outside()}"
-        for (at,) in db.execute(query.replace("SELECT *", "SELECT rowid", 1)):
-            yield rule.name, [at - 1]
+        places = [at for (at,) in db.execute(query.replace("SELECT *", "SELECT rowid", 1))]
+        if common.once(rule):
+            repeats[rule.name] = again(table, places)
+        for at in places:
+            if at not in repeats.get(rule.name, ()):
+                yield rule.name, [at - 1]
     for rule in rules.values():
         if isinstance(rule, SigmaCorrelationRule):
             backend.convert_correlation_rule(rule)
             plan = backend._correlation_plans[id(rule)]
+            # What counts events counts those of one request once.
+            db.execute("SAVEPOINT whole")
+            for at in repeats.get(common.base_rules(rule)[0].name, ()) if rule.type.name == "EVENT_COUNT" else ():
+                db.execute("DELETE FROM logs WHERE rowid = ?", (at,))
             alerts, problems = execute_plan(db, plan)
+            db.execute("ROLLBACK TO whole")
             assert not problems.get("invalid_timestamp"), rule.name
             for alert in alerts:
                 yield rule.name, sorted(int(event.split(":")[1]) - 1 for event in alert["event_ids"])
+
+
+def again(table, places):
+    """The rows (from 1) that are further records of a request of which one was found before."""
+    seen, found = set(), set()
+    for at in sorted(places):
+        row = table[at - 1]
+        key = (row.get("event.request-id"), row["timestamp"])
+        if key[0] and key in seen:
+            found.add(at)
+        seen.add(key)
+    return found
 
 
 def outside():

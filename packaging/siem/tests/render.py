@@ -70,7 +70,9 @@ def render(lines, origin="siem-tests"):
                 subprocess.run([folder / "penstock-high", "--config", configs["penstock-high"], "seal"],
                                capture_output=True, check=False)
                 written = sorted((base / "native").glob("*.ndjson"))
-                events = [json.loads(line) for file in written for line in file.read_bytes().splitlines()]
+                # What stands behind the last line end is still being written.
+                whole = [file.read_bytes().rpartition(b"\n")[0] for file in written]
+                events = [json.loads(line) for lines in whole for line in lines.splitlines()]
         finally:
             for agent in agents:
                 agent.terminate()

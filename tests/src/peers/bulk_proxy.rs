@@ -9,6 +9,8 @@
 //!   (<https://www.elastic.co/docs/reference/elasticsearch/security-privileges>).
 //! - `POST _security/user/_has_privileges` answers as Elastic's "Check user privileges" says.
 //! - A bulk without a body is 400.
+//! - `PUT _ingest/pipeline`, the final pipeline that an index gets by its template or by `PUT _settings`,
+//!   and what it does to documents: in `pipelines`.
 //! - Where credentials are set, a request without one of them is answered with 401.
 
 use std::borrow::Cow;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::client;
+use super::pipelines::Pipelines;
 use super::{Asked, Certificate, HttpServer, Reply};
 use crate::wait::PATIENCE;
 
@@ -75,6 +78,8 @@ pub struct State {
     pub policies: BTreeMap<String, (u64, Value)>,
     /// The bodies of requests for API keys.
     pub keys: Vec<Value>,
+    /// What is done to documents on their way in.
+    pub pipelines: Pipelines,
 }
 
 impl BulkProxy {
@@ -133,6 +138,18 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
         (_, path) if path.starts_with("/_plugins/_ism/policies/") => {
             ism(&mut lock(state), path, asked)
         }
+        (_, path) if path.starts_with("/_ingest/pipeline/") => {
+            lock(state).pipelines.put(path, asked)
+        }
+        ("PUT", path) if path.starts_with("/_index_template/") => {
+            let template = lock(state).pipelines.template(path, asked);
+            // The servers behind know no pipelines, and refuse what names one.
+            match template {
+                Ok(body) => hand_on(upstream, asked, body.as_bytes()),
+                Err(reply) => reply,
+            }
+        }
+        (_, path) if path.ends_with("/_settings") => lock(state).pipelines.settings(path, asked),
         _ => hand_on(upstream, asked, &asked.body),
     }
 }
@@ -162,14 +179,31 @@ fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     };
     let mut answers = Vec::new();
     if taken > 0 {
-        let lines = lines[..2 * taken].iter().map(|line| poisoned(line, &poison));
-        let lines: Vec<Cow<'_, [u8]>> = lines.collect();
-        let Reply::Status(200, _, body) = hand_on(upstream, asked, &lines.concat()) else {
-            return Reply::status(502, "the server behind gave no good answer");
+        // Of each item what goes on, or what the pipeline of its index says.
+        let fates: Vec<Result<Vec<u8>, Value>> = {
+            let mut state = lock(state);
+            lines[..2 * taken]
+                .chunks(2)
+                .map(|pair| state.pipelines.run(pair[0], &poisoned(pair[1], &poison)))
+                .collect()
         };
+        let on: Vec<&[u8]> = fates.iter().flatten().map(Vec::as_slice).collect();
+        let mut there = Vec::new();
+        if !on.is_empty() {
+            let Reply::Status(200, _, body) = hand_on(upstream, asked, &on.concat()) else {
+                return Reply::status(502, "the server behind gave no good answer");
+            };
+            let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+            there = answer["items"].as_array().cloned().unwrap_or_default();
+        }
         lock(state).items += taken as u64;
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        answers = answer["items"].as_array().cloned().unwrap_or_default();
+        let mut there = there.into_iter();
+        for fate in &fates {
+            match fate {
+                Ok(_) => answers.extend(there.next()),
+                Err(refused) => answers.push(refused.clone()),
+            }
+        }
     }
     if let Fault::Items(status) | Fault::HalfOfItems(status) = fault {
         let kind = match status {
@@ -214,12 +248,12 @@ fn hand_on(upstream: SocketAddr, asked: &Asked, body: &[u8]) -> Reply {
     }
 }
 
-fn error(status: u16, kind: &str, reason: &str) -> Reply {
+pub(super) fn error(status: u16, kind: &str, reason: &str) -> Reply {
     let cause = json!({"type": kind, "reason": reason});
     Reply::status(status, json!({"error": cause, "status": status}).to_string())
 }
 
-fn parsed(asked: &Asked) -> Result<Value, Reply> {
+pub(super) fn parsed(asked: &Asked) -> Result<Value, Reply> {
     if asked.headers.get("content-type").map(String::as_str) != Some(JSON) {
         return Err(error(406, "media_type_header_exception", "no content type"));
     }
@@ -228,7 +262,7 @@ fn parsed(asked: &Asked) -> Result<Value, Reply> {
 }
 
 /// The only keys of an object; what is wrong otherwise.
-fn only(value: &Value, keys: &[&str]) -> Result<(), String> {
+pub(super) fn only(value: &Value, keys: &[&str]) -> Result<(), String> {
     let object = value.as_object().ok_or_else(|| format!("no object: {value}"))?;
     match object.keys().find(|key| !keys.contains(&key.as_str())) {
         Some(key) => Err(format!("unknown field [{key}]")),

@@ -14,6 +14,7 @@ mod http_server;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod loki;
+pub mod pipelines;
 mod portainer;
 mod rsyslog;
 pub mod stores;

@@ -245,7 +245,9 @@ fn setting_up_may_be_repeated_and_a_marked_record_is_found() {
         low.run(["setup", "siem"]).success();
         assert_eq!(site.proxy.state().policies[policy].0, 2);
         let printed = low.run(["setup", "siem", "--print"]).success();
-        assert!(printed.contains(policy), "{printed}");
+        for part in [policy, "PUT /_ingest/pipeline/penstock", "index.final_pipeline"] {
+            assert!(printed.contains(part), "{part}: {printed}");
+        }
         if let Some((_, key)) = printed.split_once("POST /_security/api_key\n") {
             // As an administrator pastes it.
             let headers = "content-type: application/json\r\n";
@@ -260,11 +262,52 @@ fn setting_up_may_be_repeated_and_a_marked_record_is_found() {
         let done = low.run(["check", "siem"]);
         assert_eq!(done.code, Some(0), "{done:?}");
         assert!(done.stderr.contains("it can be found there"), "{done:?}");
+        assert!(done.stderr.contains("event.ingested says when it came"), "{done:?}");
         let marked = site.server.documents(INDICES).pop().expect("a marked record");
         assert_eq!(marked["_source"]["penstock"]["origin"], "penstock-check");
+        assert!(marked["_source"]["event"]["ingested"].is_string(), "{marked}");
         let index = marked["_index"].as_str().expect("a name");
         let (year, month) =
             index.rsplit_once('-').expect("a month").1.split_once('.').expect("both");
         assert_eq!((year.len(), month.len()), (4, 2), "{index}");
     }
+}
+
+/// Detection rules go by `event.ingested`: whoever set the cluster up with a version that did not have it
+/// set is told, and helped by setting up once more. A pipeline that is gone is no fault of the records.
+#[test]
+fn what_detection_rules_go_by_is_set_also_in_indices_that_were_there_before() {
+    let site = Site::new("sink-elastic-ingested", Engine::Osmem);
+    let low = &site.crossing.pair.low;
+    let month = |index: &str| index.starts_with("penstock-other-");
+    low.run(["check", "siem"]).success();
+    for pipeline in site.proxy.state().pipelines.indices.values_mut() {
+        *pipeline = None;
+    }
+    let done = low.run(["check", "siem"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains("without event.ingested"), "{done:?}");
+    assert!(done.stderr.contains("try: penstock-low setup siem"), "{done:?}");
+
+    let done = low.run(["setup", "siem"]).success();
+    assert!(done.contains("the pipeline, in the index penstock-other-"), "{done}");
+    low.run(["check", "siem"]).success();
+    // The site's own is not replaced.
+    for pipeline in site.proxy.state().pipelines.indices.values_mut() {
+        *pipeline = Some("of-the-site".to_owned());
+    }
+    let done = low.run(["setup", "siem"]).success();
+    assert!(done.contains("has the final pipeline of-the-site"), "{done}");
+    assert!(site.proxy.state().pipelines.indices.keys().all(|index| month(index)));
+
+    // Nothing of that name is installed: records wait, and none becomes a dead letter.
+    let _agents = [low.start(), site.crossing.pair.high.start()];
+    site.proxy.state().pipelines.installed.clear();
+    site.crossing.send(1..RECORDS + 1);
+    wait_until(PATIENCE, "what is wrong in the status", || site.says("does not exist"));
+    assert_eq!(low.status()["sinks"][0]["rejected"], 0);
+    low.run(["setup", "siem"]).success();
+    assert_eq!(site.crossing.wait_drained(), RECORDS);
+    let documents = site.server.documents("portainer-audit-*,kube-audit-*,falco-alert-*");
+    assert!(documents.iter().all(|hit| hit["_source"]["event"]["ingested"].is_string()));
 }

@@ -72,22 +72,23 @@ fn once(collector: &Hec) -> (Vec<Value>, u64) {
     let mut found: BTreeMap<String, (Value, u64)> = BTreeMap::new();
     for object in &collector.state().indexed {
         let id = object["fields"]["record_id"].as_str().expect("an id").to_owned();
-        assert_eq!(object["event"]["record_id"], *id);
+        assert_eq!(object["event"].get("record_id"), None);
         let (first, times) = found.entry(id).or_insert_with(|| (object.clone(), 0));
         assert_eq!(first, object);
         *times += 1;
     }
     let most = found.values().map(|(_, times)| *times).max().unwrap_or(0);
-    (found.into_values().map(|(object, _)| native(&object["event"])).collect(), most)
+    (found.into_values().map(|(object, _)| native(&object)).collect(), most)
 }
 
-/// What an event says of its record, as our own JSON has it.
-fn native(event: &Value) -> Value {
+/// What an event says of its record, as our own JSON has it; its id stands in the envelope alone.
+fn native(object: &Value) -> Value {
+    let event = &object["event"];
     let number = |key: &str| -> u64 {
         event[key].as_str().and_then(|text| text.parse().ok()).expect("a number")
     };
     json!({
-        "id": event["record_id"],
+        "id": object["fields"]["record_id"],
         "origin": event["origin"],
         "epoch": number("epoch"),
         "lane": event["lane"],

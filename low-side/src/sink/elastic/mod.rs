@@ -19,6 +19,7 @@
 //! compressed, and an answer of at most [`ANSWER_BYTES_MAX`](crate::http::ANSWER_BYTES_MAX).
 
 mod answer;
+mod arrival;
 pub(super) mod config;
 mod index;
 mod probe;
@@ -45,6 +46,7 @@ use answer::Fault;
 use config::{Access, ElasticConfig};
 use index::Indices;
 
+pub(super) use arrival::stamped;
 pub(super) use probe::probe;
 pub(super) use setup::{find, setup};
 

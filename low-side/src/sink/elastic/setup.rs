@@ -1,5 +1,5 @@
-//! What a cluster needs before it takes records: the template of the indices, how they age, and who
-//! may write them; and the search for one record.
+//! What a cluster needs before it takes records: what writes down when they came, the template of the
+//! indices, how they age, and who may write them; and the search for one record.
 
 use std::fmt::Write as _;
 
@@ -7,33 +7,36 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::bell::Bell;
 use shared::record::RecordId;
 
-use super::authorized;
 use super::config::{Dialect, ElasticConfig};
 use super::index::FAMILIES;
+use super::{arrival, authorized};
 use crate::http::{Answer, Call, Http};
 use crate::mapping::ecs;
 use crate::sink::SinkError;
 
 /// One thing that is put into the cluster.
-struct Part {
-    what: &'static str,
-    path: String,
-    body: String,
+pub(super) struct Part {
+    pub(super) what: &'static str,
+    pub(super) path: String,
+    pub(super) body: String,
 }
 
-/// Installs the policy and the template, or with `apply` unset writes the requests that do; and writes
-/// the role that the sink's own credential should have.
+/// Installs pipeline, policy and template, and has the indices that are there already use the pipeline;
+/// or with `apply` unset writes the requests that do. And writes the role that the sink's own credential
+/// should have.
 pub(in crate::sink) fn setup(
     config: &ElasticConfig,
     bell: &Bell,
     apply: bool,
     out: &mut String,
 ) -> Result<(), SinkError> {
-    let parts = [policy(config), template(config)];
+    // In this order: an index that names a pipeline which is not there refuses every document.
+    let parts = [arrival::pipeline(config), policy(config), template(config)];
     let mut http = Http::new(&config.http, bell);
     // Writing to a string does not fail.
     let _ = writeln!(out, "# {} at {}", config.dialect.as_str(), config.http.url);
@@ -45,6 +48,11 @@ pub(in crate::sink) fn setup(
             let _ = writeln!(out, "\n# {}\nPUT {}\n{}", part.what, part.path, pretty(&part.body));
         }
     }
+    if apply {
+        arrival::adopt(config, &mut http, out)?;
+    } else {
+        out.push_str(&arrival::adopt_by_hand(config));
+    }
     out.push_str(&role(config));
     Ok(())
 }
@@ -55,11 +63,7 @@ fn install(config: &ElasticConfig, http: &mut Http, part: &Part) -> Result<Strin
         // A policy that is there is changed only by who says which version of it they know.
         let found = ask(config, http, Method::GET, &path, "")?;
         if found.is_success() {
-            let known: Known = serde_json::from_slice(&found.body).map_err(|err| {
-                let why = format!("{err}: {}", found.excerpt());
-                let place = http.place();
-                SinkError::Answer { place, status: found.status, why, retry_after: None }
-            })?;
+            let known: Known = read(http, &found)?;
             let _ =
                 write!(path, "?if_seq_no={}&if_primary_term={}", known.seq_no, known.primary_term);
         } else if found.status != 404 {
@@ -84,6 +88,15 @@ pub(in crate::sink) fn find(
     bell: &Bell,
     id: &RecordId,
 ) -> Result<Option<bool>, SinkError> {
+    found(config, bell, &json!({"ids": {"values": [id.to_string()]}}))
+}
+
+/// Whether a search finds anything in any of our indices; `None` where the credential may not search.
+pub(super) fn found(
+    config: &ElasticConfig,
+    bell: &Bell,
+    query: &Value,
+) -> Result<Option<bool>, SinkError> {
     #[derive(Deserialize)]
     struct Found {
         hits: Hits,
@@ -101,19 +114,24 @@ pub(in crate::sink) fn find(
         "/{}/_search?ignore_unavailable=true&allow_no_indices=true&filter_path=hits.total",
         patterns(config).join(",")
     );
-    let query = json!({"size": 0, "query": {"ids": {"values": [id.to_string()]}}});
+    let query = json!({"size": 0, "query": query});
     let answer = ask(config, &mut http, Method::POST, &path, &query.to_string())?;
     match answer.status {
         200 => {
-            let found: Found = serde_json::from_slice(&answer.body).map_err(|err| {
-                let why = format!("{err}: {}", answer.excerpt());
-                SinkError::Answer { place: http.place(), status: 200, why, retry_after: None }
-            })?;
+            let found: Found = read(&http, &answer)?;
             Ok(Some(found.hits.total.value > 0))
         }
         401 | 403 => Ok(None),
         _ => Err(SinkError::answer(&http.place(), &answer)),
     }
+}
+
+/// What an answer says, as far as it is asked for.
+pub(super) fn read<T: DeserializeOwned>(http: &Http, answer: &Answer) -> Result<T, SinkError> {
+    serde_json::from_slice(&answer.body).map_err(|err| {
+        let why = format!("{err}: {}", answer.excerpt());
+        SinkError::Answer { place: http.place(), status: answer.status, why, retry_after: None }
+    })
 }
 
 pub(super) fn ask(
@@ -134,7 +152,7 @@ pub(super) fn patterns(config: &ElasticConfig) -> Vec<String> {
     FAMILIES.iter().map(|family| format!("{}{family}-*", config.index_prefix)).collect()
 }
 
-/// The name of policy and template.
+/// The name of pipeline, policy and template.
 pub(super) fn name(config: &ElasticConfig) -> String {
     format!("{}penstock", config.index_prefix)
 }
@@ -142,11 +160,11 @@ pub(super) fn name(config: &ElasticConfig) -> String {
 fn template(config: &ElasticConfig) -> Part {
     let (name, patterns) = (name(config), patterns(config));
     let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
-    let lifecycle = [("index.lifecycle.name", name.as_str())];
-    let settings: &[(&str, &str)] = match config.dialect {
-        Dialect::Elasticsearch => &lifecycle,
+    let all = [(arrival::SETTING, name.as_str()), ("index.lifecycle.name", name.as_str())];
+    let settings = match config.dialect {
+        Dialect::Elasticsearch => &all[..],
         // The policy names the patterns itself.
-        Dialect::OpenSearch => &[],
+        Dialect::OpenSearch => &all[..1],
     };
     Part {
         what: "index template, ECS, strict",
@@ -155,8 +173,10 @@ fn template(config: &ElasticConfig) -> Part {
     }
 }
 
-/// How indices age. Never a rollover: an id is unique inside one index only. They are closed to
-/// writers [`READ_ONLY_AFTER`] after they were made: a month, and what may arrive late of it.
+/// How indices age, counted from when each was made: with the first record of its month. Never a
+/// rollover: an id is unique inside one index only. Nothing closes an index while records of its month
+/// may still come, which is why there is no force merge in the warm phase either: it makes an index
+/// read-only, too.
 ///
 /// <https://www.elastic.co/docs/reference/elasticsearch/index-lifecycle-actions/>,
 /// <https://docs.opensearch.org/latest/im-plugin/ism/policies/>
@@ -170,12 +190,11 @@ fn policy(config: &ElasticConfig) -> Part {
                 "_meta": {"description": "Audit records by Penstock; no rollover, nothing is deleted"},
                 "phases": {
                     "hot": {"min_age": "0ms", "actions": {"set_priority": {"priority": 100}}},
-                    "warm": {"min_age": READ_ONLY_AFTER, "actions": {
+                    "warm": {"min_age": WARM_AFTER, "actions": {"set_priority": {"priority": 50}}},
+                    "cold": {"min_age": COLD_AFTER, "actions": {
                         "readonly": {},
-                        "forcemerge": {"max_num_segments": 1},
-                        "set_priority": {"priority": 50},
+                        "set_priority": {"priority": 0},
                     }},
-                    "cold": {"min_age": COLD_AFTER, "actions": {"set_priority": {"priority": 0}}},
                 },
             }})
             .to_string(),
@@ -188,14 +207,15 @@ fn policy(config: &ElasticConfig) -> Part {
                 "default_state": "hot",
                 "states": [
                     {"name": "hot", "actions": [{"index_priority": {"priority": 100}}],
-                     "transitions": [{"state_name": "warm", "conditions": {"min_index_age": READ_ONLY_AFTER}}]},
-                    {"name": "warm", "actions": [
+                     "transitions": [{"state_name": "warm", "conditions": {"min_index_age": WARM_AFTER}}]},
+                    {"name": "warm", "actions": [{"index_priority": {"priority": 50}}],
+                     "transitions": [{"state_name": "cold", "conditions": {"min_index_age": COLD_AFTER}}]},
+                    {"name": "cold", "actions": [
                         {"read_only": {}},
                         {"force_merge": {"max_num_segments": 1}},
-                        {"index_priority": {"priority": 50}},
+                        {"index_priority": {"priority": 0}},
                      ],
-                     "transitions": [{"state_name": "cold", "conditions": {"min_index_age": COLD_AFTER}}]},
-                    {"name": "cold", "actions": [{"index_priority": {"priority": 0}}], "transitions": []},
+                     "transitions": []},
                 ],
                 "ism_template": [{"index_patterns": patterns(config), "priority": 500}],
             }})
@@ -252,14 +272,15 @@ fn role(config: &ElasticConfig) -> String {
     }
 }
 
-fn pretty(body: &str) -> String {
+pub(super) fn pretty(body: &str) -> String {
     let value: Result<Value, _> = serde_json::from_str(body);
     let text = value.and_then(|value| serde_json::to_string_pretty(&value));
     text.unwrap_or_else(|_| body.to_owned())
 }
 
 const ISM: &str = "/_plugins/_ism/policies/";
-/// An index of a month gets what was received up to 31 days after the month; what is left is for the
-/// way across the gap.
-const READ_ONLY_AFTER: &str = "90d";
-const COLD_AFTER: &str = "180d";
+/// Hot for 30 days.
+const WARM_AFTER: &str = "30d";
+/// Then warm for 90. An index of a month gets what was received up to 31 days after the month: so from
+/// here on, closed to writers, it still left eight weeks for the way across the gap.
+const COLD_AFTER: &str = "120d";

@@ -226,13 +226,16 @@ fn setup_says_what_it_would_do_and_does_it() {
         let there = Arc::clone(&known);
         let script = Script::start(move |request| {
             let is_get = request.head.starts_with("get ");
+            if request.head.starts_with("get /soc-portainer") {
+                return (200, String::new(), "{}".to_owned());
+            }
             let mut there = there.lock().unwrap();
             if is_get && *there {
                 let text =
                     json!({"_id": "penstock", "_seq_no": 7, "_primary_term": 2, "policy": {}});
                 return (200, String::new(), text.to_string());
             }
-            *there |= !is_get;
+            *there |= request.head.starts_with("put /_plugins/_ism/");
             (if is_get { 404 } else { 200 }, String::new(), "{}".to_owned())
         });
         let mut config = config(&script, dialect);
@@ -240,8 +243,15 @@ fn setup_says_what_it_would_do_and_does_it() {
         let mut printed = String::new();
         setup(&config, &Bell::default(), false, &mut printed).unwrap();
         assert!(script.asked().is_empty());
-        for part in ["PUT /_index_template/soc-penstock", "\"soc-portainer-audit-*\"", "\"strict\""]
-        {
+        for part in [
+            "PUT /_index_template/soc-penstock",
+            "\"soc-portainer-audit-*\"",
+            "\"strict\"",
+            "PUT /_ingest/pipeline/soc-penstock",
+            "\"index.final_pipeline\": \"soc-penstock\"",
+            "\"30d\"",
+            "\"120d\"",
+        ] {
             assert!(printed.contains(part), "{part}: {printed}");
         }
         assert!(!printed.contains("rollover\":"), "{printed}");
@@ -264,8 +274,9 @@ fn setup_says_what_it_would_do_and_does_it() {
                 .map(|asked| asked.head.lines().next().unwrap().to_owned())
                 .filter(|line| line.starts_with("put "))
                 .collect();
-            assert_eq!(puts.len(), 2 * (round + 1));
-            let says_version = puts[2 * round].contains("if_seq_no=7&if_primary_term=2");
+            assert_eq!(puts.len(), 3 * (round + 1));
+            assert!(puts[3 * round].starts_with("put /_ingest/pipeline/"), "{puts:?}");
+            let says_version = puts[3 * round + 1].contains("if_seq_no=7&if_primary_term=2");
             assert_eq!(says_version, round == 1 && dialect == Dialect::OpenSearch, "{puts:?}");
         }
     }

@@ -81,7 +81,7 @@ fn bodies_are_cut_acknowledged_once_and_keep_their_channel() {
     });
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path(), &script);
-    config.body_bytes = 2_000;
+    config.body_bytes = 1_500;
     let mut sink = SplunkSink::new(config, Bell::default());
     assert_eq!(deliver(&mut sink, dir.path(), &messages(5)).unwrap(), Confirmed::default());
     assert_eq!(bodies(&script), [vec![1, 2], vec![3, 4], vec![5]]);

@@ -303,6 +303,8 @@ fn read_envelope<'t>(event: &mut Event<'t>, source: &Source<'_, 't>, action: Opt
     event.detail_of("role", source.text(Key::Role));
     event.detail_of("before", source.text(Key::Before));
     event.detail_of("after", source.text(Key::After));
+    event.detail_of("image-digest", source.text(Key::ImageDigest));
+    event.detail_of("git-commit", source.text(Key::GitCommit));
     let of = |text: Option<&str>| words::words(text.unwrap_or_default());
     let done = of(action.as_deref());
     let typed = of(kind.as_deref());
