@@ -46,6 +46,8 @@ done
 
 # The programs, in a folder of their own: benchmarks build theirs with other flags. No path of this machine is in them.
 build() {
+    # First, so that their folders are there to be named.
+    cargo fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')"
     local cargo_home=${CARGO_HOME:-$HOME/.cargo} sources
     local rust="--remap-path-prefix=$root=/usr/src/penstock" c="-ffile-prefix-map=$root=/usr/src/penstock"
     for sources in "$cargo_home"/registry/src/*/; do
