@@ -53,7 +53,7 @@ test-siem: ## Run the detection rules over samples, and have every SIEM's querie
 package: ## Build .deb and .rpm of both sides with bill of materials and checksums, into target/package/out
 	$(SCRIPTS)/package.sh
 
-package-reproducible: ## Build the packages again in another folder, and compare them byte by byte
+package-reproducible: ## Build the packages, and again from nothing in other folders, and compare them byte by byte
 	$(SCRIPTS)/package-reproducible.sh
 
 test-packages: ## Install the packages in bare Debian roots, start by the handbook, upgrade, remove, purge (as root)

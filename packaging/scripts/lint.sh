@@ -21,8 +21,6 @@ fi
 exceptions=(
     # rsa: in the lock file as an option of ssh-key that is switched off; no program contains it.
     --ignore RUSTSEC-2023-0071
-    # proc-macro-error2, unmaintained: makes error messages while age's translations are compiled.
-    --ignore RUSTSEC-2026-0173
 )
 # A checkout of rustsec/advisory-db; nothing is fetched.
 database=${PENSTOCK_ADVISORY_DB:-$HOME/.cargo/advisory-db}

@@ -46,6 +46,8 @@ done
 
 # The programs, in a folder of their own: benchmarks build theirs with other flags. No path of this machine is in them.
 build() {
+    # First, so that their folders are there to be named.
+    cargo fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')"
     local cargo_home=${CARGO_HOME:-$HOME/.cargo} sources
     local rust="--remap-path-prefix=$root=/usr/src/penstock" c="-ffile-prefix-map=$root=/usr/src/penstock"
     for sources in "$cargo_home"/registry/src/*/; do
@@ -65,7 +67,7 @@ stage() {
     rm -rf "$stage"
     mkdir -p "$stage"/{bin,man,doc,rpm,completions/{bash,zsh,fish}}
     gzip -9n <CHANGELOG.md >"$stage/doc/changelog.gz"
-    local side program script
+    local side program script release=${version:-$(cargo pkgid --locked -p shared)}
     for side in "${sides[@]}"; do
         program=penstock-$side
         strip --strip-unneeded -o "$stage/bin/$program" "$programs/$program"
@@ -73,6 +75,14 @@ stage() {
         "$stage/bin/$program" completions bash >"$stage/completions/bash/$program"
         "$stage/bin/$program" completions zsh >"$stage/completions/zsh/_$program"
         "$stage/bin/$program" completions fish >"$stage/completions/fish/$program.fish"
+        # Debian's own form, for the tools that show it; what changed stands in the other.
+        cat >"$stage/doc/$program.changelog" <<CHANGES
+$program (${release##*[#@]}-1) unstable; urgency=medium
+
+  * What changed stands in /usr/share/doc/$program/changelog.gz.
+
+ -- $(sed -n 's/^authors = \["\(.*\)"\]$/\1/p' Cargo.toml)  $(date -R -d "@$SOURCE_DATE_EPOCH")
+CHANGES
         for script in post preun postun; do
             sed "s/@PACKAGE@/$program/g" "packaging/rpm/$script" >"$stage/rpm/$program.$script"
         done
