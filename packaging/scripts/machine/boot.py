@@ -70,8 +70,9 @@ def emulator(folder, console, stage, told, tpm, snapshot):
         *["-display", "none", "-nodefaults", "-no-reboot", "-nic", "none"],
         *["-kernel", f"{folder}/vmlinuz", "-initrd", f"{folder}/initrd"],
         *["-append", "console=ttyS0 root=/dev/vda rw panic=-1 " + " ".join(words)],
-        # For a look at a disk that is not to be changed.
-        *["-drive", f"file={folder}/disk.img,if=virtio,format=raw,snapshot={'on' if snapshot else 'off'}"],
+        # What the guest wrote is in our page cache, and outlives the emulator's sudden end; what it had only in its own
+        # does not. snapshot: for a look at a disk that is not to be changed.
+        *["-drive", f"file={folder}/disk.img,if=virtio,format=raw,cache=unsafe,snapshot={'on' if snapshot else 'off'}"],
         *blocks,
         *["-device", "qemu-xhci,id=usb", "-device", "usb-storage,bus=usb.0,drive=stick,removable=on"],
         *["-chardev", f"socket,id=tpm,path={tpm}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"],

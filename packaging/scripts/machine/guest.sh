@@ -29,15 +29,15 @@ expect() {
 }
 # What the host said for this boot, on the kernel's command line.
 told() { sed -n "s/.*machine\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
-# Waits for a condition, by looking; three minutes are patience, since all of this is emulated.
+# Waits for a condition, by looking; ten minutes are patience, since all of this is emulated.
 wait_for() {
-    local what=$1 until=$((SECONDS + 180))
+    local what=$1 until=$((SECONDS + 600))
     shift
     while [ "$SECONDS" -lt "$until" ]; do
         if "$@" >/dev/null 2>&1; then return 0; fi
         sleep 0.2
     done
-    fail "$what did not happen within three minutes"
+    fail "$what did not happen within ten minutes"
 }
 # A block of commands of hardening.md or removable-media.md, as it stands there: handbook HEADING NUMBER
 handbook() {

@@ -40,6 +40,24 @@ fn the_filters_of_the_units_leave_the_agents_what_they_need() {
     }
 }
 
+/// Landlock is in none of the groups of system calls that the units name.
+#[test]
+fn the_filters_leave_every_unit_the_fence_from_inside() {
+    // landlock_create_ruleset(2), asked for the version: a number, or the kernel's own reason.
+    let ask = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); \
+        print(libc.syscall(444, None, ctypes.c_size_t(0), 1), ctypes.get_errno())";
+    let mut command = peer("python3");
+    command.args(["-c", ask]);
+    let without = run(&mut command).success();
+    for unit in AGENTS.into_iter().chain([
+        "penstock-low-import.service",
+        "media/penstock-export@.service",
+        "media/penstock-import@.service",
+    ]) {
+        assert_eq!(run(&mut under(unit, &command)).success(), without, "{unit}");
+    }
+}
+
 #[test]
 fn the_filters_refuse_what_no_agent_needs() {
     let sandbox = Sandbox::new("refused");
