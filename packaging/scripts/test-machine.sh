@@ -48,7 +48,7 @@ if [ "$(cat "$base.packages" 2>/dev/null)" != "${machine_packages[*]}" ]; then
     in_machine apt-get clean
     umount "$work/root/proc"
     # Files of modules that no emulated machine has.
-    rm -rf "$work"/root/lib/modules/*/kernel/{sound,drivers/{gpu,net,media,infiniband,staging,scsi/[a-r]*},fs/{btrfs,xfs,ocfs2,ceph,nfs,nfsd,smb}} \
+    rm -rf "$work"/root/lib/modules/*/kernel/{sound,drivers/{gpu,net/[!v]*,media,infiniband,staging,scsi/[a-r]*},fs/{btrfs,xfs,ocfs2,ceph,nfs,nfsd,smb}} \
         "$work/root/usr/share/"{man,locale}/* "$work"/root/var/lib/apt/lists/*
     chroot "$work/root" depmod "$(basename "$work"/root/lib/modules/*)"
     tar -C "$work/root" -cf "$base.new" .

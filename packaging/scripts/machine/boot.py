@@ -69,7 +69,7 @@ def emulator(folder, console, stage, told, tpm, snapshot):
         *["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", "max", "-smp", "2", "-m", "1024"],
         *["-display", "none", "-nodefaults", "-no-reboot", "-nic", "none"],
         *["-kernel", f"{folder}/vmlinuz", "-initrd", f"{folder}/initrd"],
-        *["-append", "console=ttyS0 root=/dev/vda rw panic=-1 " + " ".join(words)],
+        *["-append", "console=ttyS0 root=/dev/vda rw panic=-1 quiet mitigations=off " + " ".join(words)],
         # What the guest wrote is in our page cache, and outlives the emulator's sudden end; what it had only in its own
         # does not. snapshot: for a look at a disk that is not to be changed.
         *["-drive", f"file={folder}/disk.img,if=virtio,format=raw,cache=unsafe,snapshot={'on' if snapshot else 'off'}"],

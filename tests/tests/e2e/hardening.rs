@@ -275,6 +275,7 @@ fn the_import_unit_takes_in_what_couriers_bring_and_the_agent_delivers_it() {
     let landing = crossing.sandbox.dir("landing");
     let high_agent = high.start();
     crossing.send(0..100);
+    crossing.wait_committed(100);
     wait_until(PATIENCE, "all sealed", || {
         let status = high.status();
         tests::crossing::buffered(&status) == 0
