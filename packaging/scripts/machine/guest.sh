@@ -77,7 +77,7 @@ keys_in_tpm() {
     import_by=("${by[@]}" -p User=penstock-low -p "LoadCredentialEncrypted=identity.key:$sealed/penstock-low.identity.key"
         -p "LoadCredentialEncrypted=receipt.key:$sealed/penstock-low.receipt.key")
 }
-seal() { penstock-high seal; }
+seal() { "${export_by[@]}" penstock-high seal; }
 carry() { seal && export_to /media/usb && import_from /media/usb; }
 carried() {
     carry >"$run/command.log" 2>&1 || fail "$(cat "$run/command.log")"
