@@ -11,7 +11,7 @@ mkdir /root/handed && chmod 755 /root /root/handed
 brought() {
     taken "$1"
     seal >/dev/null
-    export_to /root/handed >/dev/null
+    export_to /root/handed >/dev/null 2>&1
     chmod -R a+r /root/handed
     runuser -u courier -- sh -c "cp /root/handed/*.pstk $landing/"
     rm /root/handed/*
@@ -33,13 +33,24 @@ note "noticed by the timer, at the sink after $((SECONDS - started)) s"
 systemctl start penstock-low-import.path
 
 agent_sees() { nsenter --mount --target "$(property penstock-low MainPID)" test -e "$landing/$1"; }
-runuser -u courier -- sh -c "echo not a bundle > $landing/forged.pstk"
-refused() { property_is penstock-low-import ExecMainStatus 65; }
-# Before it is taken away, if we are quick enough; in any case it must not be seen.
+# A bundle of which one byte is another. What is no whole file could still be under way, and would be waited for.
+taken changed-on-the-way
+seal >/dev/null
+export_to /root/handed >/dev/null 2>&1
+cp /root/handed/*.pstk /root/whole.pstk
+cp /root/whole.pstk /root/handed/forged.pstk
+printf 'X' | dd of=/root/handed/forged.pstk bs=1 seek=3000 conv=notrunc status=none
+chmod a+r /root/handed/forged.pstk
+runuser -u courier -- cp /root/handed/forged.pstk "$landing/"
+rm /root/handed/*
+# The timer may have started it again since: what it was stands in the journal.
+refused() { journalctl --no-pager --boot --unit penstock-low-import | grep -q 'status=65'; }
+# Before it is taken away, if we are quick enough.
 if agent_sees forged.pstk; then fail "the agent sees the landing folder"; fi
 wait_for "a forged file is refused" refused
-expect "the unit" failed "$(systemctl is-failed penstock-low-import)"
+journalctl --no-pager --boot --unit penstock-low-import | grep -q "Failed with result 'exit-code'" || fail "the unit did not fail"
 runuser -u penstock-low -- penstock-low quarantine list | grep -q forged || fail "the forged file is not in the quarantine"
-note "a forged file: exit code $(property penstock-low-import ExecMainStatus), and it lies in the quarantine"
-brought after-the-forged-one
-wait_for "the next one is taken in" arrived after-the-forged-one
+note "a forged file: exit code 65, a failed unit, and it lies in the quarantine"
+cp /root/whole.pstk /root/handed/ && chmod a+r /root/handed/whole.pstk
+runuser -u courier -- cp /root/handed/whole.pstk "$landing/"
+wait_for "the bundle as it was sealed is taken in" arrived changed-on-the-way

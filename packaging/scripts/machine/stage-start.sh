@@ -160,8 +160,10 @@ wait_for "some records have crossed" crossed
 for round in 1 2 3; do
     wait_for "more are answered" lines_are "$run/cut" $(($(lines "$run/cut") + 7))
     # What the next boot holds us to.
-    echo "value answered $(lines "$run/cut")"
-    echo "value events $(($(wc -l <"$events")))"
+    answered=$(lines "$run/cut")
+    expect "the record that was answered as number $answered" "cut-$answered" "$(sed -n "${answered}p" "$run/cut")"
+    echo "value answered $answered"
+    echo "value events $(wc -l <"$events")"
 done
 note "events before: $events_before"
 echo "all is well: $stage"
