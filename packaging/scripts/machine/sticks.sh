@@ -3,18 +3,15 @@
 
 say "plug in, and it copies"
 examples=/usr/share/doc/penstock-high/examples/media
-cp "$examples/60-penstock-export.rules" /etc/udev/rules.d/
+cp "$examples/90-penstock-export.rules" /etc/udev/rules.d/
 cp "$examples/penstock-export@.service" /etc/systemd/system/
 mkdir -p /etc/systemd/system/penstock-export@.service.d
 cp /etc/systemd/system/penstock-high.service.d/tpm.conf /etc/systemd/system/penstock-export@.service.d/
 udevadm control --reload && systemctl daemon-reload
 plugged() { [ -e /dev/disk/by-label/PENSTOCK-1 ]; }
 unplugged() { ! plugged; }
-ended() {
-    local unit
-    unit=$(systemctl list-units --all --plain --no-legend "penstock-$1@*" | awk '{ print $1; exit }')
-    [ -n "$unit" ] && ! property_is "$unit" ActiveState activating && property_is_not "$unit" ExecMainExitTimestampMonotonic 0
-}
+# A unit that has ended may be forgotten; the journal is not.
+ended() { journalctl --no-pager --boot --unit "penstock-$1@*" | grep -qE 'Finished|Failed to start'; }
 # What the unit said, since it is gone with the stick: copies VERB
 copies() {
     echo "ask plug"
@@ -30,14 +27,14 @@ copies() {
 taken by-stick
 seal >/dev/null
 copies export
-rm /etc/udev/rules.d/60-penstock-export.rules
+rm /etc/udev/rules.d/90-penstock-export.rules
 examples=/usr/share/doc/penstock-low/examples/media
-cp "$examples/60-penstock-import.rules" /etc/udev/rules.d/
+cp "$examples/90-penstock-import.rules" /etc/udev/rules.d/
 cp "$examples/penstock-import@.service" /etc/systemd/system/
 mkdir -p /etc/systemd/system/penstock-import@.service.d
 cp /etc/systemd/system/penstock-low.service.d/tpm.conf /etc/systemd/system/penstock-import@.service.d/
 udevadm control --reload && systemctl daemon-reload
 copies import
 wait_for "by-stick arrives" arrived by-stick
-rm /etc/udev/rules.d/60-penstock-import.rules
+rm /etc/udev/rules.d/90-penstock-import.rules
 udevadm control --reload
