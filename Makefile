@@ -5,7 +5,7 @@ SCRIPTS := packaging/scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-live test lint check check-mappings bench bench-diode fuzz-smoke peers build siem-content test-siem test-kafka test-seccomp
-.PHONY: package package-reproducible test-packages
+.PHONY: package package-reproducible test-packages test-machine
 
 help: ## Show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -58,6 +58,9 @@ package-reproducible: ## Build the packages, and again from nothing in other fol
 
 test-packages: ## Install the packages in bare Debian roots, start by the handbook, upgrade, remove, purge (as root)
 	$(SCRIPTS)/test-packages.sh
+
+test-machine: ## Try the packages in an emulated machine: systemd, a TPM, sticks, a power cut (as root; half an hour)
+	$(SCRIPTS)/test-machine.sh
 
 # Formatting and lints of the Rust code.
 check:

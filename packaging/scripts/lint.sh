@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 . packaging/scripts/tools.sh
 
 if command -v shellcheck >/dev/null; then
-    shellcheck -x .ci/run packaging/scripts/*.sh packaging/deb/*
+    shellcheck -x .ci/run packaging/scripts/*.sh packaging/scripts/machine/*.sh packaging/deb/*
 else
     echo "shellcheck is not here; scripts go unchecked (apt-get install shellcheck)" >&2
 fi

@@ -4,33 +4,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-suite=bookworm
+# shellcheck source=packaging/scripts/debian-root.sh
+. packaging/scripts/debian-root.sh
 packages=$PWD/target/package/out
 newer=$PWD/target/package/newer
-new_version=0.999.0
-
-fail() {
-    echo "test-packages: $*" >&2
-    exit 1
-}
-say() { echo "== $*"; }
 
 [ "$(id -u)" = 0 ] || fail "needs root: it makes root file systems and enters them"
-for need in "debootstrap debootstrap" "rpm rpm" "python3 python3" "logger bsdutils" "objdump binutils"; do
-    command -v "${need% *}" >/dev/null || fail "${need% *} is not here (apt-get install ${need#* })"
-done
+need "debootstrap debootstrap" "rpm rpm" "python3 python3" "logger bsdutils" "objdump binutils"
 
-# PENSTOCK_PROGRAMS: a folder of programs that were built already, for a try in a hurry.
-given=()
-if [ -n "${PENSTOCK_PROGRAMS:-}" ]; then
-    given=(--programs "$PENSTOCK_PROGRAMS")
-fi
 if [ -n "${PENSTOCK_PACKAGES:-}" ]; then
     packages=$PENSTOCK_PACKAGES
 else
-    packaging/scripts/package.sh "${given[@]}" >/dev/null
+    build_packages
 fi
-packaging/scripts/package.sh "${given[@]}" --version "$new_version" --out "$newer" >/dev/null
+build_packages --version "$new_version" --out "$newer"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/penstock-packages.XXXXXX")
 agents=()
@@ -47,29 +34,14 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# A bare root, made once: what debootstrap calls minimal, and what this machine's own apt is configured for.
-base=target/package/$suite.tar
-if [ ! -e "$base" ]; then
-    say "a bare root of $suite"
-    # shellcheck disable=SC2016
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $suite" 'Created-By: Packages' 'Component: main' | head -n 1)
-    [ -n "$mirror" ] || fail "no source of $suite among apt's sources here"
-    debootstrap --variant=minbase "$suite" "$work/base" "$mirror" >"$work/debootstrap.log" 2>&1 ||
-        fail "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
-    tar -C "$work/base" -cf "$base.new" .
-    mv "$base.new" "$base"
-    rm -rf "$work/base"
-fi
+base=$(bare_root)
 
 # The stick: a file system of its own, as export demands of what lies below /media.
 mkdir "$work/usb"
 mount -t tmpfs -o mode=0777,size=64m stick "$work/usb"
 make_root() {
     local root=$work/$1
-    mkdir "$root"
-    tar -C "$root" -xpf "$base"
-    cp /etc/resolv.conf "$root/etc/resolv.conf"
-    cp /etc/apt/apt.conf.d/* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
+    unpack_root "$root" "$base"
     mount -t proc proc "$root/proc"
     mkdir -p "$root/media/usb" "$root/packages"
     mount --bind "$work/usb" "$root/media/usb"
@@ -79,10 +51,6 @@ in_root() {
     local root=$work/$1
     shift
     chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
-}
-expect() {
-    local what=$1 want=$2 got=$3
-    [ "$want" = "$got" ] || fail "$what: expected $want, found $got"
 }
 # Waits for a condition, by looking; a minute is patience, not a measurement.
 wait_for() {
@@ -127,23 +95,6 @@ carry() {
     in_root high penstock-high seal
     in_root high penstock-high export /media/usb
     in_root low runuser -u penstock-low -- penstock-low import /media/usb
-}
-
-# The commands of the handbook's start, in order: side, tab, command.
-documented() {
-    python3 - packaging/doc/install.md <<'PYTHON'
-import re, sys
-side, inside, past = None, False, False
-for line in open(sys.argv[1]):
-    if line.startswith("## "):
-        past = line.startswith("## Five minutes")
-    elif past and (found := re.match(r"On the (high|low) side", line)):
-        side = found[1]
-    elif past and line.startswith("```"):
-        inside = line.startswith("```sh")
-    elif past and inside and line.strip():
-        print(side, line.strip(), sep="\t")
-PYTHON
 }
 
 say "two machines"

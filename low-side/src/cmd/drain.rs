@@ -17,6 +17,9 @@ use crate::inbox::Inbox;
 
 /// The shortest pause between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Between two looks at most: a copy that stays incomplete is waited for much longer, and what else comes in the
+/// meantime must not be.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Takes in what stands in the folders and removes it there, until nothing is left but what is no bundle.
 /// What is still being copied is waited for, at most `inbox.copy-deadline` after its last change.
@@ -53,7 +56,7 @@ pub(super) fn drain(config: &Config, folders: &[PathBuf], as_json: bool) -> Resu
             let look = inbox.look(Instant::now()).map_err(unreadable)?;
             if look.ready.is_empty() {
                 if let Some(wait) = look.next {
-                    std::thread::sleep(wait.max(PAUSE_MIN));
+                    std::thread::sleep(wait.clamp(PAUSE_MIN, PAUSE_MAX));
                     continue;
                 }
                 for (code, name) in &look.ignored {

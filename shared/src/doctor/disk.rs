@@ -46,7 +46,9 @@ fn disk(rooms: &[&Room]) -> Vec<Finding> {
     };
     let more: u64 = rooms.iter().map(|room| room.more_bytes).sum();
     let floor = rooms.iter().map(|room| room.floor_bytes).max().unwrap_or(0);
-    let keys: Vec<&str> = rooms.iter().map(|room| room.keys).collect();
+    let mut keys: Vec<&str> = rooms.iter().map(|room| room.keys).collect();
+    // Neighbours often have one limit.
+    keys.dedup();
     let keys = keys.join(", ");
     let finding = judge_room(&names, &keys, free, more, floor).at(at.display());
     let mut findings = vec![finding];

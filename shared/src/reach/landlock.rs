@@ -26,7 +26,7 @@ use crate::keys::credentials_dir;
 pub enum Confinement {
     /// Nothing: it was turned off.
     Off,
-    /// Nothing: this kernel can't.
+    /// Nothing: this kernel can't, or a filter of system calls keeps it from us.
     Unavailable,
     /// What the configuration names.
     Enforced {
@@ -44,7 +44,7 @@ impl fmt::Display for Confinement {
         match self {
             Self::Off => f.write_str("Landlock: off (hardening.landlock)"),
             Self::Unavailable => f.write_str(
-                "Landlock: not available on this kernel, nothing is enforced (5.19 or newer, with \"landlock\" in /sys/kernel/security/lsm)",
+                "Landlock: not available, nothing is enforced (it takes Linux 5.19, \"landlock\" in /sys/kernel/security/lsm, and its system calls in the unit's SystemCallFilter)",
             ),
             Self::Enforced { abi, ports_free, absent } => {
                 write!(f, "Landlock ABI {abi}: only the folders of the configuration")?;
@@ -66,9 +66,9 @@ impl fmt::Display for Confinement {
 /// Why a process can't be kept to its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
-    /// It is required, and the kernel can't.
+    /// It is required, and can't be had.
     #[error(
-        "hardening.landlock is \"required\", and this kernel can't do it\n  try: a kernel from 5.19 on with \"landlock\" in /sys/kernel/security/lsm, or landlock = \"auto\""
+        "hardening.landlock is \"required\", and can't be had here\n  try: a kernel from 5.19 on with \"landlock\" in /sys/kernel/security/lsm; a unit whose SystemCallFilter names landlock_create_ruleset, landlock_add_rule and landlock_restrict_self; or landlock = \"auto\""
     )]
     Required,
     /// The kernel refused a rule.
@@ -345,7 +345,7 @@ mod tests {
     fn what_is_enforced_is_told_in_one_line() {
         for (confinement, said) in [
             (Confinement::Off, "off"),
-            (Confinement::Unavailable, "not available on this kernel"),
+            (Confinement::Unavailable, "not available"),
             (
                 Confinement::Enforced { abi: 4, ports_free: None, absent: Vec::new() },
                 "Landlock ABI 4: only the folders of the configuration and its TCP ports",
