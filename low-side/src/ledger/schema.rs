@@ -230,6 +230,44 @@ INSERT INTO counter SELECT 'stored', count(*) FROM bundle;
 INSERT INTO counter SELECT 'stored-bytes', coalesce(sum(file_bytes), 0) FROM bundle;
 -- Records that a sink never got because their bundle had left the store.
 ALTER TABLE delivered_records ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+", "
+-- What a sink's filter left out of each bundle.
+CREATE TABLE left_out (
+    sink    INTEGER NOT NULL,
+    chain   INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    stream  TEXT NOT NULL,
+    records INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, number, stream)
+) STRICT, WITHOUT ROWID;
+-- Each record that a sink's receiver refused for good. Again: it was asked for once more since.
+CREATE TABLE rejected (
+    sink     INTEGER NOT NULL,
+    chain    INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    stream   TEXT NOT NULL,
+    again    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (sink, chain, sequence)
+) STRICT, WITHOUT ROWID;
+-- Ranges among those delivered that the sink never got: they had left the store.
+CREATE TABLE passed_over (
+    sink  INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, first)
+) STRICT, WITHOUT ROWID;
+-- Ranges among those delivered of which nothing of this was kept bundle by bundle.
+CREATE TABLE uncounted (
+    sink  INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, first)
+) STRICT, WITHOUT ROWID;
+INSERT INTO uncounted SELECT d.sink, d.chain, d.first, d.last FROM delivered d
+    JOIN delivered_records r ON r.sink = d.sink AND r.chain = d.chain
+    WHERE r.filtered + r.rejected + r.removed > 0;
 "];
 
 /// Brings the tables up to date.

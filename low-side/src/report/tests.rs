@@ -220,7 +220,7 @@ fn delivery_and_latency_are_told() {
     counts.add(START, START.plus(Duration::from_hours(30)));
     let took = HashMap::from([((Lane::Flash, Stream::Other, Hop::Received), counts)]);
     let chain = ledger.pending_chains(sink).unwrap()[0].id;
-    let delivery = Delivery { chain, first: 1, last: 5, records: 4, filtered: 0, rejected: 0 };
+    let delivery = Delivery::of(chain, (1, 5), 4);
     ledger.deliver(sink, &[delivery], None, &took, START).unwrap();
     let report = report_of(&site, at(1), at(6));
     assert!(report.verdict.complete, "{:?}", report.verdict);
