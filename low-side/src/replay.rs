@@ -267,9 +267,13 @@ impl<C: Clock> Replayer<C> {
         // Somebody may have asked for records once more: the ledger is what counts.
         progress.taken.clear();
         // Looked at before the sink is: an idle sink needs no connection.
-        let Chosen::Bundle(mut chain, mut bundle, mut from) = self.choose(progress, None)? else {
-            self.sink.idle()?;
-            return Ok(None);
+        let (mut chain, mut bundle, mut from) = match self.choose(progress, None)? {
+            Chosen::Bundle(chain, bundle, from) => (chain, bundle, from),
+            other => {
+                self.show_waiting(progress, matches!(other, Chosen::Held));
+                self.sink.idle()?;
+                return Ok(None);
+            }
         };
         self.sink.begin(&mut self.ledger)?;
         if let Some(unfinished) = self.sink.unfinished()?
@@ -430,6 +434,12 @@ impl<C: Clock> Replayer<C> {
             }
             held |= chain.held_from.is_some();
         }
+        Ok(if held { Chosen::Held } else { Chosen::Nothing })
+    }
+
+    /// Shows that there is nothing to deliver. Not while a batch is under way: what an earlier try of it
+    /// failed of stands until it is confirmed.
+    fn show_waiting(&self, progress: &Progress, held: bool) {
         let blocked = progress.blocked_by();
         self.health.write(|health| {
             health.state = match (&blocked, held) {
@@ -439,7 +449,6 @@ impl<C: Clock> Replayer<C> {
             };
             health.error = blocked;
         });
-        Ok(if held { Chosen::Held } else { Chosen::Nothing })
     }
 
     /// Hands records of one bundle to the sink until the bundle or the batch ends.

@@ -46,6 +46,7 @@ const RAISED_LOW: &[(&str, &str, &str)] = &[
     ("rollback", "tests/e2e/disorder.rs", "rollback"),
     ("silence", HERE, "silence"),
     ("sink-file-changed", "../low-side/src/sink/file/tests.rs", "sink-file-changed"),
+    ("sink-lag", "tests/sinks/http.rs", "sink-lag"),
     ("sink-not-confirming", "../low-side/src/replay/tests.rs", "sink-not-confirming"),
     ("sink-rejects", "tests/sinks/http.rs", "sink-rejects"),
     ("store-damaged", "../low-side/src/replay/tests.rs", "store-damaged"),

@@ -174,6 +174,31 @@ impl Ledger {
         Ok(waits)
     }
 
+    /// For each chain that has something for a sink, held by neither a gap nor an archive, when the
+    /// bundle was admitted that is next.
+    pub fn deliverable(&self, sink: &str) -> Result<Vec<(ChainId, Nanos)>, LedgerError> {
+        let id: Option<SinkId> = self
+            .conn
+            .prepare_cached("SELECT id FROM sink WHERE name = ?1")?
+            .query_row([sink], |row| row.get(0))
+            .optional()?;
+        let Some(sink) = id else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for chain in self.pending_chains(sink)? {
+            let taken = self.delivered(sink, chain.id)?;
+            if let Some((bundle, _)) = self.next_bundle(&chain, &taken)? {
+                let admitted: i64 = self
+                    .conn
+                    .prepare_cached(
+                        "SELECT imported_ns FROM bundle WHERE chain = ?1 AND number = ?2",
+                    )?
+                    .query_row(params![chain.id, int(bundle.number)], |row| row.get(0))?;
+                found.push((chain.id, Nanos(admitted)));
+            }
+        }
+        Ok(found)
+    }
+
     fn waits_since(&self, chain: ChainId, taken: &RangeSet) -> Result<Option<Nanos>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT first_sequence, last_sequence, imported_ns FROM bundle

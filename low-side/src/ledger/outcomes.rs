@@ -102,7 +102,13 @@ pub(super) fn note(
              ORDER BY last_sequence LIMIT 1
              ON CONFLICT DO UPDATE SET records = records + ?5",
         )?
-        .execute(params![sink, chain, int(delivery.first), stream.as_str(), int(*records)])?;
+        .execute(params![
+            sink,
+            chain,
+            int(delivery.first),
+            stream.as_str(),
+            int(*records)
+        ])?;
     }
     for (sequence, stream) in &delivery.rejected {
         tx.prepare_cached(
@@ -198,7 +204,8 @@ impl Ledger {
         for (sink, name) in sinks {
             let pending = self.pending_numbers(sink, window)?;
             let removed = self.numbers_of(Spans::PassedOver, sink, window, &[&pending])?;
-            let uncounted = self.numbers_of(Spans::Uncounted, sink, window, &[&pending, &removed])?;
+            let uncounted =
+                self.numbers_of(Spans::Uncounted, sink, window, &[&pending, &removed])?;
             let filtered = self.filtered(sink, window)?;
             let rejected = self.refused(sink, window, false)?;
             let again = self.refused(sink, window, true)?;

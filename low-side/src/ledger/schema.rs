@@ -268,6 +268,13 @@ CREATE TABLE uncounted (
 INSERT INTO uncounted SELECT d.sink, d.chain, d.first, d.last FROM delivered d
     JOIN delivered_records r ON r.sink = d.sink AND r.chain = d.chain
     WHERE r.filtered + r.rejected + r.removed > 0;
+", "
+-- Whether a run of archive verify looked at every object, how many the archive did not show, and how many
+-- were gone after their lock had ended.
+ALTER TABLE archive_proof ADD COLUMN every INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE archive_proof ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE archive_proof ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+UPDATE archive_proof SET every = whole;
 "];
 
 /// Brings the tables up to date.

@@ -35,6 +35,7 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
         name: "out".to_owned(),
         batch,
         retry,
+        lag_alarm: Duration::from_mins(15),
         records_per_second: 0,
         filter: Filter::default(),
         kind,

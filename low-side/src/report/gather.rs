@@ -21,11 +21,11 @@ use crate::archive::config::ArchiveConfig;
 use crate::folders::Folders;
 use crate::import::Keys;
 use crate::latency::{Budgets, ClockSum, LatencySum};
-use crate::sink::dead_letters::DeadLetters;
 use crate::ledger::{
     AlarmSum, ChainProof, EpochBegun, GapProof, Heard, Ledger, LedgerError, LossProof, SignerSum,
     SinkDelivery, SinkTaken, WaitSum,
 };
+use crate::sink::dead_letters::DeadLetters;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]

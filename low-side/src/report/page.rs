@@ -1,5 +1,7 @@
 //! The page: the report as people read and print it. The JSON beside it says the same, and more exactly.
 
+use std::fmt::Write as _;
+
 use super::ArchiveProof;
 use super::chart::{self, Bar, Bars, Share};
 use super::frameworks::{Control, section};
@@ -770,6 +772,7 @@ fn archive_pairs(html: &mut Html, archive: &ArchiveProof) {
     pair(html, "Of these, refused", &number(archive.refused));
     for (name, run) in [
         ("Last archive verify", &archive.last_run),
+        ("Found bad, and not good since", &archive.last_found),
         ("Lock last proven to hold", &archive.last_held),
     ] {
         let Some(run) = run else {
@@ -778,13 +781,21 @@ fn archive_pairs(html: &mut Html, archive: &ArchiveProof) {
         };
         let lock = run.lock.as_deref().unwrap_or("not tried");
         let how = if run.full { "all read back" } else { "a sample" };
-        let text = format!(
+        let mut text = format!(
             "{}: {}, lock {lock}, {} looked at ({how}), {}",
             short(&run.at),
             run.verdict,
             counted(run.looked_at, "object"),
             counted(run.findings, "finding")
         );
+        for (count, what) in [
+            (run.unanswered, "not shown"),
+            (run.gone_after_lock, "gone after their lock had ended"),
+        ] {
+            if count > 0 {
+                let _ = write!(text, ", {} {what}", counted(count, "object"));
+            }
+        }
         pair(html, name, &text);
         pair(html, "Its report", &run.report);
         code_pair(html, "SHA-256 of its report", &run.sha256);

@@ -331,6 +331,8 @@ fn the_page_is_well_formed_whatever_the_names_are() {
         full: true,
         looked_at: 1,
         findings: 0,
+        unanswered: 1,
+        gone_after_lock: 1,
         report: hostile(),
         sha256: hostile(),
     };
@@ -347,6 +349,7 @@ fn the_page_is_well_formed_whatever_the_names_are() {
         refused: 0,
         neither: 0,
         last_run: Some(run.clone()),
+        last_found: Some(run.clone()),
         last_held: Some(run),
         findings: vec![ArchiveFinding { bad: true, text: hostile() }],
     });
