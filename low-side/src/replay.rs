@@ -298,6 +298,7 @@ impl<C: Clock> Replayer<C> {
             // The only bundle could not be read. What begun a connection ends it.
             self.sink.confirm()?;
             self.sink.committed(&mut self.ledger)?;
+            self.show_waiting(progress, false);
             return Ok(None);
         }
         let confirmed = self.sink.confirm()?;

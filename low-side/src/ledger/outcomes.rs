@@ -164,7 +164,7 @@ pub(super) fn of_bundle(
         })?;
     let mut counted = true;
     for spans in [Spans::Uncounted, Spans::PassedOver] {
-        counted &= !spans::any(tx, spans, sink, chain, range)?;
+        counted &= !spans::overlap(tx, spans, sink, chain, range)?;
     }
     Ok(BundleOutcome { filtered: uint(filtered), rejected, again, counted })
 }
@@ -375,5 +375,151 @@ impl Ledger {
         let mut statement = self.conn.prepare_cached(sql)?;
         let rows = statement.query_map(params, |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use shared::clock::Nanos;
+    use shared::record::{Lane, Stream};
+
+    use super::*;
+    use crate::import::Sidecar;
+    use crate::testing::{Chain, Site};
+
+    const NOW: Nanos = Nanos(1);
+
+    /// A ledger with three bundles of 4 records each, of the stream that the site's messages have, and
+    /// 2 suppressed numbers behind each.
+    fn site() -> (Site, Ledger, ChainId) {
+        let site = Site::new();
+        let mut chain = Chain::new(1, Lane::Routine);
+        let mut importer = site.importer();
+        for _ in 0..3 {
+            let messages: Vec<Vec<u8>> = (0..4_u8).map(|number| vec![b'a' + number]).collect();
+            let path = site.seal_with(&mut chain, &messages, 2);
+            importer.import(&path, Sidecar::Absent, |_| {}).unwrap();
+        }
+        let mut ledger = site.ledger();
+        let sink = ledger.sink("siem").unwrap();
+        let chain = ledger.pending_chains(sink).unwrap()[0].id;
+        (site, ledger, chain)
+    }
+
+    fn deliver(
+        ledger: &mut Ledger,
+        range: (u64, u64),
+        records: u64,
+        filtered: u64,
+        rejected: &[u64],
+    ) {
+        let sink = ledger.sink("siem").unwrap();
+        let chain = 1;
+        let mut delivery = Delivery::of(chain, range, records);
+        if filtered > 0 {
+            delivery.filtered.insert(Stream::Other, filtered);
+        }
+        delivery.rejected.extend(rejected.iter().map(|sequence| (*sequence, Stream::Other)));
+        ledger.deliver(sink, &[delivery], None, &HashMap::new(), NOW).unwrap();
+    }
+
+    /// delivered, filtered, rejected, pending, removed, not counted, sent again
+    fn parts(ledger: &Ledger, numbers: (u64, u64)) -> [u64; 7] {
+        let found = ledger.outcomes(1, numbers).unwrap();
+        let [part] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((part.sink.as_str(), part.stream.as_str()), ("siem", "other"));
+        let SinkDelivery { delivered, filtered, rejected, pending, removed, not_counted, .. } =
+            *part;
+        assert_eq!(delivered + filtered + rejected + pending + removed + not_counted, part.records);
+        [delivered, filtered, rejected, pending, removed, not_counted, part.sent_again]
+    }
+
+    fn replayed(ledger: &mut Ledger) -> Vec<String> {
+        ledger.settle_custody(true, NOW).unwrap();
+        let mut told = Vec::new();
+        let each = ledger.custody_folder().for_each_line(|_, line| {
+            let event = shared::custody::Entry::parse(line).unwrap().event;
+            if event.action == shared::custody::Action::Replayed {
+                told.push(event.detail);
+            }
+            Ok::<(), std::io::Error>(())
+        });
+        each.unwrap();
+        told
+    }
+
+    #[test]
+    fn every_record_is_one_of_them_through_refusals_and_what_is_sent_once_more() {
+        let (_site, mut ledger, chain) = site();
+        assert_eq!(chain, 1);
+        assert_eq!(parts(&ledger, (1, 3)), [0, 0, 0, 12, 0, 0, 0]);
+        // In two batches: what is refused is told of a bundle that is not whole yet.
+        deliver(&mut ledger, (1, 3), 3, 0, &[2]);
+        assert_eq!(parts(&ledger, (1, 3)), [0, 0, 1, 11, 0, 0, 0]);
+        deliver(&mut ledger, (4, 6), 1, 1, &[]);
+        assert_eq!(parts(&ledger, (1, 3)), [2, 1, 1, 8, 0, 0, 0]);
+        assert_eq!(parts(&ledger, (2, 3)), [0, 0, 0, 8, 0, 0, 0]);
+        deliver(&mut ledger, (7, 12), 4, 0, &[]);
+        deliver(&mut ledger, (13, 18), 4, 4, &[]);
+        assert_eq!(parts(&ledger, (1, 3)), [6, 5, 1, 0, 0, 0, 0]);
+        let told = replayed(&mut ledger);
+        let texts = [
+            "4 records: 2 delivered, 1 filtered out, 1 rejected",
+            "4 records: 4 delivered, 0 filtered out, 0 rejected",
+            "4 records: 0 delivered, 4 filtered out, 0 rejected",
+        ];
+        assert_eq!(told, texts.map(|text| format!("to sink siem, {text}")));
+
+        // The dead letter is asked for once more, is refused again, and then taken.
+        let sink = ledger.sink("siem").unwrap();
+        ledger.deliver_again(sink, chain, (2, 2), 1).unwrap();
+        assert_eq!(parts(&ledger, (1, 1)), [0, 1, 0, 3, 0, 0, 1]);
+        deliver(&mut ledger, (2, 2), 1, 0, &[2]);
+        assert_eq!(parts(&ledger, (1, 1)), [2, 1, 1, 0, 0, 0, 0]);
+        ledger.deliver_again(sink, chain, (2, 2), 1).unwrap();
+        deliver(&mut ledger, (2, 2), 1, 0, &[]);
+        assert_eq!(parts(&ledger, (1, 1)), [3, 1, 0, 0, 0, 0, 1]);
+        let told = replayed(&mut ledger);
+        assert_eq!(told[3], "to sink siem, 4 records: 2 delivered, 1 filtered out, 1 rejected");
+        assert_eq!(
+            told[4],
+            "to sink siem, 4 records: 3 delivered, 1 filtered out, 0 rejected; 1 of them had been rejected, and were sent once more"
+        );
+        // A whole bundle is asked for once more, with a filter that leaves nothing out now.
+        ledger.deliver_again(sink, chain, (13, 18), 4).unwrap();
+        assert_eq!(parts(&ledger, (3, 3)), [0, 0, 0, 4, 0, 0, 0]);
+        deliver(&mut ledger, (13, 18), 4, 0, &[]);
+        assert_eq!(parts(&ledger, (3, 3)), [4, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_was_not_counted_or_never_got_is_not_called_delivered() {
+        let (site, mut ledger, chain) = site();
+        deliver(&mut ledger, (1, 6), 4, 0, &[2]);
+        deliver(&mut ledger, (7, 12), 4, 0, &[]);
+        // As an earlier version left it: sums, and ranges.
+        let older = rusqlite::Connection::open(site.folders.state.join("ledger.db")).unwrap();
+        older
+            .execute_batch(
+                "DELETE FROM rejected; INSERT INTO uncounted SELECT * FROM delivered;
+                 INSERT INTO passed_over VALUES (1, 1, 13, 18); INSERT INTO delivered VALUES (1, 1, 13, 18)",
+            )
+            .unwrap();
+        assert_eq!(parts(&ledger, (1, 3)), [0, 0, 0, 0, 4, 8, 0]);
+        // A dead letter of then is sent again: the rest of its bundle stays unknown.
+        let sink = ledger.sink("siem").unwrap();
+        ledger.deliver_again(sink, chain, (2, 2), 1).unwrap();
+        deliver(&mut ledger, (2, 2), 1, 0, &[2]);
+        assert_eq!(parts(&ledger, (1, 3)), [0, 0, 1, 0, 4, 7, 0]);
+        let told = replayed(&mut ledger);
+        assert!(told.last().unwrap().ends_with("it is not known"), "{told:?}");
+        // A bundle that is sent again whole is known from then on; so is one that came back.
+        for range in [(7, 12), (13, 18)] {
+            ledger.deliver_again(sink, chain, range, 4).unwrap();
+            deliver(&mut ledger, range, 4, 1, &[]);
+        }
+        assert_eq!(parts(&ledger, (2, 3)), [6, 2, 0, 0, 0, 0, 0]);
     }
 }

@@ -331,6 +331,27 @@ mod tests {
         assert_eq!((last(1), last(2)), (0, 7));
     }
 
+    #[test]
+    fn of_what_was_counted_in_sums_it_is_kept_that_it_was() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        MIGRATIONS[..8].iter().for_each(|step| conn.execute_batch(step).unwrap());
+        conn.pragma_update(None, "user_version", 8).unwrap();
+        // The first sink was refused something of its first chain, the second got everything.
+        conn.execute_batch(
+            "INSERT INTO delivered VALUES (1, 1, 1, 9), (1, 1, 20, 29), (1, 2, 1, 5), (2, 1, 1, 9);
+             INSERT INTO delivered_records (sink, chain, records, rejected)
+                 VALUES (1, 1, 19, 2), (1, 2, 5, 0), (2, 1, 9, 0)",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        let mut statement =
+            conn.prepare("SELECT sink, chain, first, last FROM uncounted ORDER BY first").unwrap();
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        let rows: Vec<(i64, i64, i64, i64)> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(rows, [(1, 1, 1, 9), (1, 1, 20, 29)]);
+    }
+
     /// A ledger in a file, as the program knew it whose newest version of the tables was this one.
     fn of_version(dir: &Path, version: usize) -> Connection {
         let conn = Connection::open(dir.join(FILE_NAME)).unwrap();

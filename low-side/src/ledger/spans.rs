@@ -47,7 +47,7 @@ pub(super) fn read(
 }
 
 /// Whether any of these numbers is there.
-pub(super) fn any(
+pub(super) fn overlap(
     conn: &Connection,
     spans: Spans,
     sink: SinkId,
@@ -191,7 +191,7 @@ mod tests {
                 prop_assert_eq!(found.iter().count(), usize::try_from(rows).unwrap(), "they stand apart");
                 let all: Vec<u64> = found.iter().flat_map(|(first, last)| first..=last).collect();
                 prop_assert_eq!(all, model.iter().copied().collect::<Vec<u64>>());
-                let hit = super::any(&tx, Spans::PassedOver, 1, 1, range).unwrap();
+                let hit = overlap(&tx, Spans::PassedOver, 1, 1, range).unwrap();
                 prop_assert_eq!(hit, model.range(range.0..=range.1).next().is_some());
             }
         }

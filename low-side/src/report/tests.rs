@@ -239,6 +239,36 @@ fn delivery_and_latency_are_told() {
     assert!(shown.histogram.contains(&LatencyBar { up_to_ms: Some(5_000), records: 1 }));
     let notes = report.verdict.notes.items.join("\n");
     assert!(notes.contains("the sink idle has yet to take 5 sequence numbers"), "{notes}");
+    assert!(!notes.contains("refused") && !notes.contains("filter"), "{notes}");
+    let text = page(&report, Files { json: "r.json", json_sha256: "00" });
+    assert!(text.contains("everything of the period was delivered"), "{text}");
+    assert!(text.contains("not all was taken yet"), "{text}");
+
+    // The other sink is refused one record for good, and leaves another out.
+    let idle = ledger.sink("idle").unwrap();
+    let mut delivery = Delivery::of(chain, (1, 5), 4);
+    delivery.filtered.insert(Stream::Other, 1);
+    delivery.rejected.insert(2, Stream::Other);
+    ledger.deliver(idle, &[delivery], None, &HashMap::new(), START).unwrap();
+    let report = report_of(&site, at(1), at(6));
+    let of = |name: &str| -> [u64; 4] {
+        let part = report.delivery.items.iter().find(|part| part.sink == name).unwrap();
+        [part.delivered, part.filtered, part.rejected, part.pending]
+    };
+    assert_eq!((of("idle"), of("siem")), ([2, 1, 1, 0], [4, 0, 0, 0]));
+    let notes = report.verdict.notes.items.join("\n");
+    for said in [
+        "the sink idle refused 1 record of the period for good",
+        "dead-letters/idle.ndjson",
+        "penstock-low dead-letters idle names the reason, and with --retry",
+        "the filter of the sink idle left out 1 record of the period",
+    ] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    let text = page(&report, Files { json: "r.json", json_sha256: "00" });
+    assert_well_formed(&text);
+    let state = "everything of the period was dealt with; 1 record REJECTED for good; 1 record filtered out";
+    assert!(text.contains(state), "{text}");
     assert!(notes.contains("1 record over the budget of the lane flash"), "{notes}");
 }
 
