@@ -40,10 +40,16 @@ impl SinkWatch {
         if !self.looked {
             self.close_others(ledger, now)?;
         }
-        // What waits at the start has waited since it came.
-        let begins = if self.looked { now } else { Nanos(0) };
         let mut waiting = HashMap::new();
         for (name, most) in &self.limits {
+            let begins = match self.looked {
+                true => now,
+                // What an agent finds at its start goes within a minute, or has waited since it came.
+                false if !ledger.alarm_stands(LAG, name)? => {
+                    before(now, *most).plus(STARTS.min(*most))
+                }
+                false => Nanos(0),
+            };
             let mut oldest: Option<Nanos> = None;
             for (chain, admitted) in ledger.deliverable(name)? {
                 let key = (name.clone(), chain);
@@ -102,7 +108,13 @@ fn message(
     )
 }
 
+fn before(now: Nanos, span: Duration) -> Nanos {
+    Nanos(now.0.saturating_sub(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+}
+
 const LAG: &str = "sink-lag";
+/// A sink that works has begun to take what waits by then.
+const STARTS: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +185,12 @@ mod tests {
         assert!(look(&mut anew, &mut ledger, 2_018).is_some());
         let mut without = SinkWatch::of(&[]);
         assert!(look(&mut without, &mut ledger, 2_019).is_none());
+        // Where nothing was told before it was stopped, it has a minute for what it finds.
+        let limits = vec![("siem".to_owned(), MOST)];
+        let mut later = SinkWatch { limits, waiting: HashMap::new(), looked: false };
+        assert!(look(&mut later, &mut ledger, 3_000).is_none());
+        assert!(look(&mut later, &mut ledger, 3_001).is_none());
+        assert!(look(&mut later, &mut ledger, 3_002).is_some());
     }
 
     #[test]

@@ -308,11 +308,13 @@ struct Patience {
     waited: Duration,
     /// Objects in a row that were not answered for.
     in_a_row: u32,
+    /// Whether there was any answer, if only that it is busy.
+    answered: bool,
 }
 
 impl Patience {
     fn of(first: Duration) -> Self {
-        Self { first, waited: Duration::ZERO, in_a_row: 0 }
+        Self { first, waited: Duration::ZERO, in_a_row: 0, answered: false }
     }
 
     /// Whether asking has no sense any more: the archive is down.
@@ -326,22 +328,20 @@ impl Patience {
         mut ask: impl FnMut() -> Result<T, ArchiveError>,
     ) -> Result<T, ArchiveError> {
         let mut pause = self.first;
-        for _ in 1..TRIES {
-            match ask() {
-                Err(error) if is_passing(&error) => {
-                    let asked = error.retry_after().unwrap_or_default().min(PAUSE_MAX);
-                    let rest = pause.max(asked);
-                    if self.waited + rest > WAIT_MAX {
-                        return Err(error);
-                    }
-                    std::thread::sleep(rest);
-                    self.waited += rest;
-                    pause *= 2;
-                }
-                answered => return answered,
+        let mut tries = 1;
+        loop {
+            let answer = ask();
+            self.answered |= !matches!(answer, Err(ArchiveError::Http(_)));
+            let Err(error) = answer else { return answer };
+            let rest = pause.max(error.retry_after().unwrap_or_default().min(PAUSE_MAX));
+            if !is_passing(&error) || tries == TRIES || self.waited + rest > WAIT_MAX {
+                return Err(error);
             }
+            std::thread::sleep(rest);
+            self.waited += rest;
+            pause *= 2;
+            tries += 1;
         }
-        ask()
     }
 }
 
@@ -438,6 +438,8 @@ impl Report {
                 self.gone(object, clock.now());
                 return Ok(());
             }
+            // It was never reached: there is nothing to report.
+            Err(error @ ArchiveError::Http(_)) if !patience.answered => return Err(error.into()),
             Err(error) if is_passing(&error) => {
                 patience.in_a_row += 1;
                 self.not_shown(&object.key, &error);

@@ -13,7 +13,7 @@ use crate::testing::{Chain, START, Site};
 enum Answers {
     /// As it must.
     Well,
-    /// So often with this status, then as it must.
+    /// So often with this status, then as it must; with 0: not at all.
     With(u16, u32),
     /// Its bytes are not given, with this status.
     NotRead(u16),
@@ -30,6 +30,10 @@ struct Pretend {
 
 impl Pretend {
     fn refuse(status: u16) -> ArchiveError {
+        if status == 0 {
+            let source = io::ErrorKind::ConnectionRefused.into();
+            return HttpError::Connect { url: "http://here".to_owned(), source }.into();
+        }
         ArchiveError::Answer {
             place: "here".to_owned(),
             status,
@@ -206,6 +210,13 @@ fn an_archive_that_is_down_is_not_waited_for_object_by_object() {
         let run = report.run("f".to_owned(), BundleDigest::ZERO, START);
         assert_eq!((run.every, run.unanswered), (false, 5));
     }
+    // It went away in the middle; it was never there.
+    let away = Answers::With(0, u32::MAX);
+    kept.answers(&[Answers::Well, away, away, away, away]);
+    assert_eq!(counts(&kept.verify()), (Verdict::Unproven, 0, 1, 3, 1));
+    kept.answers(&[away; 5]);
+    assert!(matches!(kept.try_verify(true), Err(AuditError::Archive(ArchiveError::Http(_)))));
+    assert_eq!(kept.archive.asked, TRIES);
 }
 
 #[test]
