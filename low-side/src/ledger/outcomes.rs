@@ -280,7 +280,9 @@ impl Ledger {
             left = but.outside(&left);
         }
         let mut numbers = RangeSet::default();
-        left.into_iter().for_each(|(first, last)| numbers.insert(first, last));
+        for (first, last) in left {
+            numbers.insert(first, last);
+        }
         Ok(numbers)
     }
 
