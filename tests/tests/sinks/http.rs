@@ -298,7 +298,7 @@ fn what_a_receiver_refuses_or_a_filter_leaves_out_is_nowhere_called_delivered() 
 
 #[test]
 fn a_sink_that_fails_for_too_long_is_an_alarm_until_it_has_what_waited() {
-    let collector = Collector::start(&[Fault::Status(503); 100_000]);
+    let collector = Collector::start(&vec![Fault::Status(503); 100_000]);
     let crossing = configured("sink-http-lag", &collector);
     let low = &crossing.pair.low;
     low.configure(&format!("{}{}lag-alarm = \"2s\"\n", Crossing::quick_inbox(), collector.sink()));
