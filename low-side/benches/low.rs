@@ -169,6 +169,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         name: "bench".to_owned(),
         batch: BatchLimits { records: 20_000, bytes: 32 << 20, interval: Duration::from_secs(1) },
         retry: (Duration::from_secs(1), Duration::from_secs(1)),
+        lag_alarm: Duration::from_mins(15),
         records_per_second: 0,
         filter: Filter::default(),
         kind: SinkKind::File(FileConfig {

@@ -9,6 +9,7 @@ mod inbox_loop;
 mod recover;
 mod show;
 mod watch_receivers;
+mod watch_sinks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -210,6 +210,8 @@ pub type Key = (Lane, Stream, Hop);
 #[derive(Debug, Default)]
 pub struct Pending {
     times: Vec<(Key, Nanos)>,
+    /// Of these, those of records that were not taken in the end, and how often.
+    rejected: HashMap<(Key, Nanos), u64>,
     tape: Tape,
 }
 
@@ -226,12 +228,25 @@ impl Pending {
         }
     }
 
+    /// The receiver refused a record for good that had been handed to the sink: it was never delivered.
+    pub fn rejected(&mut self, lane: Lane, record: &RecordRef<'_>) {
+        let others = self.times.len();
+        self.add(lane, record);
+        for time in self.times.drain(others..) {
+            *self.rejected.entry(time).or_default() += 1;
+        }
+    }
+
     /// The sink has confirmed the batch.
     pub fn delivered(&mut self, now: Nanos) -> HashMap<Key, Histogram> {
         let mut counted: HashMap<Key, Histogram> = HashMap::new();
         for (key, from) in self.times.drain(..) {
-            counted.entry(key).or_default().add(from, now);
+            match self.rejected.get_mut(&(key, from)).filter(|times| **times > 0) {
+                Some(times) => *times -= 1,
+                None => counted.entry(key).or_default().add(from, now),
+            }
         }
+        self.rejected.clear();
         counted
     }
 }

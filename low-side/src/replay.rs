@@ -5,7 +5,7 @@
 //! confirmed a batch, and not before. An error makes the batch be sent again after a pause, for
 //! ever; it touches neither the inbox nor another sink.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct SinkHealth {
     pub failures: u64,
     /// Tries since the start that failed.
     pub retries: u64,
-    /// Records delivered since the start.
+    /// Records since the start that the receiver has taken.
     pub delivered: u64,
     /// Records since the start that the receiver refused for good.
     pub rejected: u64,
@@ -267,9 +267,13 @@ impl<C: Clock> Replayer<C> {
         // Somebody may have asked for records once more: the ledger is what counts.
         progress.taken.clear();
         // Looked at before the sink is: an idle sink needs no connection.
-        let Chosen::Bundle(mut chain, mut bundle, mut from) = self.choose(progress, None)? else {
-            self.sink.idle()?;
-            return Ok(None);
+        let (mut chain, mut bundle, mut from) = match self.choose(progress, None)? {
+            Chosen::Bundle(chain, bundle, from) => (chain, bundle, from),
+            other => {
+                self.show_waiting(progress, matches!(other, Chosen::Held));
+                self.sink.idle()?;
+                return Ok(None);
+            }
         };
         self.sink.begin(&mut self.ledger)?;
         if let Some(unfinished) = self.sink.unfinished()?
@@ -294,6 +298,7 @@ impl<C: Clock> Replayer<C> {
             // The only bundle could not be read. What begun a connection ends it.
             self.sink.confirm()?;
             self.sink.committed(&mut self.ledger)?;
+            self.show_waiting(progress, false);
             return Ok(None);
         }
         let confirmed = self.sink.confirm()?;
@@ -326,7 +331,8 @@ impl<C: Clock> Replayer<C> {
             let took = batch.latency.delivered(confirmed_at);
             self.ledger.deliver(self.id, &batch.deliveries, confirmed.position, &took, now)?;
             self.sink.committed(&mut self.ledger)?;
-            self.health.write(|health| health.delivered += batch.records);
+            let delivered: u64 = batch.deliveries.iter().map(Delivery::taken).sum();
+            self.health.write(|health| health.delivered += delivered);
         }
         Ok(())
     }
@@ -368,14 +374,15 @@ impl<C: Clock> Replayer<C> {
                     event.clear();
                     event::render(&mut event, &chain, &record);
                     dead_letters::line(&mut lines, &self.name, reason, now, &event);
-                    delivery.rejected += 1;
+                    delivery.rejected.insert(record.sequence.0, record.stream);
+                    batch.latency.rejected(chain.lane, &record);
                 }
             }
         }
         let path = self.dead_letters.path();
         let kept = self.dead_letters.append(&lines);
         kept.map_err(|source| ReplayError::DeadLetter { path: path.clone(), source })?;
-        let count: u64 = batch.deliveries.iter().map(|delivery| delivery.rejected).sum();
+        let count: u64 = batch.deliveries.iter().map(Delivery::rejected).sum();
         let first = rejected.first().map_or("", |one| one.reason.as_str());
         let message = format!(
             "the receiver refused {count} record(s) for good, {first}; they are in {}\n  try: penstock-low dead-letters {}",
@@ -428,6 +435,12 @@ impl<C: Clock> Replayer<C> {
             }
             held |= chain.held_from.is_some();
         }
+        Ok(if held { Chosen::Held } else { Chosen::Nothing })
+    }
+
+    /// Shows that there is nothing to deliver. Not while a batch is under way: what an earlier try of it
+    /// failed of stands until it is confirmed.
+    fn show_waiting(&self, progress: &Progress, held: bool) {
         let blocked = progress.blocked_by();
         self.health.write(|health| {
             health.state = match (&blocked, held) {
@@ -437,7 +450,6 @@ impl<C: Clock> Replayer<C> {
             };
             health.error = blocked;
         });
-        Ok(if held { Chosen::Held } else { Chosen::Nothing })
     }
 
     /// Hands records of one bundle to the sink until the bundle or the batch ends.
@@ -465,7 +477,7 @@ impl<C: Clock> Replayer<C> {
             self.ledger.note_readable(&reading.bundle, self.clock.now())?;
         }
         reading.continued = true;
-        let (mut records, mut filtered) = (0, 0);
+        let (mut records, mut filtered) = (0, BTreeMap::new());
         let ended = loop {
             match reading.records.next_record() {
                 Ok(Some(record)) if record.sequence.0 < from => {}
@@ -480,7 +492,7 @@ impl<C: Clock> Replayer<C> {
                         batch.bytes += self.sink.write(item)?;
                         batch.latency.add(lane, &record);
                     } else {
-                        filtered += 1;
+                        *filtered.entry(record.stream).or_default() += 1;
                     }
                     reading.next = record.sequence.0 + 1;
                     batch.records += 1;
@@ -500,14 +512,8 @@ impl<C: Clock> Replayer<C> {
         };
         let through = if ended { last } else { reading.next - 1 };
         if through >= from {
-            batch.deliveries.push(Delivery {
-                chain: chain.id,
-                first: from,
-                last: through,
-                records,
-                filtered,
-                rejected: 0,
-            });
+            let delivery = Delivery::of(chain.id, (from, through), records);
+            batch.deliveries.push(Delivery { filtered, ..delivery });
             batch.bundles.push(reading.bundle.clone());
             progress.taken.entry(chain.id).or_default().insert(from, through);
         }

@@ -1,4 +1,4 @@
-//! Once a second: gaps that have held long enough, silence, archives that lag, and the status files.
+//! Once a second: gaps that have held long enough, silence, sinks and archives that lag, and the status files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use shared::custody::CheckpointPolicy;
 use shared::durable;
 
 use super::watch_receivers::ReceiverWatch;
+use super::watch_sinks::SinkWatch;
 use super::{Boards, InboxBoard};
 use crate::config::{AdmissionConfig, Config, GapPolicy, ReceiptConfig};
 use crate::import::KeyRing;
@@ -46,6 +47,7 @@ pub(super) struct Keeper<C> {
     /// When the last receipt was written.
     receipt_last: Option<Nanos>,
     receivers: ReceiverWatch,
+    sinks: SinkWatch,
     /// How long a bundle may wait for each archive.
     lags: Vec<(String, Duration)>,
 }
@@ -76,6 +78,7 @@ impl<C: Clock> Keeper<C> {
             receipt: config.receipt.clone(),
             receipt_last: None,
             receivers: ReceiverWatch::default(),
+            sinks: SinkWatch::of(&config.sinks),
             lags: config
                 .archives
                 .iter()
@@ -103,6 +106,7 @@ impl<C: Clock> Keeper<C> {
         self.pass_gaps(now)?;
         self.look_for_silence(now)?;
         self.receivers.look(&self.boards.receivers, &mut self.ledger, now)?;
+        self.sinks.look(&self.boards.sinks, &mut self.ledger, now)?;
         self.look_for_lag(now)?;
         let live = self.live();
         self.keep_custody(now)?;

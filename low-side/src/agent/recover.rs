@@ -206,14 +206,7 @@ mod tests {
         let mut leaving =
             importer.ledger.stored_behind((shared::clock::Nanos(0), 0, 0), 2).unwrap();
         let sink = importer.ledger.sink("siem").unwrap();
-        let delivery = Delivery {
-            chain: leaving[0].chain,
-            first: 1,
-            last: 8,
-            records: 8,
-            filtered: 0,
-            rejected: 0,
-        };
+        let delivery = Delivery::of(leaving[0].chain, (1, 8), 8);
         let (took, now) = (std::collections::HashMap::new(), importer.clock.now());
         importer.ledger.deliver(sink, &[delivery], None, &took, now).unwrap();
         let leaving: Vec<_> =

@@ -14,7 +14,10 @@ use shared::clock::{Clock, Nanos};
 
 use super::proof::{Outcome, Proof};
 use super::{Archive, ArchiveError, Lock, Object, hash_of};
-use crate::ledger::{ARCHIVED_PAGE, ArchiveId, ArchivedBundle, Ledger, LedgerError, ProofRun};
+use crate::http::HttpError;
+use crate::ledger::{
+    ARCHIVED_PAGE, ArchiveId, ArchivedBundle, KeptObject, Ledger, LedgerError, ProofRun,
+};
 use crate::replay::chain_text;
 
 /// What is asked of a run.
@@ -59,7 +62,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How much was wrong.
     pub findings_total: u64,
-    /// `good`, `unproven` (nothing is wrong, but the lock could not be proven) or `bad`.
+    /// Objects that the archive did not show, however often it was asked; at most 1,000 of them.
+    pub unanswered: Vec<Finding>,
+    /// `good`, `unproven` (nothing is wrong, but the lock could not be proven, or not everything was
+    /// shown) or `bad`.
     pub verdict: Verdict,
 }
 
@@ -103,6 +109,18 @@ pub struct ObjectsPart {
     pub read: u64,
     /// Their bytes.
     pub bytes_read: u64,
+    /// Of those looked at, those that the archive did not show, or not whole, however often it was asked:
+    /// nothing is known of them.
+    pub unanswered: u64,
+    /// Objects that were to be looked at, and were not since the archive had stopped answering.
+    pub not_looked_at: u64,
+    /// Objects that are gone, and whose lock had ended: they may go then.
+    pub gone_after_lock: u64,
+    /// When the first of these locks had ended, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone_lock_ended: Option<String>,
+    /// Of those looked at, those that are there and whose lock has ended.
+    pub lock_ended: u64,
 }
 
 /// Whether the lock holds.
@@ -136,7 +154,7 @@ pub enum Verdict {
     Bad,
     /// Everything is as it must be.
     Good,
-    /// Nothing is wrong, but the lock could not be proven.
+    /// Nothing is wrong, but the lock could not be proven, or the archive did not show everything.
     Unproven,
 }
 
@@ -185,12 +203,23 @@ impl std::fmt::Debug for Audit<'_> {
 }
 
 impl Audit<'_> {
-    /// Looks at everything that is asked for.
+    /// Looks at everything that is asked for. An archive that does not answer now is asked again, for some
+    /// minutes at most.
     pub fn run(
         self,
         asked: Asked,
         by: String,
         credentials: Option<String>,
+    ) -> Result<Report, AuditError> {
+        self.run_with(asked, by, credentials, &mut Patience::of(PAUSE_FIRST))
+    }
+
+    fn run_with(
+        self,
+        asked: Asked,
+        by: String,
+        credentials: Option<String>,
+        patience: &mut Patience,
     ) -> Result<Report, AuditError> {
         let Self { archive, name, id, ledger, clock, work } = self;
         let mut report = Report {
@@ -208,6 +237,7 @@ impl Audit<'_> {
             lock: LockPart { outcome: None, note: String::new(), proof: None },
             findings: Vec::new(),
             findings_total: 0,
+            unanswered: Vec::new(),
             verdict: Verdict::Bad,
         };
         let sums = ledger.archive_sums()?;
@@ -236,7 +266,11 @@ impl Audit<'_> {
             for one in page {
                 report.link(before.as_ref(), &one);
                 if turn == 0 {
-                    report.look(archive, &one, asked.full)?;
+                    if patience.gave_up() {
+                        report.objects.not_looked_at += 1;
+                    } else {
+                        report.look(archive, &one, asked.full, clock, patience)?;
+                    }
                     turn = every;
                 }
                 turn -= 1;
@@ -252,9 +286,74 @@ impl Audit<'_> {
             _ if report.findings_total > 0 => Verdict::Bad,
             Some(Outcome::Broken) => Verdict::Bad,
             Some(Outcome::Unknown) => Verdict::Unproven,
+            _ if report.objects.not_shown() > 0 => Verdict::Unproven,
             Some(Outcome::Holds) | None => Verdict::Good,
         };
         Ok(report)
+    }
+}
+
+impl ObjectsPart {
+    /// Objects of which the archive showed nothing, or not everything that was asked for.
+    fn not_shown(&self) -> u64 {
+        self.unanswered + self.not_looked_at
+    }
+}
+
+/// How long a run waits for an archive that does not answer now.
+#[derive(Debug)]
+struct Patience {
+    /// The first pause; each is twice as long as the one before.
+    first: Duration,
+    waited: Duration,
+    /// Objects in a row that were not answered for.
+    in_a_row: u32,
+    /// Whether there was any answer, if only that it is busy.
+    answered: bool,
+}
+
+impl Patience {
+    fn of(first: Duration) -> Self {
+        Self { first, waited: Duration::ZERO, in_a_row: 0, answered: false }
+    }
+
+    /// Whether asking has no sense any more: the archive is down.
+    fn gave_up(&self) -> bool {
+        self.in_a_row >= GIVE_UP_AFTER
+    }
+
+    /// Asks, and asks again after a pause where the answer says nothing of the object.
+    fn ask<T>(
+        &mut self,
+        mut ask: impl FnMut() -> Result<T, ArchiveError>,
+    ) -> Result<T, ArchiveError> {
+        let mut pause = self.first;
+        let mut tries = 1;
+        loop {
+            let answer = ask();
+            self.answered |= !matches!(answer, Err(ArchiveError::Http(_)));
+            let Err(error) = answer else { return answer };
+            let rest = pause.max(error.retry_after().unwrap_or_default().min(PAUSE_MAX));
+            if !is_passing(&error) || tries == TRIES || self.waited + rest > WAIT_MAX {
+                return Err(error);
+            }
+            std::thread::sleep(rest);
+            self.waited += rest;
+            pause *= 2;
+            tries += 1;
+        }
+    }
+}
+
+/// Whether an error may well be another one, or none, in a moment.
+fn is_passing(error: &ArchiveError) -> bool {
+    match error {
+        ArchiveError::Answer { status, .. } => matches!(status, 408 | 429 | 500..=599),
+        ArchiveError::Http(error) => matches!(
+            error,
+            HttpError::Broken { .. } | HttpError::Connect { .. } | HttpError::Timeout { .. }
+        ),
+        _ => false,
     }
 }
 
@@ -271,8 +370,12 @@ impl Report {
             verdict: self.verdict.as_str().to_owned(),
             lock: lock.map(ToOwned::to_owned),
             whole: self.full,
+            every: self.objects.looked_at >= self.ledger.archived
+                && self.objects.not_looked_at == 0,
             looked_at: self.objects.looked_at,
             findings: self.findings_total,
+            unanswered: self.objects.not_shown(),
+            gone: self.objects.gone_after_lock,
             file,
             sha256,
         }
@@ -322,37 +425,106 @@ impl Report {
         archive: &mut dyn Archive,
         one: &ArchivedBundle,
         read: bool,
+        clock: &dyn Clock,
+        patience: &mut Patience,
     ) -> Result<(), AuditError> {
         let object = &one.object;
         let version = Some(object.version.as_str()).filter(|version| !version.is_empty());
         self.objects.looked_at += 1;
-        let Some(held) = archive.look(&object.key, version)? else {
-            self.find(&object.key, "it is gone");
-            return Ok(());
+        let held = match patience.ask(|| archive.look(&object.key, version)) {
+            Ok(Some(held)) => held,
+            Ok(None) => {
+                patience.in_a_row = 0;
+                self.gone(object, clock.now());
+                return Ok(());
+            }
+            // It was never reached: there is nothing to report.
+            Err(error @ ArchiveError::Http(_)) if !patience.answered => return Err(error.into()),
+            Err(error) if is_passing(&error) => {
+                patience.in_a_row += 1;
+                self.not_shown(&object.key, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
+        patience.in_a_row = 0;
         if held.bytes != object.bytes {
             self.find(&object.key, format!("it has {} bytes, not {}", held.bytes, object.bytes));
         }
+        let ended = object.retain_until.is_some_and(|until| until <= clock.now());
+        self.objects.lock_ended += u64::from(ended);
         match (held.lock, object.retain_until) {
             (Lock::Until(until), Some(promised)) if until < promised => {
                 self.find(&object.key, format!("it is locked until {until}, not {promised}"));
             }
-            (Lock::Weak(why), _) if archive.locks() => self.find(&object.key, why),
+            (Lock::Weak(why), _) if archive.locks() && !ended => self.find(&object.key, why),
             _ => {}
         }
         let mut sha256 = held.sha256;
         if read {
-            self.objects.read += 1;
-            self.objects.bytes_read += object.bytes;
-            match hash_of(archive, &object.key, &object.version, object.bytes) {
-                Ok(found) => sha256 = Some(found),
-                Err(error) => self.find(&object.key, chain_text(&error)),
+            match patience.ask(|| hash_of(archive, &object.key, &object.version, object.bytes)) {
+                Ok(found) => {
+                    self.objects.read += 1;
+                    self.objects.bytes_read += object.bytes;
+                    sha256 = Some(found);
+                }
+                Err(ArchiveError::Answer { status: 404 | 410, .. }) => {
+                    self.gone(object, clock.now());
+                    return Ok(());
+                }
+                Err(
+                    error @ (ArchiveError::Differs { .. }
+                    | ArchiveError::NoLock { .. }
+                    | ArchiveError::Http(HttpError::TooLarge { .. })),
+                ) => self.find(&object.key, chain_text(&error)),
+                Err(error @ (ArchiveError::Credential { .. } | ArchiveError::Tls(_))) => {
+                    return Err(error.into());
+                }
+                // What is not given is not shown to be wrong.
+                Err(error) => {
+                    patience.in_a_row += u32::from(is_passing(&error));
+                    self.not_shown(&object.key, &error);
+                }
             }
         }
         if let Some(found) = sha256.filter(|found| *found != object.sha256) {
             self.find(&object.key, format!("its SHA-256 is {found}, not {}", object.sha256));
         }
         Ok(())
+    }
+
+    /// An object is not there. Once its lock has ended, it may be removed.
+    fn gone(&mut self, object: &KeptObject, now: Nanos) {
+        let Some(until) = object.retain_until.filter(|until| *until <= now) else {
+            self.find(&object.key, "it is gone");
+            return;
+        };
+        self.objects.gone_after_lock += 1;
+        let until = until.to_string();
+        let first = self.objects.gone_lock_ended.get_or_insert_with(|| until.clone());
+        if until < *first {
+            *first = until;
+        }
+    }
+
+    /// The archive did not show an object, or did not give it.
+    fn not_shown(&mut self, subject: &str, error: &ArchiveError) {
+        self.objects.unanswered += 1;
+        if self.unanswered.len() < FINDINGS_MAX {
+            let (subject, problem) = (subject.to_owned(), chain_text(error));
+            self.unanswered.push(Finding { subject, problem });
+        }
+    }
+
+    /// Why nothing is wrong, and yet it is not good; and what to do.
+    pub fn unproven(&self) -> String {
+        let objects = self.objects.not_shown();
+        if objects > 0 {
+            return format!(
+                "nothing is wrong with what the archive showed, but it did not show {objects} object(s)\n  try: the same once more, when it answers; with credentials that may read"
+            );
+        }
+        "nothing is wrong, but the lock is not proven\n  try: --credentials FILE, of an administrator of the store".to_owned()
     }
 
     fn prove(
@@ -390,6 +562,32 @@ impl Report {
         Ok(())
     }
 
+    /// What is known of the objects besides.
+    fn objects_text(&self, out: &mut String) {
+        let objects = &self.objects;
+        if let Some(first) = &objects.gone_lock_ended {
+            let _ = writeln!(
+                out,
+                "             {} are gone; their locks had ended, the first at {first}, and they may go then",
+                objects.gone_after_lock
+            );
+        }
+        if objects.lock_ended > 0 {
+            let _ = writeln!(
+                out,
+                "             {} are there without a lock: theirs has ended",
+                objects.lock_ended
+            );
+        }
+        if objects.not_shown() > 0 {
+            let _ = writeln!(
+                out,
+                "             {} were not shown, however often they were asked for; {} more were not asked for then",
+                objects.unanswered, objects.not_looked_at
+            );
+        }
+    }
+
     /// The report as text, for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -414,11 +612,12 @@ impl Report {
                 "chain        {chain}: {bundles} bundles, {first} to {last}, head {head}"
             );
         }
-        let ObjectsPart { looked_at, read, bytes_read } = &self.objects;
+        let ObjectsPart { looked_at, read, bytes_read, .. } = &self.objects;
         let _ = writeln!(
             out,
             "objects      {looked_at} looked at, {read} of them read back ({bytes_read} bytes)"
         );
+        self.objects_text(&mut out);
         let _ = writeln!(out, "lock         {}", self.lock.note);
         if let Some(proof) = &self.lock.proof {
             let _ = writeln!(out, "             canary {}", proof.canary);
@@ -433,6 +632,9 @@ impl Report {
                     step.observed
                 );
             }
+        }
+        for Finding { subject, problem } in &self.unanswered {
+            let _ = writeln!(out, "not shown    {subject}: {problem}");
         }
         for Finding { subject, problem } in &self.findings {
             let _ = writeln!(out, "FINDING      {subject}: {problem}");
@@ -475,5 +677,17 @@ const FORMAT: &str = "penstock-archive-report-1";
 const SAMPLE: u64 = 100;
 /// As many findings are listed.
 const FINDINGS_MAX: usize = 1000;
+/// As often an object is asked for, where the archive does not answer now: 7.5 s, if it says nothing else.
+const TRIES: u32 = 5;
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// The longest pause that an archive may ask for.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// All pauses of a run together: behind that, nothing is asked for twice.
+const WAIT_MAX: Duration = Duration::from_mins(10);
+/// So many objects in a row without an answer, and the archive is down.
+const GIVE_UP_AFTER: u32 = 3;
 /// Long enough to be shortened, and short enough to cost nothing.
 const CANARY_KEPT: Duration = Duration::from_hours(24);
+
+#[cfg(test)]
+mod tests;

@@ -114,7 +114,7 @@ fn proof(subject: &Subject, config: &ArchiveConfig) -> Result<Finding, String> {
         Verdict::Unproven => Finding::new(
             Level::Warning,
             "lock",
-            "the lock is not proven: these credentials may not remove anything anyway",
+            report.unproven().lines().next().unwrap_or_default().to_owned(),
         )
         .remedy(more),
         Verdict::Bad => {

@@ -7,7 +7,7 @@ use shared::clock::Nanos;
 use super::{Ledger, LedgerError, uint};
 
 /// The code of every alarm there is. The handbook has a line for each.
-pub const ALARM_CODES: [&str; 33] = [
+pub const ALARM_CODES: [&str; 34] = [
     "archive-conflict",
     "archive-lag",
     "archive-refused",
@@ -34,6 +34,7 @@ pub const ALARM_CODES: [&str; 33] = [
     "rollback",
     "silence",
     "sink-file-changed",
+    "sink-lag",
     "sink-not-confirming",
     "sink-rejects",
     "store-damaged",

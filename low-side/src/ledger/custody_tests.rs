@@ -48,8 +48,7 @@ fn what_happens_to_a_bundle_is_noted_in_the_transactions_that_make_it_true() {
     let sink = ledger.sink("siem").unwrap();
     let state = ledger.pending_chains(sink).unwrap().remove(0);
     for (first, last) in [(1, 1), (2, 2)] {
-        let delivery =
-            Delivery { chain: state.id, first, last, records: 1, filtered: 0, rejected: 0 };
+        let delivery = Delivery::of(state.id, (first, last), 1);
         ledger.deliver(sink, &[delivery], None, &HashMap::new(), NOW).unwrap();
     }
     ledger.settle_custody(false, NOW).unwrap();

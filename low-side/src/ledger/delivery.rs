@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{OptionalExtension, Transaction, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
-use shared::custody::{Action, CustodyBundle, CustodyEvent};
+use shared::custody::{Action, CustodyEvent};
+use shared::record::Stream;
 
 use super::custody::{self, bundle_of};
+use super::spans::{self, Spans};
 use super::{
     AdmittedBundle, ChainId, ChainName, Ledger, LedgerError, alarms, chain_name, int, latency,
-    removed, uint,
+    outcomes, removed, uint,
 };
 use crate::latency::{Histogram, Key};
 use crate::ranges::RangeSet;
@@ -32,7 +34,7 @@ pub struct ChainState {
 }
 
 /// What a sink took of one bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The chain.
     pub chain: ChainId,
@@ -43,9 +45,32 @@ pub struct Delivery {
     /// The number of records among them, however they were dealt with.
     pub records: u64,
     /// Of these, the records that the sink's filter left out.
-    pub filtered: u64,
-    /// Of these, the records that the receiver refused for good.
-    pub rejected: u64,
+    pub filtered: BTreeMap<Stream, u64>,
+    /// Of these, the records that the receiver refused for good, by their numbers.
+    pub rejected: BTreeMap<u64, Stream>,
+}
+
+impl Delivery {
+    /// A delivery of which nothing was left out or refused.
+    pub fn of(chain: ChainId, (first, last): (u64, u64), records: u64) -> Self {
+        let (filtered, rejected) = (BTreeMap::new(), BTreeMap::new());
+        Self { chain, first, last, records, filtered, rejected }
+    }
+
+    /// How many records the filter left out.
+    pub fn filtered(&self) -> u64 {
+        self.filtered.values().sum()
+    }
+
+    /// How many records the receiver refused for good.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.len() as u64
+    }
+
+    /// How many records the receiver has taken.
+    pub fn taken(&self) -> u64 {
+        self.records.saturating_sub(self.filtered() + self.rejected())
+    }
 }
 
 /// What became of a wish to have records sent once more.
@@ -126,17 +151,7 @@ impl Ledger {
 
     /// What a sink has taken of a chain.
     pub fn delivered(&self, sink: SinkId, chain: ChainId) -> Result<RangeSet, LedgerError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 ORDER BY first",
-        )?;
-        let rows =
-            statement.query_map([sink, chain], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
-        let mut ranges = RangeSet::default();
-        for row in rows {
-            let (first, last) = row?;
-            ranges.insert(first, last);
-        }
-        Ok(ranges)
+        spans::read(&self.conn, Spans::Delivered, sink, chain)
     }
 
     /// For each sink that has not taken everything, when the bundle was admitted that it has not taken
@@ -157,6 +172,31 @@ impl Ledger {
             waits.extend(oldest.map(|since| (name, since)));
         }
         Ok(waits)
+    }
+
+    /// For each chain that has something for a sink, held by neither a gap nor an archive, when the
+    /// bundle was admitted that is next.
+    pub fn deliverable(&self, sink: &str) -> Result<Vec<(ChainId, Nanos)>, LedgerError> {
+        let id: Option<SinkId> = self
+            .conn
+            .prepare_cached("SELECT id FROM sink WHERE name = ?1")?
+            .query_row([sink], |row| row.get(0))
+            .optional()?;
+        let Some(sink) = id else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for chain in self.pending_chains(sink)? {
+            let taken = self.delivered(sink, chain.id)?;
+            if let Some((bundle, _)) = self.next_bundle(&chain, &taken)? {
+                let admitted: i64 = self
+                    .conn
+                    .prepare_cached(
+                        "SELECT imported_ns FROM bundle WHERE chain = ?1 AND number = ?2",
+                    )?
+                    .query_row(params![chain.id, int(bundle.number)], |row| row.get(0))?;
+                found.push((chain.id, Nanos(admitted)));
+            }
+        }
+        Ok(found)
     }
 
     fn waits_since(&self, chain: ChainId, taken: &RangeSet) -> Result<Option<Nanos>, LedgerError> {
@@ -232,7 +272,9 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let tx = self.begin()?;
         for delivery in deliveries {
-            let merged = insert_range(&tx, sink, delivery)?;
+            let range = (delivery.first, delivery.last);
+            let merged = spans::insert(&tx, Spans::Delivered, sink, delivery.chain, range)?;
+            outcomes::note(&tx, sink, delivery)?;
             note_replayed(&tx, sink, delivery, merged, now)?;
             tx.prepare_cached(
                 "INSERT INTO delivered_records (sink, chain, records, filtered, rejected)
@@ -244,8 +286,8 @@ impl Ledger {
                 sink,
                 delivery.chain,
                 int(delivery.records),
-                int(delivery.filtered),
-                int(delivery.rejected)
+                int(delivery.filtered()),
+                int(delivery.rejected())
             ])?;
         }
         if let Some(position) = position {
@@ -275,26 +317,19 @@ impl Ledger {
         if !stored {
             return Ok(Again::NotStored);
         }
-        let within: Option<(i64, i64)> = tx
+        let within = tx
             .prepare_cached(
-                "SELECT first, last FROM delivered
+                "SELECT 1 FROM delivered
                  WHERE sink = ?1 AND chain = ?2 AND first <= ?3 AND last >= ?4",
             )?
-            .query_row(params![sink, chain, int(first), int(last)], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        let Some((start, end)) = within.filter(|_| first <= last) else {
+            .exists(params![sink, chain, int(first), int(last)])?;
+        if !within || first > last {
             return Ok(Again::Pending);
-        };
-        tx.prepare_cached("DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first = ?3")?
-            .execute(params![sink, chain, start])?;
-        for (start, end) in [(start, int(first) - 1), (int(last) + 1, end)] {
-            if start <= end {
-                tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![sink, chain, start, end])?;
-            }
         }
+        for spans in [Spans::Delivered, Spans::PassedOver, Spans::Uncounted] {
+            spans::cut(&tx, spans, sink, chain, (first, last))?;
+        }
+        outcomes::forget(&tx, sink, chain, (first, last))?;
         tx.prepare_cached(
             "INSERT INTO delivered_records (sink, chain, records, again) VALUES (?1, ?2, 0, ?3)
              ON CONFLICT (sink, chain) DO UPDATE SET again = again + ?3",
@@ -436,84 +471,43 @@ impl Ledger {
     }
 }
 
-/// Notes which bundles a sink has now taken to their last record: those that end in what it took just
-/// now, and whose other records it has taken, too. A bundle without records is never among them.
+/// Notes which bundles a sink has now taken whole, and what became of their records: of those that it
+/// took something of just now. A bundle without records is never among them.
 fn note_replayed(
     tx: &Transaction<'_>,
     sink: SinkId,
     delivery: &Delivery,
-    (first, last): (i64, i64),
+    (first, last): (u64, u64),
     now: Nanos,
 ) -> Result<(), LedgerError> {
     let mut statement = tx.prepare_cached(
-        "SELECT c.origin, c.epoch, c.lane, b.number, b.digest, b.records
+        "SELECT c.origin, c.epoch, c.lane, b.number, b.digest, b.records, b.first_sequence, b.last_sequence
          FROM bundle b JOIN chain c ON c.id = b.chain
-         WHERE b.chain = ?1 AND b.last_sequence BETWEEN ?2 AND ?3
-             AND b.last_sequence >= b.first_sequence AND b.first_sequence >= ?4
-             AND b.last_sequence <= ?5",
+         WHERE b.chain = ?1 AND b.last_sequence >= ?2 AND b.last_sequence >= b.first_sequence
+         ORDER BY b.last_sequence",
     )?;
-    let ended = params![delivery.chain, int(delivery.first), int(delivery.last), first, last];
-    let bundles: Vec<(CustodyBundle, i64)> = statement
-        .query_map(ended, |row| {
-            let digest = BundleDigest::from_bytes(row.get(4)?);
-            let bundle = bundle_of(&chain_name(row, 0)?, uint(row.get(3)?), digest);
-            Ok((bundle, row.get(5)?))
-        })?
-        .collect::<Result<_, _>>()?;
-    if bundles.is_empty() {
-        return Ok(());
-    }
-    let name: String = tx
-        .prepare_cached("SELECT name FROM sink WHERE id = ?1")?
-        .query_row([sink], |row| row.get(0))?;
-    for (bundle, records) in bundles {
+    let mut rows = statement.query(params![delivery.chain, int(delivery.first)])?;
+    while let Some(row) = rows.next()? {
+        let range = (uint(row.get(6)?), uint(row.get(7)?));
+        // Bundles of a chain stand apart, in the order of their numbers.
+        if range.0 > delivery.last || range.1 > last {
+            break;
+        }
+        if range.0 < first {
+            continue;
+        }
+        let number = uint(row.get(3)?);
+        let digest = BundleDigest::from_bytes(row.get(4)?);
+        let name: String = tx
+            .prepare_cached("SELECT name FROM sink WHERE id = ?1")?
+            .query_row([sink], |row| row.get(0))?;
+        let outcome = outcomes::of_bundle(tx, sink, delivery.chain, number, range)?;
         let event = CustodyEvent::new(now, Action::Replayed)
-            .bundle(bundle)
-            .detail(format!("to sink {name}, {records} records"));
+            .bundle(bundle_of(&chain_name(row, 0)?, number, digest))
+            .detail(format!("to sink {name}, {}", outcome.text(uint(row.get(5)?))));
         custody::note(tx, event)?;
     }
     Ok(())
-}
-
-/// Merges a range into those that are there: what overlaps or touches it becomes one, which it gives.
-pub(super) fn insert_range(
-    tx: &Transaction<'_>,
-    sink: SinkId,
-    delivery: &Delivery,
-) -> Result<(i64, i64), LedgerError> {
-    let (mut first, mut last) = (int(delivery.first), int(delivery.last));
-    if first > last {
-        return Ok((first, last));
-    }
-    // The only range that may begin before ours and reach it.
-    let before: Option<(i64, i64)> = tx
-        .prepare_cached(
-            "SELECT first, last FROM delivered WHERE sink = ?1 AND chain = ?2 AND first <= ?3
-             ORDER BY first DESC LIMIT 1",
-        )?
-        .query_row(params![sink, delivery.chain, first], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((start, end)) = before.filter(|(_, end)| *end >= first - 1) {
-        first = start;
-        last = last.max(end);
-    }
-    let reach: Option<i64> = tx
-        .prepare_cached(
-            "SELECT max(last) FROM delivered WHERE sink = ?1 AND chain = ?2 AND first >= ?3 AND first <= ?4",
-        )?
-        .query_row(params![sink, delivery.chain, first, last.saturating_add(1)], |row| row.get(0))?;
-    last = last.max(reach.unwrap_or(last));
-    tx.prepare_cached(
-        "DELETE FROM delivered WHERE sink = ?1 AND chain = ?2 AND first >= ?3 AND first <= ?4",
-    )?
-    .execute(params![sink, delivery.chain, first, last.saturating_add(1)])?;
-    tx.prepare_cached("INSERT INTO delivered VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        sink,
-        delivery.chain,
-        first,
-        last
-    ])?;
-    Ok((first, last))
 }
 
 fn save_position(

@@ -8,7 +8,7 @@ use serde::Serialize;
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 
-use super::{ChainId, ChainName, Ledger, LedgerError, chain_name, int, uint};
+use super::{ChainId, ChainName, Ledger, LedgerError, SinkDelivery, chain_name, int, uint};
 use crate::latency::Budgets;
 
 /// The part of one chain that reaches into a period, whole bundles of it, and whether it adds up:
@@ -60,6 +60,8 @@ pub struct ChainProof {
     pub pruned_through: u64,
     /// For each sink how many of the numbers that are here it has not taken.
     pub not_taken: Vec<SinkTaken>,
+    /// What became of the records at each sink, by stream.
+    pub delivery: Vec<SinkDelivery>,
 }
 
 impl ChainProof {
@@ -395,6 +397,7 @@ impl Ledger {
             record_head,
             pruned_through: uint(pruned),
             not_taken: self.not_taken(chain, numbers, assigned.saturating_sub(missing))?,
+            delivery: self.outcomes(chain, (uint(first), uint(last)))?,
         })
     }
 

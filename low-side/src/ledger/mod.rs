@@ -1,7 +1,7 @@
 //! The ledger: what was admitted, what is missing, what each sink has taken.
 //!
-//! One `SQLite` database (WAL, `synchronous=FULL`). Its size grows with the number of bundles, never
-//! with the number of records: delivery is kept as merged ranges. The agent's threads and the
+//! One `SQLite` database (WAL, `synchronous=FULL`). Its size grows with the number of bundles, and of
+//! records only with those that a sink refused for good: delivery is kept as merged ranges. The agent's threads and the
 //! command line each open their own connection.
 //!
 //! Invariant: a bundle has a row with the time of its storing if and only if its file stands complete in
@@ -20,6 +20,7 @@ mod evidence;
 mod latency;
 mod marked;
 mod numbers;
+mod outcomes;
 mod periods;
 mod proofs;
 mod receipt;
@@ -28,6 +29,7 @@ mod removed;
 mod restored;
 mod schema;
 mod snapshot;
+mod spans;
 mod store_name;
 mod sums;
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use evidence::{
     SignerSum, SinkTaken, WaitSum,
 };
 pub use marked::ArrivedBundle;
+pub use outcomes::SinkDelivery;
 pub use periods::{BundleInPeriod, LossInPeriod, MissingInPeriod};
 pub use proofs::{ArchiveInPeriod, KnownArchive, LastProof, ProofRun};
 pub use recover::{Opened, open_or_set_aside};

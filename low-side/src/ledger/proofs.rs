@@ -1,5 +1,7 @@
 //! What archives are known to hold of a period, and what each run of `archive verify` found.
 
+use std::fmt::Write as _;
+
 use rusqlite::{OptionalExtension, Row, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
@@ -20,10 +22,16 @@ pub struct ProofRun {
     pub lock: Option<String>,
     /// Whether every object was read back.
     pub whole: bool,
+    /// Whether every object was looked at.
+    pub every: bool,
     /// Objects that were looked at.
     pub looked_at: u64,
     /// What was wrong, by number.
     pub findings: u64,
+    /// Objects that the archive did not show, however often it was asked.
+    pub unanswered: u64,
+    /// Objects that were gone after their lock had ended.
+    pub gone: u64,
     /// The name of its report among the kept ones.
     pub file: String,
     /// The SHA-256 of its report.
@@ -71,8 +79,9 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let tx = self.begin()?;
         tx.execute(
-            "INSERT INTO archive_proof (archive, at_ns, verdict, lock, whole, looked_at, findings, file, sha256)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO archive_proof (archive, at_ns, verdict, lock, whole, looked_at, findings, file, sha256,
+                 every, unanswered, gone)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 archive,
                 run.at.0,
@@ -82,15 +91,24 @@ impl Ledger {
                 int(run.looked_at),
                 int(run.findings),
                 run.file,
-                run.sha256.as_bytes()
+                run.sha256.as_bytes(),
+                run.every,
+                int(run.unanswered),
+                int(run.gone)
             ],
         )?;
         let lock = run.lock.as_deref().unwrap_or("not tried");
         let file = CustodyFile { name: run.file.clone(), sha256: run.sha256, bytes };
-        let event = CustodyEvent::new(run.at, Action::ArchiveVerified).file(file).detail(format!(
+        let mut detail = format!(
             "archive {name}: {}, lock {lock}, {} objects looked at, {} findings",
             run.verdict, run.looked_at, run.findings
-        ));
+        );
+        for (count, what) in [(run.unanswered, "not shown"), (run.gone, "gone after their lock")] {
+            if count > 0 {
+                let _ = write!(detail, ", {count} {what}");
+            }
+        }
+        let event = CustodyEvent::new(run.at, Action::ArchiveVerified).file(file).detail(detail);
         custody::note(&tx, event)?;
         Ok(tx.commit()?)
     }
@@ -103,11 +121,18 @@ impl Ledger {
     ) -> Result<Option<ProofRun>, LedgerError> {
         let condition = match lock {
             LastProof::Any => "1",
+            // What a run found stands until a later one that saw as much found nothing.
+            LastProof::Found => {
+                "findings > 0 AND NOT EXISTS (SELECT 1 FROM archive_proof later
+                     WHERE later.archive = p.archive AND (later.at_ns, later.id) > (p.at_ns, p.id)
+                         AND later.findings = 0 AND later.unanswered = 0
+                         AND later.every AND later.whole >= p.whole)"
+            }
             LastProof::Tried => "lock IS NOT NULL",
             LastProof::Held => "lock = 'holds'",
         };
         let sql = format!(
-            "SELECT at_ns, verdict, lock, whole, looked_at, findings, file, sha256 FROM archive_proof
+            "SELECT {RUN} FROM archive_proof p
              WHERE archive = ?1 AND {condition} ORDER BY at_ns DESC, id DESC LIMIT 1"
         );
         Ok(self.conn.prepare_cached(&sql)?.query_row([archive], run_row).optional()?)
@@ -169,6 +194,9 @@ impl Ledger {
 pub enum LastProof {
     /// Any.
     Any,
+    /// One that found something wrong, where no later one that looked at every object, and read them where this
+    /// one did, found nothing.
+    Found,
     /// One in which the lock held.
     Held,
     /// One that tried the lock.
@@ -185,5 +213,56 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<ProofRun> {
         findings: uint(row.get(5)?),
         file: row.get(6)?,
         sha256: BundleDigest::from_bytes(row.get(7)?),
+        every: row.get(8)?,
+        unanswered: uint(row.get(9)?),
+        gone: uint(row.get(10)?),
     })
+}
+
+/// The columns that [`run_row`] reads.
+const RUN: &str =
+    "at_ns, verdict, lock, whole, looked_at, findings, file, sha256, every, unanswered, gone";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Keeping;
+
+    #[test]
+    fn what_a_run_found_stands_until_one_that_saw_as_much_finds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let keeping = [Keeping { name: "worm", before: false }];
+        let id = ledger.set_archives(&keeping, Nanos(0)).unwrap()[0];
+        let mut at = 0;
+        let mut run = |whole: bool, every: bool, findings: u64, unanswered: u64| {
+            at += 1;
+            let run = ProofRun {
+                at: Nanos(at),
+                verdict: "said elsewhere".to_owned(),
+                lock: None,
+                whole,
+                every,
+                looked_at: 3,
+                findings,
+                unanswered,
+                gone: 0,
+                file: format!("{at}.json"),
+                sha256: BundleDigest::ZERO,
+            };
+            ledger.note_proof(id, "worm", &run, 1).unwrap();
+            let found = ledger.last_proof(id, LastProof::Found).unwrap();
+            assert_eq!(ledger.last_proof(id, LastProof::Any).unwrap(), Some(run));
+            found.map(|found| found.at.0)
+        };
+        assert_eq!(run(true, true, 0, 0), None);
+        assert_eq!(run(true, true, 2, 0), Some(2), "all were read, and two are wrong");
+        assert_eq!(run(false, true, 0, 0), Some(2), "all were looked at, and not read");
+        assert_eq!(run(false, false, 0, 0), Some(2), "some were looked at");
+        assert_eq!(run(true, true, 0, 1), Some(2), "one was not shown");
+        assert_eq!(run(true, true, 0, 0), None, "all were read, and nothing is wrong");
+        assert_eq!(run(false, false, 1, 0), Some(7));
+        assert_eq!(run(false, false, 0, 0), Some(7), "others were looked at");
+        assert_eq!(run(false, true, 0, 0), None);
+    }
 }

@@ -19,7 +19,7 @@ use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent, CustodyFile};
 
 use super::custody::{self, bundle_of};
-use super::delivery::{Delivery, insert_range};
+use super::spans::{self, Spans};
 use super::{
     ChainId, ChainName, Ledger, LedgerError, SinkId, StoreName, admission, alarms, chain_name, int,
     uint,
@@ -434,8 +434,9 @@ fn pass_over_one(
     (first, last): (u64, u64),
     records: i64,
 ) -> Result<(), LedgerError> {
-    let range = Delivery { chain, first, last, records: 0, filtered: 0, rejected: 0 };
-    insert_range(tx, sink, &range)?;
+    for spans in [Spans::Delivered, Spans::PassedOver] {
+        spans::insert(tx, spans, sink, chain, (first, last))?;
+    }
     tx.prepare_cached(
         "INSERT INTO delivered_records (sink, chain, records, removed) VALUES (?1, ?2, ?3, ?3)
          ON CONFLICT (sink, chain) DO UPDATE SET records = records + ?3, removed = removed + ?3",

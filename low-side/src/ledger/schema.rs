@@ -230,6 +230,51 @@ INSERT INTO counter SELECT 'stored', count(*) FROM bundle;
 INSERT INTO counter SELECT 'stored-bytes', coalesce(sum(file_bytes), 0) FROM bundle;
 -- Records that a sink never got because their bundle had left the store.
 ALTER TABLE delivered_records ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+", "
+-- What a sink's filter left out of each bundle.
+CREATE TABLE left_out (
+    sink    INTEGER NOT NULL,
+    chain   INTEGER NOT NULL,
+    number  INTEGER NOT NULL,
+    stream  TEXT NOT NULL,
+    records INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, number, stream)
+) STRICT, WITHOUT ROWID;
+-- Each record that a sink's receiver refused for good. Again: it was asked for once more since.
+CREATE TABLE rejected (
+    sink     INTEGER NOT NULL,
+    chain    INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    stream   TEXT NOT NULL,
+    again    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (sink, chain, sequence)
+) STRICT, WITHOUT ROWID;
+-- Ranges among those delivered that the sink never got: they had left the store.
+CREATE TABLE passed_over (
+    sink  INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, first)
+) STRICT, WITHOUT ROWID;
+-- Ranges among those delivered of which nothing of this was kept bundle by bundle.
+CREATE TABLE uncounted (
+    sink  INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    PRIMARY KEY (sink, chain, first)
+) STRICT, WITHOUT ROWID;
+INSERT INTO uncounted SELECT d.sink, d.chain, d.first, d.last FROM delivered d
+    JOIN delivered_records r ON r.sink = d.sink AND r.chain = d.chain
+    WHERE r.filtered + r.rejected + r.removed > 0;
+", "
+-- Whether a run of archive verify looked at every object, how many the archive did not show, and how many
+-- were gone after their lock had ended.
+ALTER TABLE archive_proof ADD COLUMN every INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE archive_proof ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE archive_proof ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+UPDATE archive_proof SET every = whole;
 "];
 
 /// Brings the tables up to date.
@@ -284,6 +329,27 @@ mod tests {
             conn.query_row(query, [sink], |row| row.get(0)).unwrap()
         };
         assert_eq!((last(1), last(2)), (0, 7));
+    }
+
+    #[test]
+    fn of_what_was_counted_in_sums_it_is_kept_that_it_was() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        MIGRATIONS[..8].iter().for_each(|step| conn.execute_batch(step).unwrap());
+        conn.pragma_update(None, "user_version", 8).unwrap();
+        // The first sink was refused something of its first chain, the second got everything.
+        conn.execute_batch(
+            "INSERT INTO delivered VALUES (1, 1, 1, 9), (1, 1, 20, 29), (1, 2, 1, 5), (2, 1, 1, 9);
+             INSERT INTO delivered_records (sink, chain, records, rejected)
+                 VALUES (1, 1, 19, 2), (1, 2, 5, 0), (2, 1, 9, 0)",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        let mut statement =
+            conn.prepare("SELECT sink, chain, first, last FROM uncounted ORDER BY first").unwrap();
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        let rows: Vec<(i64, i64, i64, i64)> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(rows, [(1, 1, 1, 9), (1, 1, 20, 29)]);
     }
 
     /// A ledger in a file, as the program knew it whose newest version of the tables was this one.

@@ -145,7 +145,7 @@ proptest! {
                         prop_assert_eq!(found.as_ref().map(|(_, from)| *from), next);
                         let Some((bundle, from)) = found else { continue };
                         let last = bundle.last_sequence().min(from + at_most - 1);
-                        let delivery = Delivery { chain: chain.id, first: from, last, records: last - from + 1, filtered: 0, rejected: 0 };
+                        let delivery = Delivery::of(chain.id, (from, last), last - from + 1);
                         ledger.deliver(sink, &[delivery], None, &HashMap::new(), Nanos(1)).unwrap();
                         for sequence in from..=last {
                             prop_assert!(model.insert(sequence), "delivered twice");

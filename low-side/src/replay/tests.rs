@@ -35,6 +35,7 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
         name: "out".to_owned(),
         batch,
         retry,
+        lag_alarm: Duration::from_mins(15),
         records_per_second: 0,
         filter: Filter::default(),
         kind,
@@ -437,7 +438,14 @@ fn a_rejected_record_goes_to_the_dead_letters_and_comes_again_when_asked_for() {
         let sum = site.ledger().sums().unwrap().sinks[0].clone();
         (sum.delivered, sum.filtered, sum.rejected, sum.again, sum.pending)
     };
+    let measured = |site: &Site| -> u64 {
+        let (last, budgets) = (Duration::from_hours(24), latency::Budgets::default());
+        let sums = site.ledger().latencies(last, &budgets, site.clock.now()).unwrap();
+        let received = |sum: &&latency::LatencySum| sum.hop == latency::Hop::Received.as_str();
+        sums.iter().filter(received).map(|sum| sum.records).sum()
+    };
     assert_eq!(sums(&site), (3, 0, 1, 0, 0));
+    assert_eq!((measured(&site), replayer.health.read().delivered), (3, 3));
     assert_eq!(*taken.lock().unwrap(), ["f1", "r1", "r3"]);
     assert_eq!(site.ledger().alarms().unwrap()[0].code, "sink-rejects");
     let letters = DeadLetters::of(&site.folders.state, "out");
@@ -456,6 +464,7 @@ fn a_rejected_record_goes_to_the_dead_letters_and_comes_again_when_asked_for() {
     drain(&mut replayer);
     assert_eq!(*taken.lock().unwrap(), ["f1", "r1", "r3", "bad"]);
     assert_eq!(sums(&site), (4, 0, 1, 1, 0));
+    assert_eq!((measured(&site), replayer.health.read().delivered), (4, 4));
     let delivered = site.ledger().delivered(replayer.id, chain).unwrap();
     assert_eq!(delivered.iter().collect::<Vec<_>>(), [(1, 3)]);
 }

@@ -42,6 +42,8 @@ pub struct ArchiveProof {
     pub neither: u64,
     /// The newest run of `archive verify`.
     pub last_run: Option<QuotedRun>,
+    /// The newest run that found something wrong, which no later one that saw as much has refuted.
+    pub last_found: Option<QuotedRun>,
     /// The newest run in which every try to break the lock was refused.
     pub last_held: Option<QuotedRun>,
     /// What is wrong, or not proven.
@@ -65,6 +67,10 @@ pub struct QuotedRun {
     pub looked_at: u64,
     /// How much was wrong.
     pub findings: u64,
+    /// Objects that the archive did not show, however often it was asked.
+    pub unanswered: u64,
+    /// Objects that were gone after their lock had ended.
+    pub gone_after_lock: u64,
     /// The name of its report among the kept ones.
     pub report: String,
     /// The SHA-256 of its report.
@@ -89,6 +95,8 @@ impl QuotedRun {
             full: run.whole,
             looked_at: run.looked_at,
             findings: run.findings,
+            unanswered: run.unanswered,
+            gone_after_lock: run.gone,
             report: run.file.clone(),
             sha256: run.sha256.to_string(),
         }
@@ -135,6 +143,7 @@ struct Facts<'a> {
     active: bool,
     sums: ArchiveInPeriod,
     last: Option<ProofRun>,
+    found: Option<ProofRun>,
     tried: Option<ProofRun>,
     held: Option<ProofRun>,
     /// Whether the agent found that it does not lock.
@@ -154,10 +163,12 @@ impl Facts<'_> {
         self.active = id.active;
         self.sums = ledger.archive_in_period(id, period)?;
         self.last = ledger.last_proof(id.id, LastProof::Any)?;
+        self.found = ledger.last_proof(id.id, LastProof::Found)?;
         self.tried = ledger.last_proof(id.id, LastProof::Tried)?;
         self.held = ledger.last_proof(id.id, LastProof::Held)?;
         self.lockless = ledger.alarm_stands("archive-refused", &id.name)?;
-        let mut quoted: Vec<&ProofRun> = [&self.last, &self.held].into_iter().flatten().collect();
+        let mut quoted: Vec<&ProofRun> =
+            [&self.last, &self.found, &self.held].into_iter().flatten().collect();
         quoted.dedup();
         self.reports = quoted.into_iter().filter_map(|run| wrong_report(proofs, run)).collect();
         Ok(())
@@ -194,13 +205,14 @@ fn prove(name: &str, facts: &Facts<'_>, framework: Framework, now: Nanos) -> Arc
         refused: sums.refused,
         neither: sums.neither,
         last_run: facts.last.as_ref().map(QuotedRun::of),
+        last_found: facts.found.as_ref().map(QuotedRun::of),
         last_held: facts.held.as_ref().map(QuotedRun::of),
         findings: findings(facts, framework, now),
     }
 }
 
 fn findings(facts: &Facts<'_>, framework: Framework, now: Nanos) -> Vec<ArchiveFinding> {
-    let Facts { config, sums, last, tried, held, .. } = facts;
+    let Facts { config, sums, last, found: found_bad, tried, held, .. } = facts;
     let mut found = Vec::new();
     let mut find = |bad: bool, text: String| found.push(ArchiveFinding { bad, text });
     let locks = config.is_none_or(|config| config.retain.is_some());
@@ -254,12 +266,33 @@ fn findings(facts: &Facts<'_>, framework: Framework, now: Nanos) -> Vec<ArchiveF
         );
         find(false, text);
     }
+    if let Some(run) = found_bad {
+        let what = counted(run.findings, "finding");
+        let how = if run.whole { "read" } else { "looked at" };
+        let text = format!(
+            "archive verify found it bad at {}: {what}; no later run that {how} every object (archive verify --full) found it good",
+            short_time(run.at)
+        );
+        find(true, text);
+    }
+    if let Some(run) = last {
+        let at = short_time(run.at);
+        if run.unanswered > 0 {
+            let objects = counted(run.unanswered, "object");
+            find(
+                false,
+                format!(
+                    "it did not show {objects} to archive verify at {at}: of these nothing is proven"
+                ),
+            );
+        }
+        if run.gone > 0 {
+            let objects = counted(run.gone, "object");
+            find(false, format!("{objects} of it were gone at {at}, after their locks had ended"));
+        }
+    }
     match last {
         None => find(false, "it was never verified (penstock-low archive verify)".to_owned()),
-        Some(run) if run.verdict == "bad" => {
-            let what = counted(run.findings, "finding");
-            find(true, format!("archive verify found it bad at {}: {what}", short_time(run.at)));
-        }
         Some(run) if old(run.at, COMPARED_WITHIN) => {
             let text = format!(
                 "it was last compared {} ago, at {}: a month is too long",
@@ -342,8 +375,11 @@ mod tests {
             verdict: verdict.to_owned(),
             lock: lock.map(ToOwned::to_owned),
             whole: false,
+            every: true,
             looked_at: 3,
             findings: u64::from(verdict == "bad"),
+            unanswered: 0,
+            gone: 0,
             file: "worm-1.json".to_owned(),
             sha256: BundleDigest::ZERO,
         }
@@ -378,9 +414,19 @@ mod tests {
         let hipaa = told(&base(), Framework::Hipaa);
         assert!(hipaa.len() == 1 && hipaa[0].1.contains("locks for 30 days"), "{hipaa:?}");
 
-        let cases: [(Change, bool, &str); 12] = [
+        let cases: [(Change, bool, &str); 14] = [
             (|f| f.last = None, false, "never verified"),
-            (|f| f.last = Some(run(1, "bad", None)), true, "found it bad"),
+            (|f| f.found = Some(run(1, "bad", None)), true, "found it bad"),
+            (
+                |f| f.last = Some(ProofRun { unanswered: 2, ..run(1, "unproven", None) }),
+                false,
+                "did not show 2 objects",
+            ),
+            (
+                |f| f.last = Some(ProofRun { gone: 2, ..run(1, "good", None) }),
+                false,
+                "2 objects of it were gone",
+            ),
             (|f| f.last = Some(run(40, "good", None)), false, "last compared 40 days ago"),
             (|f| f.held = Some(run(400, "good", Some("holds"))), false, "last proven 400 days ago"),
             (|f| f.tried = Some(run(1, "bad", Some("broken"))), true, "did not hold"),

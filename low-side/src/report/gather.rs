@@ -23,8 +23,9 @@ use crate::import::Keys;
 use crate::latency::{Budgets, ClockSum, LatencySum};
 use crate::ledger::{
     AlarmSum, ChainProof, EpochBegun, GapProof, Heard, Ledger, LedgerError, LossProof, SignerSum,
-    SinkTaken, WaitSum,
+    SinkDelivery, SinkTaken, WaitSum,
 };
+use crate::sink::dead_letters::DeadLetters;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,8 @@ pub struct Report {
     pub epochs_begun: Listed<EpochBegun>,
     /// For each sink how many numbers of the period it has not taken.
     pub not_taken: Listed<SinkTaken>,
+    /// What became of the records at each sink, by stream; of whole bundles.
+    pub delivery: Listed<SinkDelivery>,
     /// How long records took.
     pub latency: LatencyProof,
     /// When records were received.
@@ -276,10 +279,17 @@ pub fn gather(
         let account = account::account(ledger, &store, identities, sources.limits, period)?;
         let (mut chains, mut chain_sums) = (Listed::default(), ChainSums::default());
         let mut not_taken: BTreeMap<String, u64> = BTreeMap::new();
+        let mut delivery: BTreeMap<(String, String), SinkDelivery> = BTreeMap::new();
         ledger.prove_chains(from, to, |chain| {
             chain_sums.add(&chain);
             for sink in &chain.not_taken {
                 *not_taken.entry(sink.sink.clone()).or_default() += sink.numbers;
+            }
+            for part in &chain.delivery {
+                let key = (part.sink.clone(), part.stream.clone());
+                let (sink, stream) = key.clone();
+                let empty = SinkDelivery { sink, stream, ..SinkDelivery::default() };
+                delivery.entry(key).or_insert(empty).add(part);
             }
             chains.push(chain);
         })?;
@@ -304,6 +314,7 @@ pub fn gather(
             not_taken: listed(
                 not_taken.into_iter().map(|(sink, numbers)| SinkTaken { sink, numbers }),
             ),
+            delivery: listed(delivery.into_values()),
             latency: latency(ledger, sources.budgets, (from, to))?,
             flow: flow(ledger, from, to)?,
             stored: stored::look(ledger, &store, &sources.keys.trust, sources.limits, (from, to))?,
@@ -326,7 +337,7 @@ pub fn gather(
         ledger.prove_losses(from, to, |loss| report.losses.push(loss))?;
         ledger.signers(from, to, |signer| report.signers.push(signer))?;
         let trusted = sources.keys.trust.origins();
-        report.verdict = judge(&report, &trusted, (from, to), now);
+        report.verdict = judge(&report, &trusted, sources.state_dir, (from, to), now);
         // The account's remarks are among the reasons and notes, as many as are listed.
         report.account.remarks.truncate(super::listed::LISTED_MAX);
         Ok(report)
@@ -480,6 +491,7 @@ fn digest_of(path: &Path) -> io::Result<Option<String>> {
 fn judge(
     report: &Report,
     trusted: &[&OriginId],
+    state_dir: &Path,
     (from, to): (Nanos, Nanos),
     now: Nanos,
 ) -> Verdict {
@@ -487,7 +499,8 @@ fn judge(
     judge_account(report, &mut reasons, &mut notes);
     judge_time(report, trusted, (from, to), now, &mut reasons, &mut notes);
     judge_proofs(report, &mut reasons, &mut notes);
-    judge_delivery(report, from, &mut notes);
+    judge_delivery(report, state_dir, &mut notes);
+    judge_latency(report, from, &mut notes);
     let complete = reasons.items.is_empty();
     let text = if complete {
         "complete".to_owned()
@@ -643,7 +656,37 @@ fn judge_proofs(report: &Report, reasons: &mut Listed<String>, notes: &mut Liste
     }
 }
 
-fn judge_delivery(report: &Report, from: Nanos, notes: &mut Listed<String>) {
+/// That a sink did not get everything is for its operator to mend: what arrived here arrived.
+fn judge_delivery(report: &Report, state_dir: &Path, notes: &mut Listed<String>) {
+    let mut sinks: BTreeMap<&str, SinkDelivery> = BTreeMap::new();
+    for part in &report.delivery.items {
+        sinks.entry(&part.sink).or_default().add(part);
+    }
+    for (sink, sum) in &sinks {
+        if sum.rejected > 0 {
+            notes.push(format!(
+                "the sink {sink} refused {} of the period for good, and has not got them: they are in {}; penstock-low dead-letters {sink} names the reason, and with --retry they are sent again once it is mended",
+                counted(sum.rejected, "record"),
+                DeadLetters::of(state_dir, sink).path().display()
+            ));
+        }
+        if sum.filtered > 0 {
+            let records = counted(sum.filtered, "record");
+            notes.push(format!("the filter of the sink {sink} left out {records} of the period"));
+        }
+        if sum.removed > 0 {
+            let records = counted(sum.removed, "record");
+            notes.push(format!(
+                "the sink {sink} never got {records} of the period: their bundles had left the store before it was there"
+            ));
+        }
+        if sum.not_counted > 0 {
+            let records = counted(sum.not_counted, "record");
+            notes.push(format!(
+                "of {records} of the period it is not known which the sink {sink} took, and which were filtered out or rejected: before an update that was counted in sums only, which penstock-low status has"
+            ));
+        }
+    }
     for sink in report.not_taken.items.iter().filter(|sink| sink.numbers > 0) {
         notes.push(format!(
             "the sink {} has yet to take {} of the period",
@@ -651,6 +694,9 @@ fn judge_delivery(report: &Report, from: Nanos, notes: &mut Listed<String>) {
             counted(sink.numbers, "sequence number")
         ));
     }
+}
+
+fn judge_latency(report: &Report, from: Nanos, notes: &mut Listed<String>) {
     let latency = &report.latency;
     for late in latency.delivered.items.iter().filter(|one| one.sum.over_budget > 0) {
         let LatencySum { sink, lane, stream, hop, over_budget, .. } = &late.sum;

@@ -1,5 +1,7 @@
 //! The page: the report as people read and print it. The JSON beside it says the same, and more exactly.
 
+use std::fmt::Write as _;
+
 use super::ArchiveProof;
 use super::chart::{self, Bar, Bars, Share};
 use super::frameworks::{Control, section};
@@ -7,6 +9,7 @@ use super::gather::{Flow, LatencyHistogram, Report};
 use super::html::Html;
 use super::listed::Listed;
 use super::words::{counted, day, number, short, span};
+use crate::ledger::SinkDelivery;
 
 /// What the page says of the files that it was written with.
 #[derive(Clone, Copy, Debug)]
@@ -164,17 +167,69 @@ fn completeness(html: &mut Html, report: &Report) {
         let text =
             "Of what was lost or has not come, the stream is not known: it stands in the records.";
         html.leaf("p", &[("class", "small")], text);
-        let sinks = rows_of(&report.not_taken, |sink| {
-            let state = if sink.numbers == 0 {
-                "everything of the period was taken"
-            } else {
-                "not all was taken"
-            };
-            vec![sink.sink.clone(), number(sink.numbers), state.to_owned()]
-        });
-        let columns = [text_column("Sink"), count_column("Not taken"), text_column("State")];
-        table(html, "Delivery to the sinks, in sequence numbers", &columns, &sinks);
+        delivery(html, report);
     });
+}
+
+/// What became of the records at the sinks.
+fn delivery(html: &mut Html, report: &Report) {
+    let known = &report.delivery.items;
+    let not_counted = known.iter().any(|part| part.not_counted > 0);
+    let removed = known.iter().any(|part| part.removed > 0);
+    let mut columns = vec![
+        text_column("Sink"),
+        text_column("Stream"),
+        count_column("Delivered"),
+        count_column("Filtered out"),
+        count_column("Rejected"),
+        count_column("Not yet taken"),
+    ];
+    columns.extend(removed.then_some(count_column("Never got")));
+    columns.extend(not_counted.then_some(count_column("Not known")));
+    let rows = rows_of(&report.delivery, |part| {
+        let mut row = vec![part.sink.clone(), part.stream.clone()];
+        row.extend([part.delivered, part.filtered, part.rejected, part.pending].map(number));
+        row.extend(removed.then(|| number(part.removed)));
+        row.extend(not_counted.then(|| number(part.not_counted)));
+        row
+    });
+    table(html, "Delivery to the sinks, in records of whole bundles", &columns, &rows);
+    if rows.count() > 0 {
+        let text = "Delivered: the receiver confirmed them. Filtered out: by the sink's own filter. Rejected: the receiver refused them for good; they are among the sink's dead letters.";
+        html.leaf("p", &[("class", "small")], text);
+    }
+    let rows = rows_of(&report.not_taken, |sink| {
+        let sum = |of: fn(&SinkDelivery) -> u64| -> u64 {
+            known.iter().filter(|part| part.sink == sink.sink).map(of).sum()
+        };
+        vec![sink.sink.clone(), number(sink.numbers), state(sink.numbers, sum)]
+    });
+    let columns = [text_column("Sink"), count_column("Not dealt with"), text_column("State")];
+    table(html, "Delivery to the sinks, in sequence numbers", &columns, &rows);
+}
+
+/// What the sums of a sink come to.
+fn state(numbers: u64, sum: impl Fn(fn(&SinkDelivery) -> u64) -> u64) -> String {
+    let mut parts = Vec::new();
+    for (of, what) in [
+        ((|part| part.rejected) as fn(&SinkDelivery) -> u64, "REJECTED for good"),
+        (|part| part.filtered, "filtered out"),
+        (|part| part.removed, "never got"),
+        (|part| part.not_counted, "not known"),
+        (|part| part.sent_again, "sent once more after a refusal"),
+    ] {
+        let records = sum(of);
+        if records > 0 {
+            parts.push(format!("{} {what}", counted(records, "record")));
+        }
+    }
+    let first = match numbers {
+        0 if parts.is_empty() => "everything of the period was delivered",
+        0 => "everything of the period was dealt with",
+        _ => "not all was taken yet",
+    };
+    parts.insert(0, first.to_owned());
+    parts.join("; ")
 }
 
 fn proof(html: &mut Html, report: &Report) {
@@ -717,6 +772,7 @@ fn archive_pairs(html: &mut Html, archive: &ArchiveProof) {
     pair(html, "Of these, refused", &number(archive.refused));
     for (name, run) in [
         ("Last archive verify", &archive.last_run),
+        ("Found bad, and not good since", &archive.last_found),
         ("Lock last proven to hold", &archive.last_held),
     ] {
         let Some(run) = run else {
@@ -725,13 +781,21 @@ fn archive_pairs(html: &mut Html, archive: &ArchiveProof) {
         };
         let lock = run.lock.as_deref().unwrap_or("not tried");
         let how = if run.full { "all read back" } else { "a sample" };
-        let text = format!(
+        let mut text = format!(
             "{}: {}, lock {lock}, {} looked at ({how}), {}",
             short(&run.at),
             run.verdict,
             counted(run.looked_at, "object"),
             counted(run.findings, "finding")
         );
+        for (count, what) in [
+            (run.unanswered, "not shown"),
+            (run.gone_after_lock, "gone after their lock had ended"),
+        ] {
+            if count > 0 {
+                let _ = write!(text, ", {} {what}", counted(count, "object"));
+            }
+        }
         pair(html, name, &text);
         pair(html, "Its report", &run.report);
         code_pair(html, "SHA-256 of its report", &run.sha256);

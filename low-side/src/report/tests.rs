@@ -220,7 +220,7 @@ fn delivery_and_latency_are_told() {
     counts.add(START, START.plus(Duration::from_hours(30)));
     let took = HashMap::from([((Lane::Flash, Stream::Other, Hop::Received), counts)]);
     let chain = ledger.pending_chains(sink).unwrap()[0].id;
-    let delivery = Delivery { chain, first: 1, last: 5, records: 4, filtered: 0, rejected: 0 };
+    let delivery = Delivery::of(chain, (1, 5), 4);
     ledger.deliver(sink, &[delivery], None, &took, START).unwrap();
     let report = report_of(&site, at(1), at(6));
     assert!(report.verdict.complete, "{:?}", report.verdict);
@@ -239,6 +239,36 @@ fn delivery_and_latency_are_told() {
     assert!(shown.histogram.contains(&LatencyBar { up_to_ms: Some(5_000), records: 1 }));
     let notes = report.verdict.notes.items.join("\n");
     assert!(notes.contains("the sink idle has yet to take 5 sequence numbers"), "{notes}");
+    assert!(!notes.contains("refused") && !notes.contains("filter"), "{notes}");
+    let text = page(&report, Files { json: "r.json", json_sha256: "00" });
+    assert!(text.contains("everything of the period was delivered"), "{text}");
+    assert!(text.contains("not all was taken yet"), "{text}");
+
+    // The other sink is refused one record for good, and leaves another out.
+    let idle = ledger.sink("idle").unwrap();
+    let mut delivery = Delivery::of(chain, (1, 5), 4);
+    delivery.filtered.insert(Stream::Other, 1);
+    delivery.rejected.insert(2, Stream::Other);
+    ledger.deliver(idle, &[delivery], None, &HashMap::new(), START).unwrap();
+    let report = report_of(&site, at(1), at(6));
+    let of = |name: &str| -> [u64; 4] {
+        let part = report.delivery.items.iter().find(|part| part.sink == name).unwrap();
+        [part.delivered, part.filtered, part.rejected, part.pending]
+    };
+    assert_eq!((of("idle"), of("siem")), ([2, 1, 1, 0], [4, 0, 0, 0]));
+    let notes = report.verdict.notes.items.join("\n");
+    for said in [
+        "the sink idle refused 1 record of the period for good",
+        "dead-letters/idle.ndjson",
+        "penstock-low dead-letters idle names the reason, and with --retry",
+        "the filter of the sink idle left out 1 record of the period",
+    ] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    let text = page(&report, Files { json: "r.json", json_sha256: "00" });
+    assert_well_formed(&text);
+    let state = "everything of the period was dealt with; 1 record REJECTED for good; 1 record filtered out";
+    assert!(text.contains(state), "{text}");
     assert!(notes.contains("1 record over the budget of the lane flash"), "{notes}");
 }
 
@@ -331,6 +361,8 @@ fn the_page_is_well_formed_whatever_the_names_are() {
         full: true,
         looked_at: 1,
         findings: 0,
+        unanswered: 1,
+        gone_after_lock: 1,
         report: hostile(),
         sha256: hostile(),
     };
@@ -347,6 +379,7 @@ fn the_page_is_well_formed_whatever_the_names_are() {
         refused: 0,
         neither: 0,
         last_run: Some(run.clone()),
+        last_found: Some(run.clone()),
         last_held: Some(run),
         findings: vec![ArchiveFinding { bad: true, text: hostile() }],
     });

@@ -48,7 +48,7 @@ fn deliver(ledger: &mut Ledger, sink: &str, (first, last): (u64, u64)) {
     let id = ledger.sink(sink).unwrap();
     let chain = ledger.stored_behind((Nanos(0), 0, 0), 1).unwrap()[0].chain;
     let records = last - first + 1;
-    let delivery = Delivery { chain, first, last, records, filtered: 0, rejected: 0 };
+    let delivery = Delivery::of(chain, (first, last), records);
     ledger.deliver(id, &[delivery], None, &std::collections::HashMap::new(), START).unwrap();
 }
 

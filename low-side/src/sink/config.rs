@@ -37,6 +37,8 @@ pub struct SinkConfig {
     pub batch: BatchLimits,
     /// The shortest and the longest pause before another try.
     pub retry: (Duration, Duration),
+    /// What waits for it longer is an alarm.
+    pub lag_alarm: Duration,
     /// Records that are handed over in a second, at most; 0 for as many as it takes.
     pub records_per_second: u64,
     /// Which records it gets.
@@ -119,6 +121,7 @@ struct RawCommon {
     batch_interval: Option<Span>,
     retry_min: Option<Span>,
     retry_max: Option<Span>,
+    lag_alarm: Option<Span>,
     records_per_second: u64,
     streams: Vec<Stream>,
     lanes: Vec<Lane>,
@@ -126,7 +129,7 @@ struct RawCommon {
     privileged_only: bool,
 }
 
-const COMMON_KEYS: [&str; 12] = [
+const COMMON_KEYS: [&str; 13] = [
     "name",
     "type",
     "batch-records",
@@ -134,6 +137,7 @@ const COMMON_KEYS: [&str; 12] = [
     "batch-interval",
     "retry-min",
     "retry-max",
+    "lag-alarm",
     "records-per-second",
     "streams",
     "lanes",
@@ -149,6 +153,10 @@ fn retry_min() -> Span {
 }
 fn retry_max() -> Span {
     Span::secs(60)
+}
+// As an archive's: long enough for a restart of the SIEM, short enough for somebody to look today.
+fn lag_alarm() -> Span {
+    Span::secs(15 * 60)
 }
 
 impl RawSink {
@@ -227,6 +235,8 @@ impl RawSink {
         section.check(batch.bytes > 0, "batch-bytes", "must be more than nothing");
         section.check(!retry.0.is_zero(), "retry-min", "must not be zero");
         section.check(retry.0 <= retry.1, "retry-max", "must not be less than retry-min");
+        let lag_alarm = common.lag_alarm.unwrap_or_else(lag_alarm).0;
+        section.check(!lag_alarm.is_zero(), "lag-alarm", "must be longer than nothing");
         let filter = Filter {
             streams: common.streams,
             lanes: common.lanes,
@@ -234,7 +244,8 @@ impl RawSink {
             privileged_only: common.privileged_only,
         };
         let records_per_second = common.records_per_second;
-        Some(SinkConfig { name: common.name, batch, retry, records_per_second, filter, kind })
+        let name = common.name;
+        Some(SinkConfig { name, batch, retry, lag_alarm, records_per_second, filter, kind })
     }
 }
 
@@ -323,6 +334,7 @@ mod tests {
             (&format!("{http}timeout = \"0s\""), "sink[0].timeout"),
             (&format!("{http}streams = [\"telex\"]"), "telex"),
             (&format!("{http}batch-records = 0"), "sink[0].batch-records"),
+            (&format!("{http}lag-alarm = \"0s\""), "sink[0].lag-alarm"),
             (&format!("{tcp}window = 5"), "sink[0].window"),
             (&format!("{tcp}ca-file = \"/ca\""), "sink[0].ca-file"),
             (&format!("{tcp}resend-window = \"5s\""), "sink[0].resend-window"),

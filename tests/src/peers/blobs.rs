@@ -50,6 +50,8 @@ struct State {
     pretends: bool,
     /// The container was made for locks.
     lockable: bool,
+    /// As many requests are answered 503.
+    busy: u32,
     /// What is accepted as a proof of who asks.
     secret: String,
     /// Every version of every object, the current one among them.
@@ -106,6 +108,7 @@ impl Blobs {
             vendor,
             pretends: false,
             lockable: true,
+            busy: 0,
             secret: "first-secret".to_owned(),
             objects: BTreeMap::new(),
             next: 1,
@@ -141,6 +144,11 @@ impl Blobs {
     /// The container was not made for locks.
     pub fn without_locks(&self) {
         self.state().lockable = false;
+    }
+
+    /// It answers the next so many requests that it is busy.
+    pub fn busy(&self, requests: u32) {
+        self.state().busy = requests;
     }
 
     /// From now on only this proves who asks.
@@ -237,6 +245,10 @@ fn serve(stream: &TcpStream, shared: &Mutex<State>) -> io::Result<()> {
         let answer = {
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
             match state.vendor {
+                _ if state.busy > 0 => {
+                    state.busy -= 1;
+                    Answer::error(503, "ServerBusy")
+                }
                 Vendor::Azure => azure(&mut state, &request),
                 Vendor::Google => google(&mut state, &request),
             }

@@ -114,6 +114,12 @@ const LOW: &[Row] = &[
         Known,
     ),
     (
+        "sink-lag",
+        "tests/sinks/http.rs",
+        "a_sink_that_fails_for_too_long_is_an_alarm_until_it_has_what_waited",
+        Over,
+    ),
+    (
         "sink-not-confirming",
         DISORDER,
         "a_receiver_that_never_closes_is_believed_once_the_configuration_says_so",

@@ -109,6 +109,36 @@ fn google_keeps_what_its_locked_retention_promises() {
     keeps(&crossing, &store, &section, || {
         wait_until(PATIENCE, "another token", || store.tokens() >= 2);
     });
+    what_is_busy_is_not_bad(&crossing, &store);
+}
+
+/// A store that does not answer now is asked again; where it never does, nothing is proven, and nothing bad.
+fn what_is_busy_is_not_bad(crossing: &Crossing, store: &Blobs) {
+    let low = &crossing.pair.low;
+    let verify = || low.run(["archive", "verify", "--full", "--no-probe"]);
+    store.busy(3);
+    let done = verify();
+    assert_eq!(done.code, Some(0), "{}\n{}", done.stdout, done.stderr);
+    store.busy(u32::MAX);
+    let done = verify();
+    assert_eq!(done.code, Some(1), "{}\n{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("unproven") && done.stdout.contains("503"), "{}", done.stdout);
+    assert!(!done.stdout.contains("FINDING"), "{}", done.stdout);
+    assert!(done.stderr.contains("it did not show"), "{}", done.stderr);
+    store.busy(0);
+    let to = low_time(crossing);
+    let words = ["report", "--from", "2026-01-01T00:00:00Z", "--to", &to, "--framework", "soc2"];
+    let said = low.json(words.into_iter().chain(["--json"]));
+    let archive = &said["archives"]["items"][0];
+    assert!(archive["last-found"].is_null(), "{archive}");
+    let findings = archive["findings"].as_array().expect("a list");
+    let of = |text: &str| {
+        findings.iter().find(|one| one["text"].as_str().is_some_and(|said| said.contains(text)))
+    };
+    let shown = of("to archive verify at").expect("what was not shown");
+    assert_eq!(shown["bad"], false, "{shown}");
+    assert!(of("found it bad").is_none(), "{archive}");
+    assert_eq!(verify().code, Some(0));
 }
 
 #[test]

@@ -199,6 +199,140 @@ fn a_record_that_is_refused_for_good_stops_nothing_and_comes_after_the_fix() {
     assert_eq!(told(), None);
 }
 
+/// The sums over every stream of what became of the records at a sink, by the evidence report; with its notes.
+fn by_the_report(crossing: &Crossing, sink: &str) -> (BTreeMap<String, u64>, String) {
+    let to = shared::clock::Clock::now(&shared::clock::SystemClock).to_string();
+    let period = ["--from", "2026-01-01T00:00:00Z", "--to", &to];
+    let words = [&["report", "--framework", "soc2", "--json"], &period[..]].concat();
+    let said: Value =
+        serde_json::from_str(&crossing.pair.low.run(words).success()).expect("a report");
+    let mut sums = BTreeMap::new();
+    for part in said["delivery"]["items"].as_array().expect("a list") {
+        for (name, count) in
+            part.as_object().expect("a row").iter().filter(|_| part["sink"] == sink)
+        {
+            *sums.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+    }
+    (sums, said["verdict"]["notes"]["items"].to_string())
+}
+
+#[test]
+fn what_a_receiver_refuses_or_a_filter_leaves_out_is_nowhere_called_delivered() {
+    let refusing = Collector::start(&[]);
+    refusing.state.lock().expect("no answer panics").poison = Some("\"id\"".to_owned());
+    let narrow = Collector::start(&[]);
+    let crossing = configured("sink-http-truth", &refusing);
+    let low = &crossing.pair.low;
+    let narrow_sink = narrow.sink().replace("\"collector\"", "\"narrow\"");
+    low.configure(&format!(
+        "{}{}{narrow_sink}streams = [\"falco\"]\n",
+        Crossing::quick_inbox(),
+        refusing.sink()
+    ));
+    let _agents = [low.start(), crossing.pair.high.start()];
+    crossing.send(1..51);
+    crossing.wait_committed(50);
+    assert_eq!(crossing.wait_drained(), 50);
+    let status = low.status();
+    for (at, counts) in [[0, 0, 50], [0, 50, 0]].into_iter().enumerate() {
+        let sum =
+            ["delivered", "filtered", "rejected"].map(|name| status["sinks"][at][name].clone());
+        assert_eq!(sum, counts.map(Value::from), "{status}");
+    }
+    assert_eq!(status["agent"]["sinks"]["collector"]["delivered"], 0, "{status}");
+    assert_eq!(status["agent"]["sinks"]["narrow"]["delivered"], 0, "{status}");
+
+    let (sums, notes) = by_the_report(&crossing, "collector");
+    let counts = |sums: &BTreeMap<String, u64>| {
+        ["records", "delivered", "filtered", "rejected", "pending"].map(|name| sums[name])
+    };
+    assert_eq!(counts(&sums), [50, 0, 0, 50, 0], "{sums:?}");
+    for said in [
+        "sink collector refused 50 records",
+        "dead-letters/collector.ndjson",
+        "collector names the reason",
+        "--retry",
+    ] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    assert!(notes.contains("filter of the sink narrow left out 50 records"), "{notes}");
+    let (sums, _) = by_the_report(&crossing, "narrow");
+    assert_eq!(counts(&sums), [50, 0, 50, 0, 0], "{sums:?}");
+    // Nothing was delivered, so that nothing took any time.
+    assert_eq!(status["latency"], Value::Array(Vec::new()), "{status}");
+    let custody = || {
+        let log = low.state_dir().join("custody/custody-000000000001.log");
+        std::fs::read_to_string(log).expect("a custody log")
+    };
+    // The lines follow within a second or so.
+    wait_until(PATIENCE, "the custody log", || {
+        let lines = custody();
+        lines.contains("to sink collector, ") && lines.contains("to sink narrow, ")
+    });
+    let lines = custody();
+    for line in lines.lines().filter(|line| line.contains("to sink ")) {
+        let all = [("collector", " 0 filtered out, "), ("narrow", " 0 rejected\"")];
+        let (_, none) = all.iter().find(|(sink, _)| line.contains(sink)).expect("one of the two");
+        assert!(line.contains(" records: 0 delivered, ") && line.contains(none), "{line}");
+    }
+
+    // The cause was mended.
+    refusing.state.lock().expect("no answer panics").poison = None;
+    low.run(["dead-letters", "collector", "--retry"]).success();
+    wait_until(PATIENCE, "the records that were refused", || refusing.events().len() == 50);
+    wait_until(PATIENCE, "their confirmation", || {
+        by_the_report(&crossing, "collector").0["delivered"] == 50
+    });
+    let (sums, notes) = by_the_report(&crossing, "collector");
+    assert_eq!((counts(&sums), sums["sent-again"]), ([50, 50, 0, 0, 0], 50), "{sums:?}");
+    assert!(!notes.contains("refused"), "{notes}");
+    let received: u64 = low.status()["latency"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|row| row["sink"] == "collector" && row["hop"] == "received-to-delivered")
+        .map(|row| row["records"].as_u64().expect("a count"))
+        .sum();
+    assert_eq!(received, 50);
+    wait_until(PATIENCE, "the custody log", || {
+        custody().contains(" of them had been rejected, and were sent once more")
+    });
+    low.run(["custody", "verify"]).success();
+}
+
+#[test]
+fn a_sink_that_fails_for_too_long_is_an_alarm_until_it_has_what_waited() {
+    let collector = Collector::start(&vec![Fault::Status(503); 100_000]);
+    let crossing = configured("sink-http-lag", &collector);
+    let low = &crossing.pair.low;
+    low.configure(&format!("{}{}lag-alarm = \"2s\"\n", Crossing::quick_inbox(), collector.sink()));
+    let _agents = [low.start(), crossing.pair.high.start()];
+    crossing.send(1..21);
+    crossing.wait_committed(20);
+    let lags = |closed: bool| {
+        let alarms = low.json(["alarms", "--json"]);
+        let of_code = |alarm: &&Value| alarm["code"] == "sink-lag";
+        let found = alarms.as_array().expect("a list").iter().find(of_code).cloned();
+        found.filter(|alarm| alarm["closed"].is_null() != closed)
+    };
+    wait_until(PATIENCE, "the alarm", || lags(false).is_some());
+    let told = lags(false).expect("it stands");
+    assert_eq!(told["subject"], "collector");
+    let text = told["message"].as_str().expect("a text");
+    for said in [
+        "record(s) wait for the sink collector, the first since 20",
+        "the limit is 2s",
+        "503",
+        "penstock-low check collector",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    collector.state.lock().expect("no answer panics").faults.clear();
+    assert_eq!(crossing.wait_drained(), 20);
+    wait_until(PATIENCE, "it to close", || lags(true).is_some());
+}
+
 #[test]
 fn what_was_delivered_is_sent_once_more_when_it_is_asked_for_and_a_marked_record_shows_the_way() {
     let collector = Collector::start(&[]);

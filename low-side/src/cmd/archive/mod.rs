@@ -241,10 +241,7 @@ fn verify(
     }
     match report.verdict {
         Verdict::Good => Ok(()),
-        Verdict::Unproven => Err(Failure::new(
-            exit::FAILED,
-            "nothing is wrong, but the lock is not proven\n  try: --credentials FILE, of an administrator of the store",
-        )),
+        Verdict::Unproven => Err(Failure::new(exit::FAILED, report.unproven())),
         Verdict::Bad => Err(Failure::new(exit::FAILED, "the archive does not hold what it should")),
     }
 }

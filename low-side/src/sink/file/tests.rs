@@ -60,14 +60,7 @@ impl Setup {
         let confirmed = sink.confirm().unwrap();
         if note {
             let last = first + messages.len() as u64 - 1;
-            let delivery = Delivery {
-                chain: 1,
-                first,
-                last,
-                records: messages.len() as u64,
-                filtered: 0,
-                rejected: 0,
-            };
+            let delivery = Delivery::of(1, (first, last), messages.len() as u64);
             self.ledger
                 .deliver(self.id, &[delivery], confirmed.position, &HashMap::new(), Nanos(1))
                 .unwrap();

@@ -313,6 +313,7 @@ fn the_set_up_names_every_topic_and_right() {
                 interval: Duration::from_secs(1),
             },
             retry: (Duration::from_secs(1), Duration::from_secs(1)),
+            lag_alarm: Duration::from_mins(15),
             records_per_second: 0,
             filter: crate::sink::config::Filter {
                 streams: vec![Stream::Falco, Stream::KubeAudit],
