@@ -7,15 +7,16 @@ use serde_json::json;
 use shared::bell::Bell;
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::exit;
-use shared::record::{Epoch, Lane, OriginId, RecordId, Sequence, SourceTag, Stream, encode, parse};
+use shared::record::Stream;
 
 use super::{Failure, put};
 use crate::config::Config;
-use crate::ledger::{Again, ChainName, Ledger};
+use crate::ledger::{Again, Ledger};
 use crate::replay::chain_text;
 use crate::sink::config::{SinkConfig, SinkKind};
 use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::{self, Item, SinkError};
+use crate::sink::marked::Marked;
+use crate::sink::{self, SinkError};
 
 impl From<SinkError> for Failure {
     fn from(err: SinkError) -> Self {
@@ -41,33 +42,6 @@ pub(super) fn setup(config: &Config, name: &str, apply: bool) -> Result<(), Fail
     put(&sink::setup(named(config, name)?, apply)?)
 }
 
-/// A record that says of itself that it is none.
-struct Marked {
-    chain: ChainName,
-    bytes: Vec<u8>,
-    id: RecordId,
-}
-
-impl Marked {
-    fn new(stream: Stream, now: Nanos) -> Result<Self, Failure> {
-        let origin: OriginId =
-            ORIGIN.parse().map_err(|err| Failure::new(exit::FAILED, format!("{ORIGIN}: {err}")))?;
-        // Each check is a chain of its own: no two marked records have one id.
-        let epoch = Epoch(u64::try_from(now.0 / 1_000).unwrap_or(0));
-        let chain = ChainName { origin, epoch, lane: Lane::Routine };
-        let id = RecordId::new(&chain.origin, chain.epoch, chain.lane, Sequence(1));
-        let text = json!({
-            "message": "this record was made to see whether records arrive; nothing happened",
-            "record_id": id.to_string(),
-        });
-        let source = SourceTag::new(ORIGIN, "localhost", None);
-        let mut bytes = Vec::new();
-        let raw = text.to_string();
-        encode(&mut bytes, Sequence(1), now, stream, &source, None, raw.as_bytes());
-        Ok(Self { chain, bytes, id })
-    }
-}
-
 pub(super) fn check(
     config: &Config,
     name: &str,
@@ -82,14 +56,12 @@ pub(super) fn check(
         return Ok(());
     }
     let marked = Marked::new(stream, SystemClock.now())?;
-    let (record, _) = parse(&marked.bytes, marked.bytes.len() as u64)
-        .map_err(|err| Failure::new(exit::FAILED, format!("the marked record: {err}")))?;
     let mut ledger = Ledger::open(&config.state_dir)?;
     let id = ledger.sink(name)?;
     let started = Instant::now();
     let mut sink = sink::make(settings, id, SystemClock, Bell::default());
     sink.begin(&mut ledger)?;
-    sink.write(Item { chain: &marked.chain, bundle: 1, record: &record })?;
+    marked.with(|item| sink.write(item))?;
     let confirmed = sink.confirm()?;
     if let Some(rejected) = confirmed.rejected.first() {
         let text = format!("{name} takes records, but refused the marked one: {}", rejected.reason);
@@ -256,8 +228,6 @@ pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The origin of marked records.
-const ORIGIN: &str = "penstock-check";
 /// The pause between two looks for the marked record.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So much is gathered before it is printed.

@@ -4,6 +4,7 @@ mod answered;
 mod bulk;
 pub mod config;
 pub mod dead_letters;
+mod doubt;
 mod elastic;
 mod file;
 mod forward;
@@ -11,6 +12,7 @@ mod guid;
 mod http_json;
 pub mod kafka;
 mod loki;
+pub mod marked;
 mod next_hop;
 mod patience;
 pub mod probe;
@@ -76,6 +78,12 @@ pub enum SinkError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The marked record is not as it should be: a fault of ours.
+    #[error("the marked record: {why}")]
+    Marked {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The receiver can't be reached, or broke off.
     #[error("{address}: {doing}")]
     Network {

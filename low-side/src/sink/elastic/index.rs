@@ -21,6 +21,11 @@ use shared::record::Stream;
 pub(super) const FAMILIES: [&str; 4] =
     ["portainer-audit", "kube-audit", "falco-alert", "penstock-other"];
 
+/// Whether records of both streams go to the same indices.
+pub(super) fn is_of_one_kind(one: Stream, other: Stream) -> bool {
+    family(one) == family(other)
+}
+
 fn family(stream: Stream) -> &'static str {
     match stream {
         Stream::PortainerActivity | Stream::PortainerAuth => "portainer-audit",

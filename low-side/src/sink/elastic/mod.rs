@@ -7,13 +7,17 @@
 //! | answer to the bulk | what follows |
 //! |---|---|
 //! | 200 | each item counts by its own status, see [`answer`] |
-//! | 413 | the bulk is halved; a record that is too large alone goes to the dead letters |
-//! | 400 | the bulk is halved; a record goes to the dead letters only where others of its batch are taken |
+//! | 413, 400 | the bulk is halved; a record that is refused alone goes to the dead letters, unless everything is refused ([`doubt`](super::doubt)) |
 //! | 408, 429, 5xx, none, half an answer, too few items | the batch is sent again, after what `Retry-After` asks for |
 //! | 401, 403, 404 and all others | nothing is wrong with the records: the batch waits until the configuration, here or there, is mended |
 //!
 //! Items that are answered with 408, 429 or 5xx are sent again alone, [`TRIES_MAX`] times with a growing
-//! pause; then the batch fails and is sent again as a whole.
+//! pause; then the batch fails. Whatever fails it, what was settled before is not sent again ([`Answered`]).
+//!
+//! An index that is closed to writers, as the months that have aged are, takes nothing: its items are refused
+//! like a document that is wrong, and the others go on. Where nothing of a batch is taken, the marked record
+//! tells one index from all of them: it goes to the month that runs, of the same kind; where that is closed
+//! as well, to the kind of which something was taken last.
 //!
 //! Memory: one bulk of `body-bytes` and one record more, a copy of it where it goes out in parts or
 //! compressed, and an answer of at most [`ANSWER_BYTES_MAX`](crate::http::ANSWER_BYTES_MAX).
@@ -24,7 +28,7 @@ mod index;
 mod setup;
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -32,9 +36,13 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use shared::bell::Bell;
+use shared::record::Stream;
 use zeroize::Zeroizing;
 
+use super::answered::{Answered, Slot};
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
+use super::marked::Marked;
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
 use crate::http::{Answer, Call, Http, credential, gzip, sensitive};
@@ -42,7 +50,7 @@ use crate::ledger::Ledger;
 use crate::mapping::ecs;
 use answer::Fault;
 use config::{Access, ElasticConfig};
-use index::Indices;
+use index::{Indices, is_of_one_kind};
 
 pub(super) use setup::{find, setup};
 
@@ -53,23 +61,28 @@ pub(super) struct ElasticSink {
     http: Http,
     indices: Indices,
     bulk: Bulk,
+    /// What is known of each record of the bulk.
+    records: Vec<Known>,
+    answered: Answered,
+    doubt: Doubt,
+    /// The stream of the record that was refused last.
+    refused: Option<Stream>,
+    /// The stream of a record that was taken, the last of its answer.
+    taken: Option<Stream>,
     /// The shortest and the longest pause before items are sent again.
     pauses: (Duration, Duration),
 }
 
+/// A record of the bulk.
+#[derive(Clone, Copy)]
+struct Known {
+    slot: Slot,
+    sequence: u64,
+    stream: Stream,
+}
+
 /// Records of the bulk that go in one request: their places in it, ascending.
 type Part = Vec<usize>;
-
-/// How the requests of one bulk did.
-#[derive(Default)]
-struct Course {
-    /// A request was carried out: what is refused whole is not the fault of the configuration.
-    taken: bool,
-    /// Requests that were refused whole with 400 before any was carried out.
-    refused: usize,
-    /// Records that were refused with 400 alone.
-    alone: Vec<(usize, String)>,
-}
 
 impl ElasticSink {
     pub(super) fn new(config: ElasticConfig, bell: Bell) -> Self {
@@ -80,6 +93,11 @@ impl ElasticSink {
             bell,
             indices,
             bulk: Bulk::default(),
+            records: Vec::new(),
+            answered: Answered::default(),
+            doubt: Doubt::default(),
+            refused: None,
+            taken: None,
             pauses: (PAUSE_MIN, PAUSE_MAX),
         }
     }
@@ -90,31 +108,14 @@ impl ElasticSink {
         if self.bulk.len() > 0 {
             parts.push((0..self.bulk.len()).collect());
         }
-        let mut course = Course::default();
         while let Some(part) = parts.pop() {
             let answer = self.ask(&part)?;
             match (answer.status, part.len()) {
-                (200, _) => {
-                    course.taken = true;
-                    self.settle(&part, answer)?;
-                }
-                (413, 1) => {
-                    let why =
-                        format!("413: one record is more than is taken: {}", answer.excerpt());
-                    self.bulk.reject(part[0], why);
-                }
-                (400, _) if !course.taken && course.refused >= REFUSED_MAX => {
-                    return Err(self.refusal(&answer));
-                }
-                (400, 1) => {
-                    course.refused += 1;
-                    course.alone.push((part[0], format!("400: {}", answer.excerpt())));
-                    if parts.is_empty() && !course.taken {
-                        return Err(self.refusal(&answer));
-                    }
+                (200, _) => self.settle(&part, answer)?,
+                (status @ (400 | 413), 1) => {
+                    self.refuse(part[0], format!("{status}: {}", answer.excerpt()))?;
                 }
                 (400 | 413, many) => {
-                    course.refused += usize::from(answer.status == 400);
                     let (left, right) = part.split_at(many / 2);
                     parts.push(right.to_vec());
                     parts.push(left.to_vec());
@@ -122,10 +123,7 @@ impl ElasticSink {
                 _ => return Err(self.refusal(&answer)),
             }
         }
-        for (at, why) in course.alone {
-            self.bulk.reject(at, why);
-        }
-        self.bulk.clear();
+        self.clear();
         Ok(())
     }
 
@@ -135,21 +133,40 @@ impl ElasticSink {
         let (mut part, mut answer) = (part.to_vec(), answer);
         let mut pause = self.pauses.0;
         for tries in 1.. {
-            let faults = answer::faults(&answer.body, part.len()).map_err(|problem| {
-                let why = format!("{problem}: {}", answer.excerpt());
-                SinkError::Answer { place: self.place(), status: 200, why, retry_after: None }
-            })?;
-            let mut later: Part = Vec::new();
-            let mut last = (0, String::new());
-            for (at, fault) in faults {
-                match fault {
-                    Fault::Rejected(why) => self.bulk.reject(part[at], why),
-                    Fault::Later(status, why) => {
-                        later.push(part[at]);
+            let faults = self.faults(&answer, part.len())?;
+            let mut faults = faults.into_iter().peekable();
+            let (mut refused, mut later) = (Vec::new(), Part::new());
+            let (mut last, mut wrong) = ((0, String::new()), None);
+            let mut taken = false;
+            for (at, record) in part.iter().copied().enumerate() {
+                match faults.next_if(|(bad, _)| *bad == at).map(|(_, fault)| fault) {
+                    None => {
+                        let Known { slot, sequence, stream } = self.records[record];
+                        self.answered.taken(slot, sequence);
+                        (taken, self.taken) = (true, Some(stream));
+                    }
+                    Some(Fault::Closed(_, why) | Fault::Rejected(why)) => {
+                        refused.push((record, why));
+                    }
+                    Some(Fault::Later(status, why)) => {
+                        later.push(record);
                         last = (status, why);
                     }
-                    Fault::Wrong(status, why) => return Err(self.item_error(status, why)),
+                    Some(Fault::Wrong(status, why)) => wrong = Some((status, why)),
                 }
+            }
+            if taken {
+                self.believe();
+            }
+            for (record, why) in refused {
+                self.refuse(record, why)?;
+                if taken {
+                    // Others of the same answer were taken.
+                    self.believe();
+                }
+            }
+            if let Some((status, why)) = wrong {
+                return Err(self.item_error(status, why));
             }
             if later.is_empty() {
                 return Ok(());
@@ -158,11 +175,7 @@ impl ElasticSink {
                 let why = format!("{} item(s), {tries} times: {}", later.len(), last.1);
                 return Err(self.item_error(last.0, why));
             }
-            self.bell.rest(pause);
-            if self.bell.stopping() {
-                return Err(SinkError::Stopping);
-            }
-            pause = (pause * 2).min(self.pauses.1);
+            self.rest(&mut pause)?;
             answer = self.ask(&later)?;
             if answer.status != 200 {
                 return Err(self.refusal(&answer));
@@ -170,6 +183,102 @@ impl ElasticSink {
             part = later;
         }
         Ok(())
+    }
+
+    /// Something was taken: what was refused until now is at fault itself.
+    fn believe(&mut self) {
+        self.doubt.taken();
+        self.answered.borne_out();
+    }
+
+    /// Notes that a record is refused for good, and looks who is at fault where that is not clear.
+    fn refuse(&mut self, at: usize, why: String) -> Result<(), SinkError> {
+        let Known { slot, sequence, stream } = self.records[at];
+        self.answered.refused(slot, sequence, why);
+        self.refused = Some(stream);
+        if self.doubt.refused() { self.inquire() } else { Ok(()) }
+    }
+
+    /// Sends a marked record, to see who is at fault.
+    fn inquire(&mut self) -> Result<(), SinkError> {
+        let stream = self.refused.unwrap_or(Stream::Other);
+        let error = match self.ask_marked(stream)? {
+            None => None,
+            Some((true, error)) => match self.taken.filter(|taken| !is_of_one_kind(*taken, stream))
+            {
+                Some(taken) => self.ask_marked(taken)?.map(|(_, error)| error),
+                None => Some(error),
+            },
+            Some((false, error)) => Some(error),
+        };
+        if let Some(error) = error {
+            return Err(refuses_all(error));
+        }
+        self.doubt.borne_out();
+        self.answered.borne_out();
+        Ok(())
+    }
+
+    /// Sends a marked record of a stream; where it is refused for good, gives whether because its index
+    /// is closed to writers, and what was said.
+    fn ask_marked(&mut self, stream: Stream) -> Result<Option<(bool, SinkError)>, SinkError> {
+        let mut pause = self.pauses.0;
+        for tries in 1.. {
+            Marked::now(stream)?.with(|item| Ok(self.gather(item)))?;
+            let answer = self.ask(&[self.bulk.len() - 1]);
+            self.bulk.drop_last();
+            let answer = answer?;
+            match answer.status {
+                200 => {}
+                400 | 413 => return Ok(Some((false, self.refusal(&answer)))),
+                _ => return Err(self.refusal(&answer)),
+            }
+            match self.faults(&answer, 1)?.pop().map(|(_, fault)| fault) {
+                None => return Ok(None),
+                Some(Fault::Closed(status, why)) => {
+                    return Ok(Some((true, self.item_error(status, why))));
+                }
+                Some(Fault::Rejected(why)) => return Ok(Some((false, self.item_error(400, why)))),
+                Some(Fault::Wrong(status, why)) => return Err(self.item_error(status, why)),
+                Some(Fault::Later(status, why)) if tries >= TRIES_MAX => {
+                    return Err(self.item_error(status, why));
+                }
+                Some(Fault::Later(..)) => self.rest(&mut pause)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn faults(&self, answer: &Answer, sent: usize) -> Result<Vec<(usize, Fault)>, SinkError> {
+        answer::faults(&answer.body, sent)
+            .map_err(|problem| self.item_error(200, format!("{problem}: {}", answer.excerpt())))
+    }
+
+    fn rest(&self, pause: &mut Duration) -> Result<(), SinkError> {
+        self.bell.rest(*pause);
+        *pause = (*pause * 2).min(self.pauses.1);
+        if self.bell.stopping() { Err(SinkError::Stopping) } else { Ok(()) }
+    }
+
+    /// Adds a record to the bulk.
+    fn gather(&mut self, item: Item<'_>) -> u64 {
+        let indices = &mut self.indices;
+        self.bulk.push(item, |out| {
+            event::with_view(item.chain, item.record, |view| {
+                out.extend_from_slice(b"{\"create\":{\"_index\":\"");
+                indices.name(out, item.record.stream, view.time(), item.record.received);
+                // Writing to memory does not fail.
+                let _ = writeln!(out, "\",\"_id\":\"{}\"}}}}", view.id);
+                ecs::render(out, view);
+                // Also behind the last one: a bulk ends with a line feed.
+                out.push(b'\n');
+            });
+        })
+    }
+
+    fn clear(&mut self) {
+        self.bulk.clear();
+        self.records.clear();
     }
 
     /// Sends some of the gathered records.
@@ -231,23 +340,18 @@ fn authorized(call: Call, access: &Access) -> Result<Call, SinkError> {
 
 impl Sink for ElasticSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
-        self.bulk.forget();
+        self.clear();
+        self.doubt.begin();
         Ok(())
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let indices = &mut self.indices;
-        let bytes = self.bulk.push(item, |out| {
-            event::with_view(item.chain, item.record, |view| {
-                out.extend_from_slice(b"{\"create\":{\"_index\":\"");
-                indices.name(out, item.record.stream, view.time(), item.record.received);
-                // Writing to memory does not fail.
-                let _ = writeln!(out, "\",\"_id\":\"{}\"}}}}", view.id);
-                ecs::render(out, view);
-                // Also behind the last one: a bulk ends with a line feed.
-                out.push(b'\n');
-            });
-        });
+        let (sequence, stream) = (item.record.sequence.0, item.record.stream);
+        let Some(slot) = self.answered.slot(item.chain, sequence, Instant::now()) else {
+            return Ok(0);
+        };
+        let bytes = self.gather(item);
+        self.records.push(Known { slot, sequence, stream });
         if self.bulk.size() >= self.config.body_bytes {
             self.send()?;
         }
@@ -256,11 +360,21 @@ impl Sink for ElasticSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        Ok(self.bulk.confirmed())
+        if self.doubt.is_open() {
+            self.inquire()?;
+        }
+        self.answered.borne_out();
+        Ok(Confirmed { position: None, rejected: self.answered.rejected() })
+    }
+
+    fn committed(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.answered.committed();
+        Ok(())
     }
 
     fn reset(&mut self, _error: &SinkError) {
-        self.bulk.forget();
+        self.clear();
+        self.answered.broke(Instant::now());
         self.http.disconnect();
     }
 }
@@ -274,9 +388,6 @@ const TRIES_MAX: u32 = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// So many requests may be refused whole before one is taken. Halving comes to any record of a bulk
-/// in fewer; where nothing at all is taken, it ends here.
-const REFUSED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 2xx (204) | the entries are delivered |
 //! | 400 | **the good entries were stored**; the push is halved until what is refused is known: it goes to the dead letters |
-//! | 400 of a kind that says nothing of an entry, and nothing else of the batch was taken | the batch waits |
+//! | 400 of a kind that says nothing of an entry | the same, unless everything is refused ([`doubt`](super::doubt)): then the batch waits |
 //! | 413 | the push is halved |
 //! | 429, 503 | the push is halved: one above the burst is never taken; when something of the batch was taken, after what `Retry-After` asks for |
 //! | 408, 5xx, none, half an answer; 429 to one entry, before any was taken | the batch is sent again, after what `Retry-After` asks for |
@@ -29,9 +29,11 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use shared::bell::Bell;
-use shared::record::RecordId;
+use shared::record::{RecordId, Stream};
 
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
+use super::marked::Marked;
 use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
@@ -52,6 +54,7 @@ pub(super) struct LokiSink {
     streams: Streams,
     /// Something of this batch was taken.
     taken: bool,
+    doubt: Doubt,
 }
 
 impl LokiSink {
@@ -64,6 +67,7 @@ impl LokiSink {
             entries: Vec::new(),
             streams: Streams::default(),
             taken: false,
+            doubt: Doubt::default(),
         }
     }
 
@@ -73,7 +77,6 @@ impl LokiSink {
         // Stable: entries of one time stay as they came.
         order.sort_by_key(|at| (self.entries[*at].stream, self.entries[*at].time));
         let mut parts: Vec<Range<usize>> = std::iter::once(0..order.len()).collect();
-        let mut refused: usize = 0;
         let mut patience = Patience::new(WAIT_MAX, PAUSES);
         while let Some(range) = parts.pop() {
             let part = &order[range.clone()];
@@ -85,6 +88,7 @@ impl LokiSink {
             match (answer.status, part.len()) {
                 (200..=299, _) => {
                     self.taken = true;
+                    self.doubt.taken();
                     patience = Patience::new(WAIT_MAX, PAUSES);
                 }
                 (429 | 503, many) if self.taken || many > 1 => {
@@ -101,26 +105,44 @@ impl LokiSink {
                         self.bulk.reject(*at, reason(&answer));
                     }
                 }
-                (413, 1) => self.bulk.reject(part[0], reason(&answer)),
-                (400, _)
-                    if !self.taken && !refusal::is_for_good(&text) && refused >= REFUSED_MAX =>
-                {
-                    return Err(self.refusal(&answer));
-                }
                 (400 | 413, many) if many > 1 => {
-                    refused += 1;
                     let middle = range.start + many / 2;
                     parts.push(middle..range.end);
                     parts.push(range.start..middle);
                 }
-                // Alone, and of no kind that is known: where others are taken, it is the entry's fault.
-                (400, _) if self.taken => {
+                // Alone: too long, or of no kind that is known.
+                (400 | 413, _) => {
                     self.bulk.reject(part[0], reason(&answer));
+                    if self.doubt.refused() {
+                        self.inquire()?;
+                    }
                 }
                 _ => return Err(self.refusal(&answer)),
             }
         }
         self.clear();
+        Ok(())
+    }
+
+    /// Sends a marked record, to see who is at fault.
+    fn inquire(&mut self) -> Result<(), SinkError> {
+        Marked::now(Stream::Other)?.with(|item| Ok(self.gather(item)))?;
+        let Some(last) = self.entries.len().checked_sub(1) else { return Ok(()) };
+        let mut patience = Patience::new(WAIT_MAX, PAUSES);
+        let mut answer = self.ask(&[last])?;
+        while self.taken && matches!(answer.status, 429 | 503) {
+            if !patience.rest(&self.bell, answer.retry_after())? {
+                return Err(self.refusal(&answer));
+            }
+            answer = self.ask(&[last])?;
+        }
+        self.bulk.drop_last();
+        self.entries.pop();
+        if !answer.is_success() {
+            return Err(refuses_all(self.refusal(&answer)));
+        }
+        self.taken = true;
+        self.doubt.borne_out();
         Ok(())
     }
 
@@ -184,6 +206,34 @@ impl LokiSink {
         self.clear();
         self.bulk.forget();
         self.taken = false;
+        self.doubt.begin();
+    }
+
+    /// Adds a record to the push; one whose line is too long is refused here.
+    fn gather(&mut self, item: Item<'_>) -> u64 {
+        let (streams, config) = (&mut self.streams, &self.config);
+        let mut entry = None;
+        let bytes = self.bulk.push(item, |out| {
+            event::with_view(item.chain, item.record, |view| {
+                let start = out.len();
+                event::render_view(out, view);
+                if out.len() - start > config.line_bytes {
+                    out.truncate(start);
+                    return;
+                }
+                let stream = streams.of(view, item.bundle % config.batch_labels);
+                entry =
+                    Some(Entry { stream, time: entries::time(view.time(), item.record.received) });
+            });
+        });
+        if let Some(entry) = entry {
+            self.entries.push(entry);
+        } else {
+            let why = format!("its line is longer than {} bytes", self.config.line_bytes);
+            self.bulk.reject(self.bulk.len() - 1, why);
+            self.bulk.drop_last();
+        }
+        bytes
     }
 
     fn clear(&mut self) {
@@ -219,28 +269,7 @@ impl Sink for LokiSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let (streams, config) = (&mut self.streams, &self.config);
-        let mut entry = None;
-        let bytes = self.bulk.push(item, |out| {
-            event::with_view(item.chain, item.record, |view| {
-                let start = out.len();
-                event::render_view(out, view);
-                if out.len() - start > config.line_bytes {
-                    out.truncate(start);
-                    return;
-                }
-                let stream = streams.of(view, item.bundle % config.batch_labels);
-                entry =
-                    Some(Entry { stream, time: entries::time(view.time(), item.record.received) });
-            });
-        });
-        if let Some(entry) = entry {
-            self.entries.push(entry);
-        } else {
-            let why = format!("its line is longer than {} bytes", self.config.line_bytes);
-            self.bulk.reject(self.bulk.len() - 1, why);
-            self.bulk.drop_last();
-        }
+        let bytes = self.gather(item);
         if self.bulk.size() >= self.config.body_bytes {
             self.send()?;
         }
@@ -249,6 +278,9 @@ impl Sink for LokiSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
+        if self.doubt.is_open() {
+            self.inquire()?;
+        }
         Ok(self.bulk.confirmed())
     }
 
@@ -310,9 +342,6 @@ const PUSH: &str = "/loki/api/v1/push";
 const QUERY: &str = "/loki/api/v1/query_range";
 /// So much of an answer is read for the reason.
 const TEXT_BYTES: usize = 64 << 10;
-/// So many pushes may be refused for an unknown reason before one is taken. Halving comes to any entry
-/// in fewer; where nothing at all is taken, it ends here.
-const REFUSED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

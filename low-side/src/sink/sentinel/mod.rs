@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 204 | the rows are delivered |
 //! | 400, 413 | the body is halved, until the row that is refused stands alone: it goes to the dead letters |
-//! | 400 that names the stream; 400 for one row after the other, and none is taken | it is said about the rule, not about rows: the batch waits |
+//! | 400 that names the stream; 400 for one row after the other, and for a marked one ([`doubt`](super::doubt)) | it is said about the rule, not about rows: the batch waits |
 //! | 401 | one new token, and once more; then the batch waits |
 //! | 429, 503 | nothing was taken: later, after what `Retry-After` asks for |
 //! | 408, other 5xx, none | the batch is sent again |
@@ -35,10 +35,13 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use shared::bell::Bell;
+use shared::record::Stream;
 
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
 use super::guid::guid;
 use super::http_json::array;
+use super::marked::Marked;
 use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
@@ -62,6 +65,8 @@ pub(super) struct SentinelSink {
     compared: [bool; TABLES],
     /// What is gathered for each table.
     bulks: [Bulk; TABLES],
+    /// What is known of each table.
+    doubts: [Doubt; TABLES],
     /// Whether anything of the batch was taken.
     begun: bool,
 }
@@ -98,26 +103,27 @@ impl SentinelSink {
             declared: None,
             compared: [false; TABLES],
             bulks: Default::default(),
+            doubts: Default::default(),
             begun: false,
         }
     }
 
     fn forget(&mut self) {
         self.bulks.iter_mut().for_each(Bulk::forget);
+        self.doubts.iter_mut().for_each(Doubt::begin);
         self.begun = false;
     }
 
     /// Sends some of the rows of a stream, in halves where they are not taken whole.
     fn send(&mut self, at: usize, rows: Range<usize>) -> Result<(), SinkError> {
         let mut parts = vec![rows];
-        let (mut taken, mut refused) = (0, 0);
         while let Some(part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
             let error = match self.post(at, part.clone())? {
                 Posted::Taken => {
-                    taken += part.len();
+                    self.doubts[at].taken();
                     continue;
                 }
                 Posted::Refused(error) => error,
@@ -128,12 +134,23 @@ impl SentinelSink {
                 parts.push(part.start..middle);
                 continue;
             }
-            refused += 1;
-            if taken == 0 && refused > REFUSED_MAX {
-                // Not one row is good: that is no matter of rows.
-                return Err(error);
-            }
             self.bulks[at].reject(part.start, error.into_reason());
+            if self.doubts[at].refused() {
+                self.ask(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a marked record to a table, to see who is at fault.
+    fn ask(&mut self, at: usize) -> Result<(), SinkError> {
+        let (at, _) = Marked::now(STREAMS[at])?.with(|item| Ok(gather(&mut self.bulks, item)))?;
+        let last = self.bulks[at].len() - 1;
+        let posted = self.post(at, last..last + 1)?;
+        self.bulks[at].drop_last();
+        match posted {
+            Posted::Taken => self.doubts[at].borne_out(),
+            Posted::Refused(error) => return Err(refuses_all(error)),
         }
         Ok(())
     }
@@ -193,6 +210,19 @@ impl SentinelSink {
     }
 }
 
+/// Adds a record to what is gathered for its table; gives the table's place and the bytes of the row.
+fn gather(bulks: &mut [Bulk; TABLES], item: Item<'_>) -> (usize, u64) {
+    with_view(item.chain, item.record, |view| {
+        let table = Table::of(view);
+        let at = Table::ALL.iter().position(|one| *one == table).unwrap_or(TABLES - 1);
+        let bytes = bulks[at].push(item, |out| {
+            row(out, view);
+            out.push(b'\n');
+        });
+        (at, bytes)
+    })
+}
+
 /// A token that is good: the one at hand, or a new one.
 fn authorization(
     token: &mut Option<Token>,
@@ -235,16 +265,7 @@ impl Sink for SentinelSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let bulks = &mut self.bulks;
-        let (at, bytes) = with_view(item.chain, item.record, |view| {
-            let table = Table::of(view);
-            let at = Table::ALL.iter().position(|one| *one == table).unwrap_or(TABLES - 1);
-            let bytes = bulks[at].push(item, |out| {
-                row(out, view);
-                out.push(b'\n');
-            });
-            (at, bytes)
-        });
+        let (at, bytes) = gather(&mut self.bulks, item);
         self.compare(at)?;
         let bulk = &self.bulks[at];
         // The brackets are the one byte more; each row has its comma.
@@ -259,6 +280,9 @@ impl Sink for SentinelSink {
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         for at in 0..TABLES {
             self.send(at, 0..self.bulks[at].len())?;
+            if self.doubts[at].is_open() {
+                self.ask(at)?;
+            }
         }
         self.begun = false;
         let rejected = self.bulks.iter_mut().flat_map(|bulk| bulk.confirmed().rejected).collect();
@@ -278,12 +302,13 @@ impl Sink for SentinelSink {
 
 /// How many tables there are.
 const TABLES: usize = Table::ALL.len();
+/// A stream of each table, in their order.
+const STREAMS: [Stream; TABLES] =
+    [Stream::PortainerActivity, Stream::KubeAudit, Stream::Falco, Stream::Other];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// What a 400 is called that says nothing about rows.
 const RULE_CODES: [&str; 4] =
     ["InvalidStream", "InvalidApiVersion", "InvalidDataCollectionRule", "MissingApiVersion"];
-/// More rows than this are not refused, one after the other, for what they hold.
-const REFUSED_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests;

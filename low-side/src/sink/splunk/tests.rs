@@ -3,7 +3,9 @@ use std::path::Path;
 use shared::record::{Epoch, Lane, RecordId, Sequence};
 
 use super::*;
-use crate::sink::script::{Request, Script, deliver, messages, secret};
+use crate::sink::script::{
+    Request, Script, deliver, holds_poison, messages, poison_stops_nothing, secret,
+};
 
 fn config(dir: &Path, script: &Script) -> SplunkConfig {
     SplunkConfig {
@@ -236,6 +238,31 @@ fn a_collector_that_refuses_every_record_fills_no_dead_letters() {
         let error = deliver(&mut sink, dir.path(), &messages(1_000)).unwrap_err().to_string();
         assert!(error.contains(&format!("code {code}:")), "{error}");
         assert!(bodies(&script).len() <= 50, "{}", bodies(&script).len());
+    }
+}
+
+#[test]
+fn poison_in_a_row_stops_nothing_that_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for code in [6, 15] {
+        poison_stops_nothing(|all| {
+            let mut next = 0;
+            let script = Script::start(move |request| {
+                if !is_event(request) {
+                    return all_true(request);
+                }
+                if all || holds_poison(request) {
+                    // The object at which reading ended.
+                    return answer(
+                        400,
+                        format!("{{\"text\":\"no\",\"code\":{code},\"invalid-event-number\":0}}"),
+                    );
+                }
+                next += 1;
+                taken(next - 1)
+            });
+            SplunkSink::new(config(dir.path(), &script), Bell::default())
+        });
     }
 }
 
