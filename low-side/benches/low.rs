@@ -170,6 +170,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         batch: BatchLimits { records: 20_000, bytes: 32 << 20, interval: Duration::from_secs(1) },
         retry: (Duration::from_secs(1), Duration::from_secs(1)),
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         kind: SinkKind::File(FileConfig {
             dir: dir.path().join("sink"),
@@ -187,6 +188,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         batch: config.batch,
         retry: config.retry,
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         dead_letters: DeadLetters::of(&folders.state, "bench"),
         ledger,

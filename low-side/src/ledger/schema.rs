@@ -230,6 +230,14 @@ INSERT INTO counter SELECT 'stored', count(*) FROM bundle;
 INSERT INTO counter SELECT 'stored-bytes', coalesce(sum(file_bytes), 0) FROM bundle;
 -- Records that a sink never got because their bundle had left the store.
 ALTER TABLE delivered_records ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+", "
+-- The file of dead letters that was retried last for a sink, by its SHA-256, and how many of its letters were
+-- asked for once more: a retry that was killed goes on there.
+CREATE TABLE retry (
+    sink    INTEGER PRIMARY KEY REFERENCES sink (id),
+    file    BLOB NOT NULL,
+    letters INTEGER NOT NULL
+) STRICT;
 "];
 
 /// Brings the tables up to date.

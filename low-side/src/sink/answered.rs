@@ -6,10 +6,9 @@
 //!
 //! Invariants: what is passed over was answered for by this receiver less than [`KEPT_FOR`] ago, and is
 //! of a chain whose batch begins at the very record at which the broken one began. So a record that
-//! somebody asked for once more is not passed over. A refusal counts as an answer only once it is borne
-//! out ([`doubt`](super::doubt)); until then a failure forgets it. Memory: one entry for each chain of a
-//! batch, one for each run of records that were answered for, and one for each record that was refused
-//! for good.
+//! somebody asked for once more is not passed over. Memory: one entry for each chain of a batch, one for
+//! each run of records that were answered for, and one for each record that was refused for good. Refusals
+//! that are in doubt ([`doubt`](super::doubt)) are not noted here.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,6 @@ use crate::ranges::RangeSet;
 #[derive(Debug, Default)]
 pub(super) struct Answered {
     chains: Vec<Chain>,
-    /// Refusals that are not borne out.
-    suspects: Vec<(Slot, u64, String)>,
     /// Of the batch that broke off.
     kept: Vec<Chain>,
     broke: Option<Instant>,
@@ -69,23 +66,11 @@ impl Answered {
         self.chains[slot.0].answered.insert(sequence, sequence);
     }
 
-    /// Notes that the receiver refused a record; it counts once it is borne out.
+    /// Notes that a record is refused for good: it is answered for, too.
     pub(super) fn refused(&mut self, slot: Slot, sequence: u64, reason: String) {
-        self.suspects.push((slot, sequence, reason));
-    }
-
-    /// Notes that a record is not sent: it can't be.
-    pub(super) fn unsendable(&mut self, slot: Slot, sequence: u64, reason: String) {
         let chain = &mut self.chains[slot.0];
         chain.answered.insert(sequence, sequence);
         chain.rejected.push((sequence, reason));
-    }
-
-    /// What was refused so far is at fault itself.
-    pub(super) fn borne_out(&mut self) {
-        for (slot, sequence, reason) in std::mem::take(&mut self.suspects) {
-            self.unsendable(slot, sequence, reason);
-        }
     }
 
     /// All that was refused for good.
@@ -109,7 +94,6 @@ impl Answered {
 
     /// The batch broke off: what is answered for is kept for the next try.
     pub(super) fn broke(&mut self, now: Instant) {
-        self.suspects.clear();
         for chain in self.chains.drain(..).filter(|chain| !chain.answered.is_empty()) {
             self.kept.retain(|kept| kept.name != chain.name);
             self.kept.push(chain);
@@ -148,7 +132,6 @@ mod tests {
                         0 => state.refused(slot, sequence, "no".to_owned()),
                         _ => state.taken(slot, sequence),
                     }
-                    state.borne_out();
                 }
             }
         }
@@ -178,15 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_for_out_of_order_is_passed_over_and_a_suspect_is_not() {
+    fn what_is_answered_for_out_of_order_is_passed_over() {
         let (mut state, name) = (Answered::default(), chain(1));
         let now = Instant::now();
         let slots: Vec<Slot> = (1..10).filter_map(|at| state.slot(&name, at, now)).collect();
         for taken in [7, 2, 4] {
             state.taken(slots[0], taken);
         }
-        state.unsendable(slots[0], 5, "too long".to_owned());
-        state.refused(slots[0], 8, "no".to_owned());
+        state.refused(slots[0], 5, "no".to_owned());
         state.broke(now);
         assert_eq!(run(&mut state, &name, 1..10, 0), [1, 3, 6, 8, 9]);
         let rejected: Vec<u64> = state.rejected().iter().map(|one| one.sequence).collect();

@@ -39,6 +39,8 @@ pub struct SinkConfig {
     pub retry: (Duration, Duration),
     /// Records that are handed over in a second, at most; 0 for as many as it takes.
     pub records_per_second: u64,
+    /// With so many bytes of dead letters nothing more is sent.
+    pub dead_letter_bytes: u64,
     /// Which records it gets.
     pub filter: Filter,
     /// What it is.
@@ -120,13 +122,14 @@ struct RawCommon {
     retry_min: Option<Span>,
     retry_max: Option<Span>,
     records_per_second: u64,
+    dead_letter_bytes: Option<ByteSize>,
     streams: Vec<Stream>,
     lanes: Vec<Lane>,
     origins: Vec<OriginId>,
     privileged_only: bool,
 }
 
-const COMMON_KEYS: [&str; 12] = [
+const COMMON_KEYS: [&str; 13] = [
     "name",
     "type",
     "batch-records",
@@ -135,6 +138,7 @@ const COMMON_KEYS: [&str; 12] = [
     "retry-min",
     "retry-max",
     "records-per-second",
+    "dead-letter-bytes",
     "streams",
     "lanes",
     "origins",
@@ -149,6 +153,10 @@ fn retry_min() -> Span {
 }
 fn retry_max() -> Span {
     Span::secs(60)
+}
+// Half a million records or more: by then somebody should know.
+fn dead_letter_bytes() -> ByteSize {
+    ByteSize::mib(1024)
 }
 
 impl RawSink {
@@ -233,8 +241,17 @@ impl RawSink {
             origins: common.origins,
             privileged_only: common.privileged_only,
         };
-        let records_per_second = common.records_per_second;
-        Some(SinkConfig { name: common.name, batch, retry, records_per_second, filter, kind })
+        let dead_letter_bytes = common.dead_letter_bytes.unwrap_or_else(dead_letter_bytes).0;
+        section.check(dead_letter_bytes > 0, "dead-letter-bytes", "must be more than nothing");
+        Some(SinkConfig {
+            name: common.name,
+            batch,
+            retry,
+            records_per_second: common.records_per_second,
+            dead_letter_bytes,
+            filter,
+            kind,
+        })
     }
 }
 
@@ -323,6 +340,7 @@ mod tests {
             (&format!("{http}timeout = \"0s\""), "sink[0].timeout"),
             (&format!("{http}streams = [\"telex\"]"), "telex"),
             (&format!("{http}batch-records = 0"), "sink[0].batch-records"),
+            (&format!("{http}dead-letter-bytes = \"0B\""), "sink[0].dead-letter-bytes"),
             (&format!("{tcp}window = 5"), "sink[0].window"),
             (&format!("{tcp}ca-file = \"/ca\""), "sink[0].ca-file"),
             (&format!("{tcp}resend-window = \"5s\""), "sink[0].resend-window"),

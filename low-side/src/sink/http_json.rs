@@ -49,11 +49,12 @@ impl HttpJsonSink {
 
     /// Sends what is gathered, in halves where it is not taken whole.
     fn send(&mut self) -> Result<(), SinkError> {
-        let mut parts: Vec<Range<usize>> = Vec::new();
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts: Vec<(Range<usize>, bool)> = Vec::new();
         if self.bulk.len() > 0 {
-            parts.push(0..self.bulk.len());
+            parts.push((0..self.bulk.len(), false));
         }
-        while let Some(part) = parts.pop() {
+        while let Some((part, again)) = parts.pop() {
             let answer = self.post(part.clone())?;
             if answer.is_success() {
                 self.taken = true;
@@ -61,17 +62,18 @@ impl HttpJsonSink {
                 continue;
             }
             match (answer.status, part.len()) {
+                (400 | 413 | 422, 1) if !again && self.doubt.refused(1) => {
+                    self.ask()?;
+                    parts.push((part, true));
+                }
                 (400 | 413 | 422, 1) => {
                     let reason = format!("{}: {}", answer.status, answer.excerpt());
                     self.bulk.reject(part.start, reason);
-                    if self.doubt.refused() {
-                        self.ask()?;
-                    }
                 }
                 (400 | 413 | 422, many) => {
                     let middle = part.start + many / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    parts.push((middle..part.end, false));
+                    parts.push((part.start..middle, false));
                 }
                 _ => return Err(SinkError::answer(&self.http.place(), &answer)),
             }
@@ -169,9 +171,6 @@ impl Sink for HttpJsonSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        if self.doubt.is_open() {
-            self.ask()?;
-        }
         Ok(self.bulk.confirmed())
     }
 

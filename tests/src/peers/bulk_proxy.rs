@@ -61,6 +61,10 @@ pub struct State {
     pub body_max: Option<usize>,
     /// A document that holds one of these is handed on with a time that is none.
     pub poison: Vec<String>,
+    /// A document that holds one of these is not handed on: its index is closed to writers, and answers so.
+    pub closed: Vec<String>,
+    /// What the settings of all indices say of their blocks; without it, asking for them is not allowed.
+    pub blocks: Option<Value>,
     /// What the header `Authorization` may say; anything where it is empty.
     pub authorizations: BTreeSet<String>,
     /// Bulks that came.
@@ -124,6 +128,10 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     match (asked.method.as_str(), path.as_str()) {
         ("POST", "/_bulk") => bulk(state, upstream, asked),
         ("POST", "/_security/api_key") => api_key(&mut lock(state), asked),
+        ("GET", path) if path.contains("/_settings/") => match &lock(state).blocks {
+            Some(blocks) => Reply::status(200, blocks.to_string()),
+            None => error(403, "security_exception", "unauthorized"),
+        },
         (_, path) if path.starts_with("/_ilm/policy/") => ilm(&mut lock(state), path, asked),
         (_, path) if path.starts_with("/_plugins/_ism/policies/") => {
             ism(&mut lock(state), path, asked)
@@ -134,11 +142,11 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
 
 fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     assert_eq!(asked.headers["content-type"], "application/x-ndjson");
-    let (fault, body_max, poison) = {
+    let (fault, body_max, poison, closed) = {
         let mut state = lock(state);
         state.bulks += 1;
         let fault = state.faults.pop_front().or(state.always);
-        (fault.unwrap_or(Fault::Good), state.body_max, state.poison.clone())
+        (fault.unwrap_or(Fault::Good), state.body_max, state.poison.clone(), state.closed.clone())
     };
     if body_max.is_some_and(|most| asked.body.len() > most) {
         return Reply::status(413, "<html>413 Request Entity Too Large</html>");
@@ -154,14 +162,31 @@ fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     };
     let mut answers = Vec::new();
     if taken > 0 {
-        let lines = lines[..2 * taken].iter().map(|line| poisoned(line, &poison));
-        let lines: Vec<Cow<'_, [u8]>> = lines.collect();
-        let Reply::Status(200, _, body) = hand_on(upstream, asked, &lines.concat()) else {
-            return Reply::status(502, "the server behind gave no good answer");
+        let is_closed = |pair: &[&[u8]]| {
+            let text = String::from_utf8_lossy(pair[1]);
+            closed.iter().any(|closed| text.contains(closed))
         };
+        let pairs: Vec<(&[&[u8]], bool)> =
+            lines[..2 * taken].chunks(2).map(|pair| (pair, is_closed(pair))).collect();
+        let open = pairs.iter().filter(|(_, closed)| !closed).flat_map(|(pair, _)| *pair);
+        let open: Vec<Cow<'_, [u8]>> = open.map(|line| poisoned(line, &poison)).collect();
+        let mut said = Vec::new().into_iter();
+        if !open.is_empty() {
+            let Reply::Status(200, _, body) = hand_on(upstream, asked, &open.concat()) else {
+                return Reply::status(502, "the server behind gave no good answer");
+            };
+            let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+            said = answer["items"].as_array().cloned().unwrap_or_default().into_iter();
+        }
         lock(state).items += taken as u64;
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        answers = answer["items"].as_array().cloned().unwrap_or_default();
+        for (_, closed) in pairs {
+            // As the index of an aged month answers.
+            let refused = || {
+                json!({"create": {"status": 403, "error": {"type": "cluster_block_exception",
+                    "reason": "index [x-2026.08] blocked by: [FORBIDDEN/8/index write (api)];"}}})
+            };
+            answers.extend(if closed { Some(refused()) } else { said.next() });
+        }
     }
     if let Fault::Items(status) | Fault::HalfOfItems(status) = fault {
         let kind = match status {

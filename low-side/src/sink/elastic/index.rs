@@ -79,6 +79,11 @@ fn trusted(happened: Nanos, received: Nanos) -> Nanos {
     if is_near { happened } else { received }
 }
 
+/// The month that names an index, `YYYY.MM`.
+pub(super) fn month(time: Nanos) -> String {
+    Month::of(time).text
+}
+
 impl Month {
     fn of(time: Nanos) -> Self {
         // All that 64 bits of nanoseconds hold lies in the range of both types.

@@ -23,6 +23,7 @@
 //! compressed, and an answer of at most [`ANSWER_BYTES_MAX`](crate::http::ANSWER_BYTES_MAX).
 
 mod answer;
+mod closed;
 pub(super) mod config;
 mod index;
 mod setup;
@@ -52,6 +53,7 @@ use answer::Fault;
 use config::{Access, ElasticConfig};
 use index::{Indices, is_of_one_kind};
 
+pub(super) use closed::warning;
 pub(super) use setup::{find, setup};
 
 /// The sink.
@@ -65,8 +67,6 @@ pub(super) struct ElasticSink {
     records: Vec<Known>,
     answered: Answered,
     doubt: Doubt,
-    /// The stream of the record that was refused last.
-    refused: Option<Stream>,
     /// The stream of a record that was taken, the last of its answer.
     taken: Option<Stream>,
     /// The shortest and the longest pause before items are sent again.
@@ -96,7 +96,6 @@ impl ElasticSink {
             records: Vec::new(),
             answered: Answered::default(),
             doubt: Doubt::default(),
-            refused: None,
             taken: None,
             pauses: (PAUSE_MIN, PAUSE_MAX),
         }
@@ -104,23 +103,29 @@ impl ElasticSink {
 
     /// Sends what is gathered, in parts where it is not taken whole.
     fn send(&mut self) -> Result<(), SinkError> {
-        let mut parts: Vec<Part> = Vec::new();
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts: Vec<(Part, bool)> = Vec::new();
         if self.bulk.len() > 0 {
-            parts.push((0..self.bulk.len()).collect());
+            parts.push(((0..self.bulk.len()).collect(), false));
         }
-        while let Some(part) = parts.pop() {
+        while let Some((part, again)) = parts.pop() {
             let answer = self.ask(&part)?;
-            match (answer.status, part.len()) {
-                (200, _) => self.settle(&part, answer)?,
+            let doubtful = match (answer.status, part.len()) {
+                (200, _) => self.settle(&part, answer, again)?,
                 (status @ (400 | 413), 1) => {
-                    self.refuse(part[0], format!("{status}: {}", answer.excerpt()))?;
+                    let refused = vec![(part[0], format!("{status}: {}", answer.excerpt()))];
+                    self.refuse(refused, again)?
                 }
                 (400 | 413, many) => {
                     let (left, right) = part.split_at(many / 2);
-                    parts.push(right.to_vec());
-                    parts.push(left.to_vec());
+                    parts.push((right.to_vec(), again));
+                    parts.push((left.to_vec(), again));
+                    Part::new()
                 }
                 _ => return Err(self.refusal(&answer)),
+            };
+            if !doubtful.is_empty() {
+                parts.push((doubtful, true));
             }
         }
         self.clear();
@@ -128,9 +133,10 @@ impl ElasticSink {
     }
 
     /// Deals with an answer that has a status for each item; sends again, alone, what the cluster does
-    /// not take now.
-    fn settle(&mut self, part: &[usize], answer: Answer) -> Result<(), SinkError> {
+    /// not take now. Gives what is to be sent once more, since its refusal was in doubt.
+    fn settle(&mut self, part: &[usize], answer: Answer, again: bool) -> Result<Part, SinkError> {
         let (mut part, mut answer) = (part.to_vec(), answer);
+        let mut doubtful = Part::new();
         let mut pause = self.pauses.0;
         for tries in 1.. {
             let faults = self.faults(&answer, part.len())?;
@@ -156,20 +162,15 @@ impl ElasticSink {
                 }
             }
             if taken {
-                self.believe();
+                self.doubt.taken();
             }
-            for (record, why) in refused {
-                self.refuse(record, why)?;
-                if taken {
-                    // Others of the same answer were taken.
-                    self.believe();
-                }
-            }
+            // What others of the same answer bear out is believed.
+            doubtful.extend(self.refuse(refused, again || taken)?);
             if let Some((status, why)) = wrong {
                 return Err(self.item_error(status, why));
             }
             if later.is_empty() {
-                return Ok(());
+                return Ok(doubtful);
             }
             if tries >= TRIES_MAX {
                 let why = format!("{} item(s), {tries} times: {}", later.len(), last.1);
@@ -182,26 +183,26 @@ impl ElasticSink {
             }
             part = later;
         }
-        Ok(())
+        Ok(doubtful)
     }
 
-    /// Something was taken: what was refused until now is at fault itself.
-    fn believe(&mut self) {
-        self.doubt.taken();
-        self.answered.borne_out();
-    }
-
-    /// Notes that a record is refused for good, and looks who is at fault where that is not clear.
-    fn refuse(&mut self, at: usize, why: String) -> Result<(), SinkError> {
-        let Known { slot, sequence, stream } = self.records[at];
-        self.answered.refused(slot, sequence, why);
-        self.refused = Some(stream);
-        if self.doubt.refused() { self.inquire() } else { Ok(()) }
+    /// Notes that records are refused for good; where it is in doubt who is at fault, sends a marked record,
+    /// and gives them back to be sent once more.
+    fn refuse(&mut self, refused: Vec<(usize, String)>, believed: bool) -> Result<Part, SinkError> {
+        let Some((first, _)) = refused.first() else { return Ok(Part::new()) };
+        if !believed && self.doubt.refused(refused.len()) {
+            self.inquire(self.records[*first].stream)?;
+            return Ok(refused.into_iter().map(|(record, _)| record).collect());
+        }
+        for (record, why) in refused {
+            let Known { slot, sequence, .. } = self.records[record];
+            self.answered.refused(slot, sequence, why);
+        }
+        Ok(Part::new())
     }
 
     /// Sends a marked record, to see who is at fault.
-    fn inquire(&mut self) -> Result<(), SinkError> {
-        let stream = self.refused.unwrap_or(Stream::Other);
+    fn inquire(&mut self, stream: Stream) -> Result<(), SinkError> {
         let error = match self.ask_marked(stream)? {
             None => None,
             Some((true, error)) => match self.taken.filter(|taken| !is_of_one_kind(*taken, stream))
@@ -215,7 +216,6 @@ impl ElasticSink {
             return Err(refuses_all(error));
         }
         self.doubt.borne_out();
-        self.answered.borne_out();
         Ok(())
     }
 
@@ -360,10 +360,6 @@ impl Sink for ElasticSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        if self.doubt.is_open() {
-            self.inquire()?;
-        }
-        self.answered.borne_out();
         Ok(Confirmed { position: None, rejected: self.answered.rejected() })
     }
 

@@ -130,7 +130,7 @@ fn ask(
     Ok(http.send(&authorized(call, &config.access)?)?)
 }
 
-fn patterns(config: &ElasticConfig) -> Vec<String> {
+pub(super) fn patterns(config: &ElasticConfig) -> Vec<String> {
     FAMILIES.iter().map(|family| format!("{}{family}-*", config.index_prefix)).collect()
 }
 
@@ -262,4 +262,6 @@ const ISM: &str = "/_plugins/_ism/policies/";
 /// An index of a month gets what was received up to 31 days after the month; what is left is for the
 /// way across the gap.
 const READ_ONLY_AFTER: &str = "90d";
+/// The same, as a number.
+pub(super) const READ_ONLY_AFTER_DAYS: u64 = 90;
 const COLD_AFTER: &str = "180d";

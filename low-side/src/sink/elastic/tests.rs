@@ -244,7 +244,8 @@ fn poison_in_a_row_stops_nothing_and_a_wrong_template_fills_no_dead_letters() {
     let mut single = ElasticSink::new(config, Bell::default());
     let confirmed = deliver(&mut single, dir.path(), &messages(22)).unwrap();
     assert_eq!(sequences(&confirmed), (1..=20).collect::<Vec<_>>());
-    assert_eq!(script.asked().len(), 23);
+    // The first one twice, and a marked one between.
+    assert_eq!(script.asked().len(), 24);
     let confirmed = deliver(&mut sink(&script), dir.path(), &messages(20)).unwrap();
     assert_eq!(confirmed.rejected.len(), 20);
 
@@ -419,6 +420,46 @@ fn a_record_is_searched_in_every_index() {
     }
     let script = Script::start(|_| whole(500));
     assert!(find(&config(&script, Dialect::Elasticsearch), &Bell::default(), &id).is_err());
+}
+
+#[test]
+fn a_replay_is_warned_of_months_that_are_closed_to_writers() {
+    let time = |text: &str| text.parse().unwrap();
+    let period = (time("2026-08-10T00:00:00Z"), time("2026-08-12T00:00:00Z"));
+    let now = time("2026-11-25T00:00:00Z");
+    let settings = |closed: &[&str]| -> String {
+        let one =
+            |name: &&str| ((*name).to_owned(), json!({"settings": {"index.blocks.write": "true"}}));
+        let mut found: serde_json::Map<String, Value> = closed.iter().map(one).collect();
+        found.insert(
+            "kube-audit-2026.08".to_owned(),
+            json!({"settings": {"index.blocks.write": "false"}}),
+        );
+        Value::Object(found).to_string()
+    };
+    for (status, body, said) in [
+        (
+            200,
+            settings(&["kube-audit-2026.07", "falco-alert-2026.01"]),
+            Some("kube-audit-2026.07 is closed"),
+        ),
+        (200, settings(&["a-2026.07", "a-2026.08"]), Some("a-2026.07 and 1 more of this period")),
+        (200, settings(&["a-2026.06", "a-2026.09"]), None),
+        (200, "{}".to_owned(), None),
+        (403, "no".to_owned(), Some("before 2026.08 are closed")),
+        (200, "<html>".to_owned(), Some("could not be asked")),
+    ] {
+        let script = Script::start(move |_| (status, String::new(), body.clone()));
+        let config = config(&script, Dialect::Elasticsearch);
+        let warning = warning(&config, &Bell::default(), period, now);
+        let found = warning.as_deref().unwrap_or_default();
+        assert!(found.contains(said.unwrap_or_default()), "{said:?}: {found}");
+        assert_eq!(warning.is_some(), said.is_some(), "{found}");
+    }
+    // What is young enough is not warned of where nothing can be known.
+    let script = Script::start(|_| whole(403));
+    let period = (time("2026-10-10T00:00:00Z"), now);
+    assert_eq!(warning(&config(&script, Dialect::OpenSearch), &Bell::default(), period, now), None);
 }
 
 struct RecordIdOf;

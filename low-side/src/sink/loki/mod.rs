@@ -76,9 +76,10 @@ impl LokiSink {
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         // Stable: entries of one time stay as they came.
         order.sort_by_key(|at| (self.entries[*at].stream, self.entries[*at].time));
-        let mut parts: Vec<Range<usize>> = std::iter::once(0..order.len()).collect();
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts: Vec<(Range<usize>, bool)> = vec![(0..order.len(), false)];
         let mut patience = Patience::new(WAIT_MAX, PAUSES);
-        while let Some(range) = parts.pop() {
+        while let Some((range, again)) = parts.pop() {
             let part = &order[range.clone()];
             if part.is_empty() {
                 continue;
@@ -97,8 +98,8 @@ impl LokiSink {
                     }
                     // A push above the burst is never taken.
                     let middle = range.start + many.div_ceil(2);
-                    parts.push(middle..range.end);
-                    parts.push(range.start..middle);
+                    parts.push((middle..range.end, again));
+                    parts.push((range.start..middle, again));
                 }
                 (400, _) if self.all_refused(part, &text) => {
                     for at in part {
@@ -107,16 +108,15 @@ impl LokiSink {
                 }
                 (400 | 413, many) if many > 1 => {
                     let middle = range.start + many / 2;
-                    parts.push(middle..range.end);
-                    parts.push(range.start..middle);
+                    parts.push((middle..range.end, again));
+                    parts.push((range.start..middle, again));
                 }
                 // Alone: too long, or of no kind that is known.
-                (400 | 413, _) => {
-                    self.bulk.reject(part[0], reason(&answer));
-                    if self.doubt.refused() {
-                        self.inquire()?;
-                    }
+                (400 | 413, _) if !again && self.doubt.refused(1) => {
+                    self.inquire()?;
+                    parts.push((range, true));
                 }
+                (400 | 413, _) => self.bulk.reject(part[0], reason(&answer)),
                 _ => return Err(self.refusal(&answer)),
             }
         }
@@ -278,9 +278,6 @@ impl Sink for LokiSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send()?;
-        if self.doubt.is_open() {
-            self.inquire()?;
-        }
         Ok(self.bulk.confirmed())
     }
 

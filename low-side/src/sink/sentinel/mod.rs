@@ -116,8 +116,9 @@ impl SentinelSink {
 
     /// Sends some of the rows of a stream, in halves where they are not taken whole.
     fn send(&mut self, at: usize, rows: Range<usize>) -> Result<(), SinkError> {
-        let mut parts = vec![rows];
-        while let Some(part) = parts.pop() {
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts = vec![(rows, false)];
+        while let Some((part, again)) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
@@ -130,13 +131,15 @@ impl SentinelSink {
             };
             if part.len() > 1 {
                 let middle = part.start + part.len() / 2;
-                parts.push(middle..part.end);
-                parts.push(part.start..middle);
+                parts.push((middle..part.end, false));
+                parts.push((part.start..middle, false));
                 continue;
             }
-            self.bulks[at].reject(part.start, error.into_reason());
-            if self.doubts[at].refused() {
+            if !again && self.doubts[at].refused(1) {
                 self.ask(at)?;
+                parts.push((part, true));
+            } else {
+                self.bulks[at].reject(part.start, error.into_reason());
             }
         }
         Ok(())
@@ -280,9 +283,6 @@ impl Sink for SentinelSink {
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         for at in 0..TABLES {
             self.send(at, 0..self.bulks[at].len())?;
-            if self.doubts[at].is_open() {
-                self.ask(at)?;
-            }
         }
         self.begun = false;
         let rejected = self.bulks.iter_mut().flat_map(|bulk| bulk.confirmed().rejected).collect();

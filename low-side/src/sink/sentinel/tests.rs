@@ -147,9 +147,8 @@ fn what_is_said_about_the_rule_or_about_every_row_makes_no_dead_letters() {
 fn poison_in_a_row_stops_nothing_that_is_behind_it() {
     let dir = tempfile::tempdir().unwrap();
     poison_stops_nothing(|all| {
-        let script = service(move |request| match all || holds_poison(request) {
-            true => failure(400, "InvalidRequest"),
-            false => say(204, ""),
+        let script = service(move |request| {
+            if all || holds_poison(request) { failure(400, "InvalidRequest") } else { say(204, "") }
         });
         sink(config(dir.path(), &script))
     });

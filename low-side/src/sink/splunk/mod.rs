@@ -112,8 +112,9 @@ impl SplunkSink {
 
     /// Sends some of the records that are gathered, in parts where they are not taken whole.
     fn send(&mut self, records: Range<usize>) -> Result<(), SinkError> {
-        let mut parts = vec![records];
-        while let Some(part) = parts.pop() {
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts = vec![(records, false)];
+        while let Some((part, again)) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
@@ -125,8 +126,8 @@ impl SplunkSink {
                 }
                 Posted::TooLong(_) if part.len() > 1 => {
                     let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    parts.push((middle..part.end, false));
+                    parts.push((part.start..middle, false));
                     continue;
                 }
                 Posted::Refused(at, error) => (at, error),
@@ -136,13 +137,15 @@ impl SplunkSink {
                 self.begun = true;
                 self.doubt.taken();
             }
-            self.bulk.reject(at, error.into_reason());
-            if self.doubt.refused() {
+            parts.push((at + 1..part.end, false));
+            if !again && self.doubt.refused(1) {
                 self.ask()?;
+                parts.push((at..at + 1, true));
+            } else {
+                self.bulk.reject(at, error.into_reason());
             }
-            parts.push(at + 1..part.end);
             if self.config.ack && self.config.repeat_unacknowledged {
-                parts.push(part.start..at);
+                parts.push((part.start..at, false));
             }
         }
         Ok(())
@@ -367,9 +370,6 @@ impl Sink for SplunkSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.send(0..self.bulk.len())?;
-        if self.doubt.is_open() {
-            self.ask()?;
-        }
         self.await_acks()?;
         self.begun = false;
         Ok(self.bulk.confirmed())
