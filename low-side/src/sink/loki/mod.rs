@@ -126,8 +126,12 @@ impl LokiSink {
 
     /// Sends a marked record, to see who is at fault.
     fn inquire(&mut self) -> Result<(), SinkError> {
+        let last = self.entries.len();
         Marked::now(Stream::Other)?.with(|item| Ok(self.gather(item)))?;
-        let Some(last) = self.entries.len().checked_sub(1) else { return Ok(()) };
+        if self.entries.len() == last {
+            let why = format!("it is longer than line-bytes, {}", self.config.line_bytes);
+            return Err(SinkError::Marked { why });
+        }
         let mut patience = Patience::new(WAIT_MAX, PAUSES);
         let mut answer = self.ask(&[last])?;
         while self.taken && matches!(answer.status, 429 | 503) {
