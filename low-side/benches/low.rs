@@ -171,6 +171,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         retry: (Duration::from_secs(1), Duration::from_secs(1)),
         lag_alarm: Duration::from_mins(15),
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         kind: SinkKind::File(FileConfig {
             dir: dir.path().join("sink"),
@@ -188,6 +189,7 @@ fn replay_rate() -> Outcomes<(f64, f64)> {
         batch: config.batch,
         retry: config.retry,
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         dead_letters: DeadLetters::of(&folders.state, "bench"),
         ledger,

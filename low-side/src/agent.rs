@@ -123,6 +123,7 @@ pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
             records_per_second: sink.records_per_second,
             filter: sink.filter.clone(),
             dead_letters: DeadLetters::of(&config.state_dir, &sink.name),
+            dead_letter_bytes: sink.dead_letter_bytes,
             ledger,
             store: folders.store.clone(),
             keys: keys.clone(),

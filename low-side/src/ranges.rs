@@ -25,6 +25,16 @@ impl RangeSet {
         self.0.insert(first, last);
     }
 
+    /// Whether nothing is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a number is in the set.
+    pub fn contains(&self, number: u64) -> bool {
+        self.next_outside(number) != number
+    }
+
     /// The lowest number that is not in the set and not below `from`.
     pub fn next_outside(&self, from: u64) -> u64 {
         match self.0.range(..=from).next_back() {

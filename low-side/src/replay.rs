@@ -98,6 +98,8 @@ pub struct Replayer<C> {
     pub filter: Filter,
     /// What its receiver refused for good.
     pub dead_letters: DeadLetters,
+    /// With so many bytes of it, nothing more is sent.
+    pub dead_letter_bytes: u64,
     /// This thread's own connection.
     pub ledger: Ledger,
     /// The folder of admitted bundles.
@@ -133,6 +135,10 @@ enum ReplayError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "{path}: the dead letters hold {bytes} bytes, and dead-letter-bytes is {most}: nothing more is sent until they are dealt with; try: penstock-low dead-letters {sink}"
+    )]
+    DeadLettersFull { path: PathBuf, sink: String, bytes: u64, most: u64 },
 }
 
 /// A bundle that is being read.
@@ -188,6 +194,8 @@ struct Batch {
     /// The bundles of the deliveries, in the same order, for the case that a record is rejected.
     bundles: Vec<AdmittedBundle>,
     records: u64,
+    /// Of these, the records that were handed over: the filter left out the others.
+    sent: u64,
     bytes: u64,
     latency: latency::Pending,
 }
@@ -238,6 +246,10 @@ impl<C: Clock> Replayer<C> {
                         ReplayError::DeadLetter { path, source } => {
                             SinkError::File { path, source }
                         }
+                        ReplayError::DeadLettersFull { path, .. } => {
+                            let source = io::ErrorKind::QuotaExceeded.into();
+                            SinkError::File { path, source }
+                        }
                     };
                     let asked = sink_error.retry_after().unwrap_or_default();
                     let pause = pause.max(asked.min(RETRY_AFTER_MAX));
@@ -275,6 +287,7 @@ impl<C: Clock> Replayer<C> {
                 return Ok(None);
             }
         };
+        self.check_room()?;
         self.sink.begin(&mut self.ledger)?;
         if let Some(unfinished) = self.sink.unfinished()?
             && let Chosen::Bundle(c, b, f) = self.choose(progress, Some(&unfinished))?
@@ -302,7 +315,7 @@ impl<C: Clock> Replayer<C> {
             return Ok(None);
         }
         let confirmed = self.sink.confirm()?;
-        let (records, confirmed_at) = (batch.records, self.clock.now());
+        let (records, sent, confirmed_at) = (batch.records, batch.sent, self.clock.now());
         let due = Instant::now() + self.sink.holds();
         progress.held.push_back(Held { due, batch, confirmed, confirmed_at });
         while let Some(oldest) = progress.held.front().map(|held| held.due)
@@ -315,8 +328,24 @@ impl<C: Clock> Replayer<C> {
             self.note_held(progress, Instant::now())?;
         }
         self.note_held(progress, Instant::now())?;
-        self.hold_rate(records, started);
+        self.hold_rate(sent, started);
         Ok(Some(records))
+    }
+
+    /// Before a batch is begun, so that nothing of it is sent in vain: it may add its own letters above the
+    /// limit.
+    fn check_room(&self) -> Result<(), ReplayError> {
+        let path = self.dead_letters.path();
+        match self.dead_letters.bytes() {
+            Ok(bytes) if bytes >= self.dead_letter_bytes => Err(ReplayError::DeadLettersFull {
+                path,
+                sink: self.name.clone(),
+                bytes,
+                most: self.dead_letter_bytes,
+            }),
+            Ok(_) => Ok(()),
+            Err(source) => Err(ReplayError::DeadLetter { path, source }),
+        }
     }
 
     /// Notes the batches whose time has come: the watermark moves.
@@ -491,6 +520,7 @@ impl<C: Clock> Replayer<C> {
                         let item = Item { chain: &chain.name, bundle: number, record: &record };
                         batch.bytes += self.sink.write(item)?;
                         batch.latency.add(lane, &record);
+                        batch.sent += 1;
                     } else {
                         *filtered.entry(record.stream).or_default() += 1;
                     }
@@ -584,6 +614,11 @@ impl<C: Clock> Replayer<C> {
 
     fn is_full(&self, batch: &Batch, started: Instant) -> bool {
         let BatchLimits { records, bytes, interval } = self.batch;
+        // Where the rate is limited, a batch is what may go in a second: no burst is larger, and no
+        // urgent record waits behind more.
+        if self.records_per_second > 0 && batch.sent >= self.records_per_second {
+            return true;
+        }
         // The clock is looked at now and then: it costs as much as a small record.
         batch.records >= records
             || batch.bytes >= bytes

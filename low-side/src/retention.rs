@@ -338,8 +338,8 @@ impl Letters {
     /// nothing.
     ///
     /// # Errors
-    /// A file can't be read, or a line of it that is not the last one: what it names is not known, so
-    /// that nothing may leave the store.
+    /// A file can't be read, or a line of it: what it names is not known, so that nothing may leave the
+    /// store.
     fn look(
         &mut self,
         ledger: &Ledger,
@@ -372,20 +372,11 @@ impl Letters {
 fn bundles_of(ledger: &Ledger, path: &Path) -> Result<BTreeSet<(ChainId, u64)>, RetentionError> {
     let unreadable = |source| RetentionError::Letters { path: path.to_owned(), source };
     let mut bundles = BTreeSet::new();
-    let mut bad = None;
     for letter in dead_letters::read(path).map_err(unreadable)? {
-        if let Some(err) = bad.take() {
-            return Err(unreadable(err));
-        }
-        match letter {
-            Ok(letter) => {
-                let Some(chain) = ledger.chain_id(&letter.chain)? else { continue };
-                if let Some(number) = ledger.bundle_of_sequence(chain, letter.sequence)? {
-                    bundles.insert((chain, number));
-                }
-            }
-            // Of the last line: a write that was cut short, whose record the ledger has not counted.
-            Err(err) => bad = Some(err),
+        let letter = letter.map_err(unreadable)?;
+        let Some(chain) = ledger.chain_id(&letter.chain)? else { continue };
+        if let Some(number) = ledger.bundle_of_sequence(chain, letter.sequence)? {
+            bundles.insert((chain, number));
         }
     }
     Ok(bundles)

@@ -236,6 +236,11 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 
 /// Names everything that would keep the agent from doing its work.
 fn check_config(cli: &Cli, config: &Config) -> Result<(), Failure> {
+    for sink in &config.sinks {
+        if let Some(warning) = sink::warning(sink) {
+            tell!("warning: sink {}: {warning}", sink.name);
+        }
+    }
     let problems = problems(config);
     if problems.is_empty() {
         tell!("{} is in order", cli.config.display());

@@ -7,15 +7,16 @@ use serde_json::json;
 use shared::bell::Bell;
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::exit;
-use shared::record::{Epoch, Lane, OriginId, RecordId, Sequence, SourceTag, Stream, encode, parse};
+use shared::record::{RecordId, Stream};
 
 use super::{Failure, put};
 use crate::config::Config;
-use crate::ledger::{Again, ChainName, Ledger};
+use crate::ledger::{Again, Ledger};
 use crate::replay::chain_text;
 use crate::sink::config::{SinkConfig, SinkKind};
-use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::{self, Item, SinkError};
+use crate::sink::dead_letters::{self, DeadLetters, Retried};
+use crate::sink::marked::Marked;
+use crate::sink::{self, SinkError};
 
 impl From<SinkError> for Failure {
     fn from(err: SinkError) -> Self {
@@ -41,33 +42,6 @@ pub(super) fn setup(config: &Config, name: &str, apply: bool) -> Result<(), Fail
     put(&sink::setup(named(config, name)?, apply)?)
 }
 
-/// A record that says of itself that it is none.
-struct Marked {
-    chain: ChainName,
-    bytes: Vec<u8>,
-    id: RecordId,
-}
-
-impl Marked {
-    fn new(stream: Stream, now: Nanos) -> Result<Self, Failure> {
-        let origin: OriginId =
-            ORIGIN.parse().map_err(|err| Failure::new(exit::FAILED, format!("{ORIGIN}: {err}")))?;
-        // Each check is a chain of its own: no two marked records have one id.
-        let epoch = Epoch(u64::try_from(now.0 / 1_000).unwrap_or(0));
-        let chain = ChainName { origin, epoch, lane: Lane::Routine };
-        let id = RecordId::new(&chain.origin, chain.epoch, chain.lane, Sequence(1));
-        let text = json!({
-            "message": "this record was made to see whether records arrive; nothing happened",
-            "record_id": id.to_string(),
-        });
-        let source = SourceTag::new(ORIGIN, "localhost", None);
-        let mut bytes = Vec::new();
-        let raw = text.to_string();
-        encode(&mut bytes, Sequence(1), now, stream, &source, None, raw.as_bytes());
-        Ok(Self { chain, bytes, id })
-    }
-}
-
 pub(super) fn check(
     config: &Config,
     name: &str,
@@ -76,20 +50,22 @@ pub(super) fn check(
 ) -> Result<(), Failure> {
     let settings = &sink::for_check(named(config, name)?);
     sink::check(settings)?;
+    let marked = Marked::new(stream, SystemClock.now())?;
     if let SinkKind::File(file) = &settings.kind {
-        // The file is the agent's: a line of ours in it would be taken for a crash's.
-        tell!("{} is in order; a record in it can be looked at there", file.dir.display());
+        let user = sink::prove_file(name, file, &marked)?;
+        tell!(
+            "{name}: the marked record {} was written to {}, synced and read back as the user {user}, and taken away again",
+            marked.id,
+            file.dir.display()
+        );
         return Ok(());
     }
-    let marked = Marked::new(stream, SystemClock.now())?;
-    let (record, _) = parse(&marked.bytes, marked.bytes.len() as u64)
-        .map_err(|err| Failure::new(exit::FAILED, format!("the marked record: {err}")))?;
     let mut ledger = Ledger::open(&config.state_dir)?;
     let id = ledger.sink(name)?;
     let started = Instant::now();
     let mut sink = sink::make(settings, id, SystemClock, Bell::default());
     sink.begin(&mut ledger)?;
-    sink.write(Item { chain: &marked.chain, bundle: 1, record: &record })?;
+    marked.with(|item| sink.write(item))?;
     let confirmed = sink.confirm()?;
     if let Some(rejected) = confirmed.rejected.first() {
         let text = format!("{name} takes records, but refused the marked one: {}", rejected.reason);
@@ -144,8 +120,12 @@ pub(super) fn replay(
     from: Nanos,
     to: Option<Nanos>,
 ) -> Result<(), Failure> {
-    named(config, name)?;
-    let to = to.unwrap_or_else(|| SystemClock.now());
+    let settings = named(config, name)?;
+    let now = SystemClock.now();
+    let to = to.unwrap_or(now);
+    if let Some(warning) = sink::replay_warning(settings, (from, to), now) {
+        tell!("warning: {warning}");
+    }
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let id = ledger.sink(name)?;
     let (mut bundles, mut records, mut pending, mut gone) = (0_u64, 0_u64, 0_u64, 0_u64);
@@ -190,7 +170,8 @@ fn restore_first(config: &Config, which: &str) -> String {
 
 pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result<(), Failure> {
     let letters = DeadLetters::of(&config.state_dir, name);
-    if !letters.path().exists() {
+    let there: Vec<_> = letters.files().into_iter().filter(|path| path.exists()).collect();
+    if there.is_empty() {
         // A sink that is gone from the configuration may have left some; a name that was never one has none.
         named(config, name)?;
         tell!("{name} has no dead letters");
@@ -198,7 +179,8 @@ pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result
     }
     let failed = |err: std::io::Error| Failure::new(exit::IO, err);
     let mut text = String::new();
-    for letter in dead_letters::read(&letters.path()).map_err(failed)? {
+    let each = there.iter().map(|path| dead_letters::read(path)).collect::<Result<Vec<_>, _>>();
+    for letter in each.map_err(failed)?.into_iter().flatten() {
         let letter = letter.map_err(failed)?;
         let (chain, sequence) = (letter.chain.to_string(), letter.sequence);
         let _ = if as_json {
@@ -221,50 +203,39 @@ pub(super) fn dead_letters(config: &Config, name: &str, as_json: bool) -> Result
         }
     }
     put(&text)?;
-    tell!("  the events: {}", letters.path().display());
+    for path in &there {
+        tell!("  the events: {}", path.display());
+    }
+    if there.contains(&letters.retrying()) {
+        tell!("  a retry was interrupted, and goes on with --retry");
+    }
     tell!("  once the receiver takes them: penstock-low dead-letters {name} --retry");
     Ok(())
 }
 
 pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
     named(config, name)?;
-    let failed = |err: std::io::Error| Failure::new(exit::IO, err);
     let letters = DeadLetters::of(&config.state_dir, name);
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let id = ledger.sink(name)?;
-    let Some(path) = letters.begin_retry().map_err(failed)? else {
+    let retried = dead_letters::retry(&letters, &mut ledger, id, SystemClock.now());
+    let Some(Retried { kept, before, asked, pending, gone }) =
+        retried.map_err(|err| Failure::new(exit::IO, chain_text(&err)))?
+    else {
         tell!("{name} has no dead letters");
         return Ok(());
     };
-    let (mut asked, mut pending, mut gone) = (0_u64, 0_u64, 0_u64);
-    let mut example = String::new();
-    for letter in dead_letters::read(&path).map_err(failed)? {
-        let letter = letter.map_err(failed)?;
-        let again = match ledger.chain_id(&letter.chain)? {
-            Some(chain) => {
-                let range = (letter.sequence, letter.sequence);
-                ledger.deliver_again(id, chain, range, 1)?
-            }
-            None => Again::NotStored,
-        };
-        match again {
-            Again::Asked => asked += 1,
-            Again::Pending => pending += 1,
-            Again::NotStored => {
-                gone += 1;
-                example = letter.chain.to_string();
-            }
-        }
-    }
-    let kept = letters.end_retry(SystemClock.now()).map_err(failed)?;
     tell!(
         "{asked} record(s) are sent to {name} once more; what was refused is kept in {}",
         kept.display()
     );
+    if before > 0 {
+        tell!("  {before} were asked for by a retry that was interrupted");
+    }
     if pending > 0 {
         tell!("  {pending} were to be sent anyway");
     }
-    if gone > 0 {
+    if let Some((gone, example)) = gone {
         let text = format!(
             "{gone} record(s) are no longer in the store ({example}) and can't be sent from it; their events stand in {}\n  {}",
             kept.display(),
@@ -275,8 +246,6 @@ pub(super) fn retry(config: &Config, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The origin of marked records.
-const ORIGIN: &str = "penstock-check";
 /// The pause between two looks for the marked record.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So much is gathered before it is printed.

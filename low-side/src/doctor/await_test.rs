@@ -362,10 +362,11 @@ fn deliver(
     if !ledger.has_taken(id, found.bundle.chain, found.sequence)? {
         return Ok(());
     }
-    let letters = DeadLetters::of(&config.state_dir, &sink.name).path();
     let wanted = found.id.to_string();
-    let refused = dead_letters::read(&letters)
-        .is_ok_and(|mut letters| letters.any(|one| one.is_ok_and(|one| one.id == wanted)));
+    let refused = DeadLetters::of(&config.state_dir, &sink.name).files().iter().any(|letters| {
+        dead_letters::read(letters)
+            .is_ok_and(|mut letters| letters.any(|one| one.is_ok_and(|one| one.id == wanted)))
+    });
     sink.outcome = if refused { Outcome::Refused } else { Outcome::Delivered };
     sink.delivered_within_ms = Some(millis(SystemClock.now().since(found.received)));
     sink.seen_live = !first;

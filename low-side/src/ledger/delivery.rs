@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
@@ -307,36 +307,43 @@ impl Ledger {
         records: u64,
     ) -> Result<Again, LedgerError> {
         let tx = self.begin()?;
-        let stored = tx
-            .prepare_cached(
-                "SELECT 1 FROM bundle WHERE chain = ?1 AND last_sequence >= ?3
-                     AND last_sequence >= first_sequence AND first_sequence <= ?2
-                     AND stored_ns IS NOT NULL",
-            )?
-            .exists(params![chain, int(first), int(last)])?;
-        if !stored {
-            return Ok(Again::NotStored);
-        }
-        let within = tx
-            .prepare_cached(
-                "SELECT 1 FROM delivered
-                 WHERE sink = ?1 AND chain = ?2 AND first <= ?3 AND last >= ?4",
-            )?
-            .exists(params![sink, chain, int(first), int(last)])?;
-        if !within || first > last {
-            return Ok(Again::Pending);
-        }
-        for spans in [Spans::Delivered, Spans::PassedOver, Spans::Uncounted] {
-            spans::cut(&tx, spans, sink, chain, (first, last))?;
-        }
-        outcomes::forget(&tx, sink, chain, (first, last))?;
-        tx.prepare_cached(
-            "INSERT INTO delivered_records (sink, chain, records, again) VALUES (?1, ?2, 0, ?3)
-             ON CONFLICT (sink, chain) DO UPDATE SET again = again + ?3",
-        )?
-        .execute(params![sink, chain, int(records)])?;
+        let again = once_more(&tx, sink, chain, (first, last), records)?;
         tx.commit()?;
-        Ok(Again::Asked)
+        Ok(again)
+    }
+
+    /// How many letters of this file of dead letters, by its SHA-256, a sink was asked for once more.
+    pub fn retried(&self, sink: SinkId, file: &[u8; 32]) -> Result<u64, LedgerError> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT letters FROM retry WHERE sink = ?1 AND file = ?2")?;
+        let found = statement.query_row(params![sink, file], |row| row.get(0)).optional()?;
+        Ok(found.map_or(0, uint))
+    }
+
+    /// The sink gets these records once more, and it is noted that its file of dead letters was worked off
+    /// through the letter with this number: in one transaction. Of each what became of it, in order.
+    pub fn ask_again(
+        &mut self,
+        sink: SinkId,
+        file: &[u8; 32],
+        through: u64,
+        records: &[(ChainName, u64)],
+    ) -> Result<Vec<Again>, LedgerError> {
+        let tx = self.begin()?;
+        let mut found = Vec::with_capacity(records.len());
+        for (name, sequence) in records {
+            found.push(match chain_id(&tx, name)? {
+                Some(chain) => once_more(&tx, sink, chain, (*sequence, *sequence), 1)?,
+                None => Again::NotStored,
+            });
+        }
+        tx.prepare_cached("INSERT OR REPLACE INTO retry VALUES (?1, ?2, ?3)")?.execute(params![
+            sink,
+            file,
+            int(through)
+        ])?;
+        tx.commit()?;
+        Ok(found)
     }
 
     /// The bundles whose records were received in a period: for sending them to a sink once more.
@@ -371,11 +378,7 @@ impl Ledger {
 
     /// The identity of a chain.
     pub fn chain_id(&self, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3",
-        )?;
-        let key = params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()];
-        Ok(statement.query_row(key, |row| row.get(0)).optional()?)
+        chain_id(&self.conn, name)
     }
 
     /// How far the current file of a file sink is durable.
@@ -469,6 +472,51 @@ impl Ledger {
         self.close_alarm(STORE_DAMAGED, &bundle.file, now)?;
         self.close_alarm(STORE_UNREADABLE, &bundle.file, now)
     }
+}
+
+fn chain_id(conn: &Connection, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
+    let mut statement =
+        conn.prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?;
+    let key = params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()];
+    Ok(statement.query_row(key, |row| row.get(0)).optional()?)
+}
+
+/// The records `first` to `last` of a chain count as not taken any more, where they were.
+fn once_more(
+    tx: &Transaction<'_>,
+    sink: SinkId,
+    chain: ChainId,
+    (first, last): (u64, u64),
+    records: u64,
+) -> Result<Again, LedgerError> {
+    let stored = tx
+        .prepare_cached(
+            "SELECT 1 FROM bundle WHERE chain = ?1 AND last_sequence >= ?3
+                 AND last_sequence >= first_sequence AND first_sequence <= ?2
+                 AND stored_ns IS NOT NULL",
+        )?
+        .exists(params![chain, int(first), int(last)])?;
+    if !stored {
+        return Ok(Again::NotStored);
+    }
+    let within = tx
+        .prepare_cached(
+            "SELECT 1 FROM delivered WHERE sink = ?1 AND chain = ?2 AND first <= ?3 AND last >= ?4",
+        )?
+        .exists(params![sink, chain, int(first), int(last)])?;
+    if !within || first > last {
+        return Ok(Again::Pending);
+    }
+    for spans in [Spans::Delivered, Spans::PassedOver, Spans::Uncounted] {
+        spans::cut(tx, spans, sink, chain, (first, last))?;
+    }
+    outcomes::forget(tx, sink, chain, (first, last))?;
+    tx.prepare_cached(
+        "INSERT INTO delivered_records (sink, chain, records, again) VALUES (?1, ?2, 0, ?3)
+         ON CONFLICT (sink, chain) DO UPDATE SET again = again + ?3",
+    )?
+    .execute(params![sink, chain, int(records)])?;
+    Ok(Again::Asked)
 }
 
 /// Notes which bundles a sink has now taken whole, and what became of their records: of those that it

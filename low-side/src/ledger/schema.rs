@@ -275,6 +275,14 @@ ALTER TABLE archive_proof ADD COLUMN every INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE archive_proof ADD COLUMN unanswered INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE archive_proof ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 UPDATE archive_proof SET every = whole;
+", "
+-- The file of dead letters that was retried last for a sink, by its SHA-256, and how many of its letters were
+-- asked for once more: a retry that was killed goes on there.
+CREATE TABLE retry (
+    sink    INTEGER PRIMARY KEY REFERENCES sink (id),
+    file    BLOB NOT NULL,
+    letters INTEGER NOT NULL
+) STRICT;
 "];
 
 /// Brings the tables up to date.

@@ -6,21 +6,33 @@
 //! ends; other control characters become blanks. `src` takes IPv4 only, so that an IPv6 address
 //! stands in `c6a2` with its label. A value longer than its key may be is cut between characters.
 //! Each of these losses is named in `flexString2`: `msg:cut cs5:changed`.
+//!
+//! The original stands in `rawEvent`. Where its bytes can't stand there as they are, they are base64
+//! (`rawEvent:base64` in `flexString2`); where it is longer than the key may be, `flexString2` says
+//! `rawEvent:too-large` and its SHA-256.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use shared::event::Privilege;
 use shared::record::Stream;
 
 use crate::event::View;
 
 use super::sense::Sense;
-use super::{changes, millis, name_of, result, text};
+use super::{Original, changes, digest, millis, name_of, result, text};
 
 /// Appends an event, without a line end.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
+    render_within(out, view, usize::MAX);
+}
+
+/// The same; where the original would make it longer than so many bytes, it is left out, and said.
+pub fn render_within(out: &mut Vec<u8>, view: &View<'_>, bytes_max: usize) {
+    let longest = out.len().saturating_add(bytes_max);
     let sense = Sense::of(view);
     let event = &view.event;
     header(out, view, &sense);
@@ -82,6 +94,7 @@ pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
     line.text_of("msg", message.as_deref());
     // The dictionary has no key for it; others are allowed beside its own.
     line.text_of("penstockPrivileged", event.privileged.map(name_of::<Privilege>).as_deref());
+    line.original(view, longest);
     line.finish();
 }
 
@@ -181,6 +194,34 @@ impl Extension<'_> {
         }
     }
 
+    /// The bytes of the record, where they fit: as they are, or as base64 where this format would change
+    /// them; else their SHA-256.
+    fn original(&mut self, view: &View<'_>, longest: usize) {
+        let before = self.out.len();
+        let changed = |char| text::breaks_line(char) && !matches!(char, '\n' | '\r');
+        let note = match Original::of(view, RAW_BYTES_MAX) {
+            // Blanks at an end are lost on readers.
+            Original::Text(text) if !text.contains(changed) && text.trim_matches(' ') == text => {
+                self.text_of(RAW, Some(text));
+                ""
+            }
+            Original::Text(_) | Original::NotUtf8(_)
+                if view.record.raw.len() <= RAW_BYTES_MAX / 4 * 3 =>
+            {
+                self.text(RAW, &BASE64.encode(view.record.raw));
+                "rawEvent:base64 "
+            }
+            _ => TOO_LARGE,
+        };
+        let notes = self.lost.len() + note.len() + NOTES_BYTES;
+        if note == TOO_LARGE || self.out.len() + notes > longest {
+            self.out.truncate(before);
+            let _ = write!(self.lost, "{TOO_LARGE}rawEvent-sha256:{} ", digest(view));
+        } else {
+            self.lost.push_str(note);
+        }
+    }
+
     fn finish(mut self) {
         let lost = std::mem::take(&mut self.lost);
         if !lost.is_empty() {
@@ -197,7 +238,7 @@ fn bytes_max(key: &str) -> usize {
 }
 
 /// The lengths that are not 1023, by the dictionary.
-const LENGTHS: [(&str, usize); 12] = [
+const LENGTHS: [(&str, usize); 13] = [
     ("act", 63),
     ("cs1", 4000),
     ("cs2", 4000),
@@ -209,8 +250,17 @@ const LENGTHS: [(&str, usize); 12] = [
     ("dvchost", 100),
     ("externalId", 40),
     ("outcome", 63),
+    ("rawEvent", RAW_BYTES_MAX),
     ("requestContext", 2048),
 ];
+
+/// The key of the original.
+const RAW: &str = "rawEvent";
+/// What the dictionary allows it.
+const RAW_BYTES_MAX: usize = 4000;
+const TOO_LARGE: &str = "rawEvent:too-large ";
+/// `flexString2` and its label.
+const NOTES_BYTES: usize = 40;
 
 /// The version of this mapping. That of the product is not known.
 pub const VERSION: &str = "1";

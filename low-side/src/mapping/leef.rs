@@ -9,10 +9,15 @@
 //! `devTime` is 13 digits of milliseconds since 1970, which `QRadar` reads without a format and
 //! prefers to the time of the syslog header. `cat` and the event id are what a QID is chosen by:
 //! both are constants of ours, or a rule's name.
+//!
+//! The original stands in `raw`, behind all else; where it holds what LEEF can't, in `rawBase64`; where it is
+//! too long, `rawOmitted` says so and `rawSha256` is its hash.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use shared::clock::Nanos;
 use shared::event::Privilege;
 use shared::record::Stream;
@@ -20,10 +25,16 @@ use shared::record::Stream;
 use crate::event::View;
 
 use super::sense::Sense;
-use super::{changes, millis, name_of, result, text};
+use super::{Original, changes, digest, millis, name_of, result, text};
 
 /// Appends an event, without a line end.
 pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
+    render_within(out, view, usize::MAX);
+}
+
+/// The same; where the original would make it longer than so many bytes, it is left out, and said.
+pub fn render_within(out: &mut Vec<u8>, view: &View<'_>, bytes_max: usize) {
+    let longest = out.len().saturating_add(bytes_max);
     let sense = Sense::of(view);
     let event = &view.event;
     let detail = |name| event.detail(name);
@@ -77,7 +88,9 @@ pub fn render(out: &mut Vec<u8>, view: &View<'_>) {
         _ => detail("message"),
     };
     line.text_of("message", message);
-    line.finish();
+    line.losses();
+    // Last: where QRadar cuts a message, it cuts this.
+    line.original(view, longest);
 }
 
 /// The second half of what a QID is chosen by: the stream, and how it went.
@@ -161,10 +174,35 @@ impl Line<'_> {
         self.out.extend_from_slice(welcome.as_bytes());
     }
 
-    fn finish(mut self) {
+    fn losses(&mut self) {
         let (cut, changed) = (std::mem::take(&mut self.cut), std::mem::take(&mut self.changed));
         self.text_of("cut", Some(cut.trim_end()));
         self.text_of("changed", Some(changed.trim_end()));
+    }
+
+    /// The bytes of the record, where they fit: as they are, or as base64 where this format would change
+    /// them; else their SHA-256.
+    fn original(&mut self, view: &View<'_>, longest: usize) {
+        let before = self.out.len();
+        let fits = match Original::of(view, RAW_BYTES_MAX) {
+            Original::Text("") => true,
+            Original::Text(text) if !text.contains(unwelcome) => {
+                self.plain("raw", text);
+                true
+            }
+            Original::Text(_) | Original::NotUtf8(_)
+                if view.record.raw.len() <= RAW_BYTES_MAX / 4 * 3 =>
+            {
+                self.plain("rawBase64", BASE64.encode(view.record.raw));
+                true
+            }
+            _ => false,
+        };
+        if !fits || self.out.len() > longest {
+            self.out.truncate(before);
+            self.plain("rawOmitted", "too-large");
+            self.plain("rawSha256", digest(view));
+        }
     }
 }
 
@@ -185,6 +223,9 @@ const LIMITED_BYTES_MAX: usize = 255;
 /// `QRadar` cuts a whole message at 4 KiB unless it is set otherwise: the longest value leaves room
 /// for the others.
 const VALUE_BYTES_MAX: usize = 2048;
+
+/// Half of what the page of this sink has `QRadar` take.
+const RAW_BYTES_MAX: usize = 16 * 1024;
 
 /// The event id is a key of the map of `QRadar`: names of rules are much shorter.
 const HEADER_BYTES_MAX: usize = 255;

@@ -1,5 +1,7 @@
 //! What holds for every mapping, whatever is mapped.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use proptest::prelude::*;
 use serde_json::Value;
 use shared::record::Stream;
@@ -381,10 +383,25 @@ fn cef_keeps_to_the_lengths_and_is_read_back() {
                     "act" | "outcome" => 63,
                     "dvchost" => 100,
                     "deviceExternalId" => 255,
+                    "rawEvent" => 4000,
                     key if key.starts_with("cs") && key.len() == 3 => 4000,
                     _ => 1023,
                 };
                 assert!(value.chars().count() <= most, "{key}");
+            }
+            let lost = value("flexString2").unwrap_or_default();
+            let original = value("rawEvent").map(|text| {
+                if lost.contains("rawEvent:base64") {
+                    BASE64.decode(text).unwrap()
+                } else {
+                    text.as_bytes().to_vec()
+                }
+            });
+            if raw.len() > 4000 || original.is_none() && !raw.is_empty() {
+                let note = format!("rawEvent:too-large rawEvent-sha256:{}", digest(view));
+                assert!(original.is_none() && lost.ends_with(&note), "{line}");
+            } else {
+                assert_eq!(original.unwrap_or_default(), *raw, "{line}");
             }
             assert_eq!(value("externalId").unwrap().len(), 40);
             value("rt").unwrap().parse::<i64>().unwrap();
@@ -416,13 +433,49 @@ fn leef_is_read_back_and_says_what_it_changed() {
         assert!((1..=10).contains(&value("sev").unwrap().parse::<u8>().unwrap()));
         assert!(value("usrName").is_none_or(|name| name.len() <= 255));
         assert_eq!(value("recordId").unwrap().len(), 40);
+        let whole = value("raw").map(|text| text.as_bytes().to_vec());
+        let original =
+            whole.or_else(|| value("rawBase64").map(|text| BASE64.decode(text).unwrap()));
+        if value("rawOmitted") == Some("too-large") {
+            assert!(raw.len() > 16 * 1024 / 4 * 3 && original.is_none(), "{line}");
+            assert_eq!(value("rawSha256").unwrap().len(), 64);
+        } else {
+            assert_eq!(original.unwrap_or_default(), *raw, "{line}");
+        }
     }
     let raw =
         br#"{"Username":"a^b|c","Action":"stack.update","ResourceType":"x\ty","Result":"ok"}"#;
     let mut out = Vec::new();
     viewed(raw, Stream::PortainerActivity, |view| leef::render(&mut out, view));
     let line = String::from_utf8(out).unwrap();
-    assert!(line.contains("^usrName=a b|c^") && line.ends_with("^changed=usrName resourceType"));
+    assert!(line.contains("^usrName=a b|c^"));
+    assert!(line.contains("^changed=usrName resourceType^rawBase64="), "{line}");
+}
+
+#[test]
+fn an_original_makes_no_line_longer_than_it_may_be() {
+    for (raw, stream) in every() {
+        viewed(raw, *stream, |view| {
+            let within = |render: fn(&mut Vec<u8>, &View<'_>, usize), room: usize| {
+                let mut out = Vec::new();
+                render(&mut out, view, room);
+                String::from_utf8(out).unwrap()
+            };
+            for (render, named) in [
+                (cef::render_within as fn(&mut Vec<u8>, &View<'_>, usize), "rawEvent:too-large"),
+                (leef::render_within, "^rawOmitted=too-large^rawSha256="),
+            ] {
+                let (whole, without) = (within(render, usize::MAX), within(render, 0));
+                let omits = raw.is_empty() || without.contains(named);
+                assert!(omits, "{without}");
+                let room = whole.len() + 100;
+                assert_eq!(within(render, room), whole);
+                // Whatever the room, it is the one or the other.
+                let tight = within(render, whole.len() - 1);
+                assert!(tight == without || tight.len() < whole.len(), "{tight}");
+            }
+        });
+    }
 }
 
 #[test]

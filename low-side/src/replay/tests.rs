@@ -37,6 +37,7 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
         retry,
         lag_alarm: Duration::from_mins(15),
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         kind,
     };
@@ -48,6 +49,7 @@ fn replayer(site: &Site, kind: SinkKind, records: u64) -> Replayer<FakeClock> {
         batch,
         retry,
         records_per_second: 0,
+        dead_letter_bytes: 1 << 30,
         filter: Filter::default(),
         dead_letters: DeadLetters::of(&site.folders.state, "out"),
         ledger,
@@ -467,6 +469,52 @@ fn a_rejected_record_goes_to_the_dead_letters_and_comes_again_when_asked_for() {
     assert_eq!((measured(&site), replayer.health.read().delivered), (4, 4));
     let delivered = site.ledger().delivered(replayer.id, chain).unwrap();
     assert_eq!(delivered.iter().collect::<Vec<_>>(), [(1, 3)]);
+}
+
+#[test]
+fn with_too_many_dead_letters_the_stream_waits_and_nothing_is_sent_in_vain() {
+    let site = Site::new();
+    let mut chain = Chain::new(1, Lane::Routine);
+    import(&site, &site.seal(&mut chain, &["r1", "bad", "r3"]));
+    let taken = Arc::default();
+    let picky = Picky { refused: vec!["bad"], taken: Arc::clone(&taken), rejected: Vec::new() };
+    let mut replayer = replayer(&site, file_config(&site), 100);
+    replayer.sink = Box::new(picky);
+    replayer.dead_letter_bytes = 10;
+    drain(&mut replayer);
+    import(&site, &site.seal(&mut chain, &["r4"]));
+    let mut progress = Progress::default();
+    let error = replayer.deliver_batch(&mut progress).unwrap_err().to_string();
+    assert!(error.contains("dead-letter-bytes is 10"), "{error}");
+    assert_eq!(*taken.lock().unwrap(), ["r1", "r3"]);
+    // A retry works them off, and the stream goes on.
+    let letters = DeadLetters::of(&site.folders.state, "out");
+    let now = site.clock.now();
+    dead_letters::retry(&letters, &mut site.ledger(), replayer.id, now).unwrap().unwrap();
+    replayer.sink = Box::new(Picky { taken: Arc::clone(&taken), ..Picky::default() });
+    drain(&mut replayer);
+    assert_eq!(*taken.lock().unwrap(), ["r1", "r3", "bad", "r4"]);
+}
+
+#[test]
+fn a_limited_rate_makes_no_bursts_and_lets_an_urgent_record_overtake() {
+    let site = Site::new();
+    let (mut routine, mut flash) = (Chain::new(1, Lane::Routine), Chain::new(1, Lane::Flash));
+    import(&site, &site.seal(&mut routine, &["r1", "r2", "r3", "r4", "r5", "r6", "r7"]));
+    let mut replayer = replayer(&site, file_config(&site), 1_000);
+    replayer.records_per_second = 3;
+    // Nobody waits for the pauses here.
+    replayer.bell.stop();
+    let mut progress = Progress::default();
+    let mut next = |replayer: &mut Replayer<FakeClock>| {
+        replayer.deliver_batch(&mut progress).unwrap();
+        messages(&site).len()
+    };
+    assert_eq!(next(&mut replayer), 3);
+    import(&site, &site.seal(&mut flash, &["f1"]));
+    assert_eq!(next(&mut replayer), 4);
+    assert_eq!(next(&mut replayer), 7);
+    assert_eq!(messages(&site), ["r1", "r2", "r3", "f1", "r4", "r5", "r6"]);
 }
 
 #[test]

@@ -1,18 +1,20 @@
-//! What the receiver has answered for of a batch that is under way, kept across a broken connection, so
-//! that only what it did not answer for is sent again. Pure.
+//! What the receiver has answered for of a batch that is under way, kept across a failure, so that only
+//! what it did not answer for is sent again. Pure.
 //!
 //! The ledger knows nothing of a batch until all of it is confirmed: after a break the replayer hands
 //! over the whole batch once more. What stands here makes the sink pass over the part that arrived.
 //!
 //! Invariants: what is passed over was answered for by this receiver less than [`KEPT_FOR`] ago, and is
 //! of a chain whose batch begins at the very record at which the broken one began. So a record that
-//! somebody asked for once more is not passed over. Memory: one entry for each chain of a batch, and
-//! one for each record that was refused for good.
+//! somebody asked for once more is not passed over. Memory: one entry for each chain of a batch, one for
+//! each run of records that were answered for, and one for each record that was refused for good. Refusals
+//! that are in doubt ([`doubt`](super::doubt)) are not noted here.
 
 use std::time::{Duration, Instant};
 
 use super::Rejected;
 use crate::ledger::ChainName;
+use crate::ranges::RangeSet;
 
 /// The state of one batch.
 #[derive(Debug, Default)]
@@ -28,8 +30,8 @@ struct Chain {
     name: ChainName,
     /// The first record that was handed over.
     first: u64,
-    /// The last record before which everything handed over is answered for.
-    through: Option<u64>,
+    /// What is answered for.
+    answered: RangeSet,
     rejected: Vec<(u64, String)>,
 }
 
@@ -49,22 +51,26 @@ impl Answered {
             let fresh = || Chain {
                 name: name.clone(),
                 first: sequence,
-                through: None,
+                answered: RangeSet::default(),
                 rejected: Vec::new(),
             };
             self.chains
                 .push(kept.filter(|kept| recent && kept.first == sequence).unwrap_or_else(fresh));
             self.chains.len() - 1
         });
-        (self.chains[at].through < Some(sequence)).then_some(Slot(at))
+        (!self.chains[at].answered.contains(sequence)).then_some(Slot(at))
     }
 
-    /// Notes the answer to a record: taken, or refused for good and why. Within a chain answers are noted
-    /// in the order of the records.
-    pub(super) fn note(&mut self, slot: Slot, sequence: u64, refused: Option<String>) {
+    /// Notes that a record was taken.
+    pub(super) fn taken(&mut self, slot: Slot, sequence: u64) {
+        self.chains[slot.0].answered.insert(sequence, sequence);
+    }
+
+    /// Notes that a record is refused for good: it is answered for, too.
+    pub(super) fn refused(&mut self, slot: Slot, sequence: u64, reason: String) {
         let chain = &mut self.chains[slot.0];
-        chain.through = Some(sequence);
-        chain.rejected.extend(refused.map(|reason| (sequence, reason)));
+        chain.answered.insert(sequence, sequence);
+        chain.rejected.push((sequence, reason));
     }
 
     /// All that was refused for good.
@@ -88,7 +94,7 @@ impl Answered {
 
     /// The batch broke off: what is answered for is kept for the next try.
     pub(super) fn broke(&mut self, now: Instant) {
-        for chain in self.chains.drain(..).filter(|chain| chain.through.is_some()) {
+        for chain in self.chains.drain(..).filter(|chain| !chain.answered.is_empty()) {
             self.kept.retain(|kept| kept.name != chain.name);
             self.kept.push(chain);
             self.broke = Some(now);
@@ -122,8 +128,10 @@ mod tests {
             if let Some(slot) = state.slot(name, sequence, Instant::now()) {
                 sent.push(sequence);
                 if sequence <= answered {
-                    let refused = (sequence % 10 == 0).then(|| "no".to_owned());
-                    state.note(slot, sequence, refused);
+                    match sequence % 10 {
+                        0 => state.refused(slot, sequence, "no".to_owned()),
+                        _ => state.taken(slot, sequence),
+                    }
                 }
             }
         }
@@ -150,6 +158,21 @@ mod tests {
         state.committed();
         assert!(state.rejected().is_empty());
         assert_eq!(run(&mut state, &name, 31..33, 0), [31, 32]);
+    }
+
+    #[test]
+    fn what_is_answered_for_out_of_order_is_passed_over() {
+        let (mut state, name) = (Answered::default(), chain(1));
+        let now = Instant::now();
+        let slots: Vec<Slot> = (1..10).filter_map(|at| state.slot(&name, at, now)).collect();
+        for taken in [7, 2, 4] {
+            state.taken(slots[0], taken);
+        }
+        state.refused(slots[0], 5, "no".to_owned());
+        state.broke(now);
+        assert_eq!(run(&mut state, &name, 1..10, 0), [1, 3, 6, 8, 9]);
+        let rejected: Vec<u64> = state.rejected().iter().map(|one| one.sequence).collect();
+        assert_eq!(rejected, [5]);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct SinkConfig {
     pub lag_alarm: Duration,
     /// Records that are handed over in a second, at most; 0 for as many as it takes.
     pub records_per_second: u64,
+    /// With so many bytes of dead letters nothing more is sent.
+    pub dead_letter_bytes: u64,
     /// Which records it gets.
     pub filter: Filter,
     /// What it is.
@@ -123,13 +125,14 @@ struct RawCommon {
     retry_max: Option<Span>,
     lag_alarm: Option<Span>,
     records_per_second: u64,
+    dead_letter_bytes: Option<ByteSize>,
     streams: Vec<Stream>,
     lanes: Vec<Lane>,
     origins: Vec<OriginId>,
     privileged_only: bool,
 }
 
-const COMMON_KEYS: [&str; 13] = [
+const COMMON_KEYS: [&str; 14] = [
     "name",
     "type",
     "batch-records",
@@ -139,6 +142,7 @@ const COMMON_KEYS: [&str; 13] = [
     "retry-max",
     "lag-alarm",
     "records-per-second",
+    "dead-letter-bytes",
     "streams",
     "lanes",
     "origins",
@@ -157,6 +161,11 @@ fn retry_max() -> Span {
 // As an archive's: long enough for a restart of the SIEM, short enough for somebody to look today.
 fn lag_alarm() -> Span {
     Span::secs(15 * 60)
+}
+
+// Half a million records or more: by then somebody should know.
+fn dead_letter_bytes() -> ByteSize {
+    ByteSize::mib(1024)
 }
 
 impl RawSink {
@@ -243,9 +252,18 @@ impl RawSink {
             origins: common.origins,
             privileged_only: common.privileged_only,
         };
-        let records_per_second = common.records_per_second;
-        let name = common.name;
-        Some(SinkConfig { name, batch, retry, lag_alarm, records_per_second, filter, kind })
+        let dead_letter_bytes = common.dead_letter_bytes.unwrap_or_else(dead_letter_bytes).0;
+        section.check(dead_letter_bytes > 0, "dead-letter-bytes", "must be more than nothing");
+        Some(SinkConfig {
+            name: common.name,
+            batch,
+            retry,
+            lag_alarm,
+            records_per_second: common.records_per_second,
+            dead_letter_bytes,
+            filter,
+            kind,
+        })
     }
 }
 
@@ -335,6 +353,7 @@ mod tests {
             (&format!("{http}streams = [\"telex\"]"), "telex"),
             (&format!("{http}batch-records = 0"), "sink[0].batch-records"),
             (&format!("{http}lag-alarm = \"0s\""), "sink[0].lag-alarm"),
+            (&format!("{http}dead-letter-bytes = \"0B\""), "sink[0].dead-letter-bytes"),
             (&format!("{tcp}window = 5"), "sink[0].window"),
             (&format!("{tcp}ca-file = \"/ca\""), "sink[0].ca-file"),
             (&format!("{tcp}resend-window = \"5s\""), "sink[0].resend-window"),

@@ -14,6 +14,8 @@
 //! notes the new name before the rename, so that a start after a crash finishes it. It remembers the
 //! highest number: none is used twice, also where rotated files are packed or moved away.
 
+mod check;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -28,6 +30,8 @@ use super::{Confirmed, Item, Rejected, Sink, SinkError};
 use crate::event;
 use crate::ledger::{ChainName, FilePosition, Ledger, SinkId};
 use crate::mapping::Schema;
+
+pub(super) use check::prove;
 
 /// The file sink.
 pub(super) struct FileSink<C> {

@@ -4,6 +4,7 @@ mod answered;
 mod bulk;
 pub mod config;
 pub mod dead_letters;
+mod doubt;
 mod elastic;
 mod file;
 mod forward;
@@ -11,6 +12,7 @@ mod guid;
 mod http_json;
 pub mod kafka;
 mod loki;
+pub mod marked;
 mod next_hop;
 mod patience;
 pub mod probe;
@@ -28,7 +30,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::bell::Bell;
-use shared::clock::Clock;
+use shared::clock::{Clock, Nanos};
 use shared::record::{RecordId, RecordRef};
 
 use crate::http::{Answer, HttpError, credential};
@@ -76,6 +78,12 @@ pub enum SinkError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The marked record is not as it should be: a fault of ours.
+    #[error("the marked record: {why}")]
+    Marked {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The receiver can't be reached, or broke off.
     #[error("{address}: {doing}")]
     Network {
@@ -279,6 +287,15 @@ pub fn stamped(config: &SinkConfig, id: &RecordId) -> Result<Option<bool>, SinkE
     }
 }
 
+/// What is to be said before records that were received in a period are sent to a sink once more, where it
+/// is known that the destination will refuse some.
+pub fn replay_warning(config: &SinkConfig, period: (Nanos, Nanos), now: Nanos) -> Option<String> {
+    match &config.kind {
+        SinkKind::Elastic(elastic) => elastic::warning(elastic, &Bell::default(), period, now),
+        _ => None,
+    }
+}
+
 /// The sink as `penstock-low check` uses it, beside the agent's own.
 pub fn for_check(config: &SinkConfig) -> SinkConfig {
     let kind = match &config.kind {
@@ -287,6 +304,29 @@ pub fn for_check(config: &SinkConfig) -> SinkConfig {
         other => other.clone(),
     };
     SinkConfig { kind, ..config.clone() }
+}
+
+/// Writes the marked record to the folder of a file sink and reads it back; gives the id of the user as whom
+/// that was done.
+pub fn prove_file(
+    name: &str,
+    config: &config::FileConfig,
+    marked: &marked::Marked,
+) -> Result<u32, SinkError> {
+    file::prove(name, config, marked)
+}
+
+/// What an operator should know of a sink that works.
+pub fn warning(config: &SinkConfig) -> Option<String> {
+    match &config.kind {
+        SinkKind::Syslog(syslog) if matches!(syslog.wire, Wire::Stream { .. }) => {
+            let which = syslog_format::without_id(syslog)?;
+            Some(format!(
+                "with body = \"original\", {which} go out without the record's id, so that what a break makes come twice can't be told apart\n    try: body = \"json\", or transport = \"relp\", which repeats next to nothing"
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Looks for what would keep a sink from working, without connecting or writing.

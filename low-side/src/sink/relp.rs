@@ -7,7 +7,7 @@
 //! receiver does not lose after its answer.
 //!
 //! A message that is answered with an error is refused for good and goes to the dead letters; but a
-//! receiver that refuses everything is itself at fault, and gets no more of them ([`REFUSALS_MAX`]).
+//! receiver that refuses everything is itself at fault, and gets no more of them ([`doubt`](super::doubt)).
 //!
 //! Memory: the frames of one send, and of each message under way its number.
 
@@ -16,9 +16,12 @@ use std::io::{self, Write as _};
 use std::time::Instant;
 
 use shared::bell::Bell;
+use shared::record::Stream;
 
 use super::answered::{Answered, Slot};
 use super::config::SyslogConfig;
+use super::doubt::{Doubt, refuses_all};
+use super::marked::Marked;
 use super::transport::Connection;
 use super::{Confirmed, Item, Sink, SinkError, syslog_format};
 use crate::ledger::Ledger;
@@ -34,8 +37,17 @@ pub(super) struct RelpSink {
     under_way: VecDeque<UnderWay>,
     /// How many of these wait for an answer of the receiver.
     awaited: usize,
-    /// Refusals since the last message that was taken.
-    refusals: u32,
+    doubt: Doubt,
+    /// Refusals that are in doubt: they are forgotten when the batch breaks off.
+    suspects: Vec<(Slot, u64, String)>,
+    /// The marked record is to be sent.
+    inquire: bool,
+    /// The marked record was taken, and no record of this batch, which breaks off therefore.
+    vouching: bool,
+    /// The try before this one broke off so: what is refused once more is believed.
+    vouched: bool,
+    /// The marked record is under way, by this number.
+    marked: Option<u32>,
     message: Vec<u8>,
 }
 
@@ -49,9 +61,13 @@ struct UnderWay {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    Awaited { txnr: u32 },
+    Awaited {
+        txnr: u32,
+    },
     Refused(String),
     Taken,
+    /// Too long to be sent.
+    Unsendable(String),
 }
 
 /// One session: a connection that was opened.
@@ -77,7 +93,12 @@ impl RelpSink {
             answered: Answered::default(),
             under_way: VecDeque::new(),
             awaited: 0,
-            refusals: 0,
+            doubt: Doubt::default(),
+            suspects: Vec::new(),
+            inquire: false,
+            vouching: false,
+            vouched: false,
+            marked: None,
             message: Vec::new(),
         }
     }
@@ -87,24 +108,68 @@ impl RelpSink {
         if let Some(session) = &mut self.session {
             session.send()?;
         }
-        while self.awaited > awaited_max {
-            let Some(session) = &mut self.session else { break };
-            session.connection.receive(&mut session.received, ACKNOWLEDGE)?;
-            let mut received = std::mem::take(&mut session.received);
-            let mut at = 0;
-            while let Some((response, length)) =
-                response(&received[at..]).map_err(|problem| self.broken(ACKNOWLEDGE, problem))?
-            {
-                self.take(response.txnr, &received[at..][response.data])?;
-                at += length;
+        while self.session.is_some() && self.awaited > awaited_max {
+            self.receive()?;
+            if std::mem::take(&mut self.inquire) {
+                self.ask()?;
             }
-            received.drain(..at);
-            if let Some(session) = &mut self.session {
-                session.received = received;
-            }
-            self.note();
         }
         Ok(())
+    }
+
+    /// Waits for answers, and takes them.
+    fn receive(&mut self) -> Result<(), SinkError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.connection.receive(&mut session.received, ACKNOWLEDGE)?;
+        let mut received = std::mem::take(&mut session.received);
+        let mut at = 0;
+        while let Some((response, length)) =
+            response(&received[at..]).map_err(|problem| self.broken(ACKNOWLEDGE, problem))?
+        {
+            self.take(response.txnr, &received[at..][response.data])?;
+            at += length;
+        }
+        received.drain(..at);
+        if let Some(session) = &mut self.session {
+            session.received = received;
+        }
+        self.note();
+        Ok(())
+    }
+
+    /// Sends a marked record and waits for its answer, to see who is at fault.
+    fn ask(&mut self) -> Result<(), SinkError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let (message, config) = (&mut self.message, &self.config);
+        Marked::now(Stream::Other)?.with(|item| {
+            syslog_format::message(message, config, item.chain, item.record);
+            Ok(())
+        })?;
+        self.marked = Some(session.command("syslog", &self.message));
+        session.send()?;
+        while self.marked.is_some() {
+            self.receive()?;
+        }
+        // What was refused meanwhile was asked about.
+        self.inquire = false;
+        if self.doubt.nothing_taken() {
+            // It may have been mended just now. The messages are not kept: the batch comes once more.
+            self.vouching = true;
+            let why =
+                "it refused records and took a marked one: they are sent once more".to_owned();
+            let place = self.config.endpoint.address.clone();
+            return Err(SinkError::Answer { place, status: 200, why, retry_after: None });
+        }
+        self.doubt.borne_out();
+        self.believe();
+        Ok(())
+    }
+
+    /// What was refused until now is at fault itself.
+    fn believe(&mut self) {
+        for (slot, sequence, reason) in self.suspects.drain(..) {
+            self.answered.refused(slot, sequence, reason);
+        }
     }
 
     /// Takes one answer.
@@ -113,23 +178,26 @@ impl RelpSink {
             // The only hint there is: it goes away. What it has taken by then it answers for, or not.
             return Ok(());
         }
+        let (status, why) = status(answer);
+        if self.marked == Some(txnr) {
+            let place = self.config.endpoint.address.clone();
+            return match status {
+                Some(200) => {
+                    self.marked = None;
+                    Ok(())
+                }
+                Some(status) => {
+                    Err(refuses_all(SinkError::Answer { place, status, why, retry_after: None }))
+                }
+                None => Err(self.broken(ACKNOWLEDGE, "an answer has no status")),
+            };
+        }
         let awaited = State::Awaited { txnr };
         let found = self.under_way.iter().position(|one| one.state == awaited);
         let at = found.ok_or_else(|| self.broken(ACKNOWLEDGE, "it answered what was not asked"))?;
-        let (status, why) = status(answer);
         self.under_way[at].state = match status {
-            Some(200) => {
-                self.refusals = 0;
-                State::Taken
-            }
-            Some(status) => {
-                self.refusals = self.refusals.saturating_add(1);
-                if self.refusals > REFUSALS_MAX {
-                    let place = self.config.endpoint.address.clone();
-                    return Err(SinkError::Answer { place, status, why, retry_after: None });
-                }
-                State::Refused(format!("{status} {why}"))
-            }
+            Some(200) => State::Taken,
+            Some(status) => State::Refused(format!("{status} {why}")),
             None => return Err(self.broken(ACKNOWLEDGE, "an answer has no status")),
         };
         self.awaited -= 1;
@@ -145,17 +213,37 @@ impl RelpSink {
         while let Some(one) =
             self.under_way.pop_front_if(|one| !matches!(one.state, State::Awaited { .. }))
         {
-            let refused = match one.state {
-                State::Refused(reason) => Some(reason),
-                State::Awaited { .. } | State::Taken => None,
-            };
-            self.answered.note(one.slot, one.sequence, refused);
+            match one.state {
+                State::Awaited { .. } => {}
+                State::Refused(reason) => {
+                    self.suspects.push((one.slot, one.sequence, reason));
+                    self.inquire |= self.doubt.refused(1);
+                }
+                State::Taken => {
+                    self.answered.taken(one.slot, one.sequence);
+                    if !self.doubt.nothing_taken() {
+                        self.believe();
+                        self.doubt.taken();
+                        self.inquire = false;
+                    } else if self.suspects.is_empty() {
+                        self.doubt.taken();
+                    }
+                }
+                State::Unsendable(reason) => {
+                    self.answered.refused(one.slot, one.sequence, reason);
+                }
+            }
         }
     }
 }
 
 impl Sink for RelpSink {
     fn begin(&mut self, _ledger: &mut Ledger) -> Result<(), SinkError> {
+        self.doubt.begin();
+        if self.vouched {
+            self.doubt.borne_out();
+        }
+        (self.inquire, self.marked) = (false, None);
         // It stood idle: the receiver may have ended the session.
         self.idle()?;
         if self.session.is_none() {
@@ -175,7 +263,7 @@ impl Sink for RelpSink {
         syslog_format::message(&mut self.message, &self.config, item.chain, item.record);
         if self.message.len() > self.config.message_bytes_max {
             let reason = syslog_format::too_long(self.message.len(), self.config.message_bytes_max);
-            self.under_way.push_back(UnderWay { slot, sequence, state: State::Refused(reason) });
+            self.under_way.push_back(UnderWay { slot, sequence, state: State::Unsendable(reason) });
             self.note();
             return Ok(0);
         }
@@ -194,6 +282,8 @@ impl Sink for RelpSink {
 
     fn confirm(&mut self) -> Result<Confirmed, SinkError> {
         self.settle(0)?;
+        self.believe();
+        self.vouched = false;
         Ok(Confirmed { position: None, rejected: self.answered.rejected() })
     }
 
@@ -220,6 +310,8 @@ impl Sink for RelpSink {
     fn reset(&mut self, _error: &SinkError) {
         self.session = None;
         self.under_way.clear();
+        self.suspects.clear();
+        self.vouched = std::mem::take(&mut self.vouching);
         self.awaited = 0;
         self.answered.broke(Instant::now());
     }
@@ -401,8 +493,6 @@ const RESPONSE_BYTES_MAX: usize = 4096;
 const REASON_BYTES_MAX: usize = 80;
 /// A few TLS records at a time.
 const SEND_BYTES: usize = 64 * 1024;
-/// So many refusals in a row, and nothing taken in between, are no accident of the records.
-const REFUSALS_MAX: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -484,7 +574,8 @@ mod tests {
                         }
                         "syslog" => {
                             answers += 1;
-                            let refused = manners.refused == "*" || message == manners.refused;
+                            let refused = manners.refused == "*"
+                                || message.strip_prefix("<34>") == Some(manners.refused);
                             if !refused {
                                 taken.push(message);
                             }
@@ -539,6 +630,16 @@ mod tests {
 
         /// One batch of messages `<34>FIRST` and so on.
         fn deliver(&mut self, first: u64, last: u64) -> Result<Vec<Rejected>, SinkError> {
+            self.deliver_poisoned(first, last, 0)
+        }
+
+        /// The same; those before `good` are `<34>poison`.
+        fn deliver_poisoned(
+            &mut self,
+            first: u64,
+            last: u64,
+            good: u64,
+        ) -> Result<Vec<Rejected>, SinkError> {
             let origin = "plant-7".parse().unwrap();
             let chain = ChainName { origin, epoch: Epoch(1), lane: Lane::Routine };
             let mut ledger = self.site.ledger();
@@ -546,7 +647,11 @@ mod tests {
                 self.sink.begin(&mut ledger)?;
                 for sequence in first..=last {
                     let long = if sequence == LONG { "x".repeat(500) } else { String::new() };
-                    let raw = format!("<34>{sequence}{long}");
+                    let raw = if sequence < good {
+                        "<34>poison".to_owned()
+                    } else {
+                        format!("<34>{sequence}{long}")
+                    };
                     let source = SourceTag::new("udp", "p", None);
                     let mut bytes = Vec::new();
                     let number = Sequence(sequence);
@@ -607,7 +712,7 @@ mod tests {
     #[test]
     fn what_is_refused_or_too_long_is_rejected_alone() {
         let (server, mut client) = pair();
-        let manners = Manners { refused: "<34>207", ..GOOD };
+        let manners = Manners { refused: "207", ..GOOD };
         let serving = thread::spawn(move || server.session(manners));
         let rejected = client.deliver(LONG, 210).unwrap();
         drop(client);
@@ -628,13 +733,40 @@ mod tests {
             let error = client.deliver(1, 60).unwrap_err();
             assert!(matches!(error, SinkError::Answer { status: 500, .. }), "{error}");
         }
-        // It is itself again: only those that were refused before it was noticed are rejected.
-        let rejected: Vec<u64> =
-            client.deliver(1, 60).unwrap().iter().map(|one| one.sequence).collect();
+        // It is itself again, and nothing was given up meanwhile.
+        assert_eq!(client.deliver(1, 60).unwrap(), []);
         drop(client);
         let [_, _, taken] = serving.join().unwrap();
-        assert_eq!(rejected, (1..=u64::from(REFUSALS_MAX)).collect::<Vec<_>>());
-        assert_eq!(taken, messages(17..=60));
+        assert_eq!(taken, messages(1..=60));
+    }
+
+    #[test]
+    fn poison_in_a_row_stops_nothing_that_is_behind_it() {
+        let (server, mut client) = pair();
+        let manners = Manners { refused: "poison", ..GOOD };
+        let serving = thread::spawn(move || {
+            // Each batch begins with poison, and is sent once more over another session.
+            (0..4).flat_map(|_| server.session(manners)).collect::<Vec<_>>()
+        });
+        // Poison alone, poison before what is taken, more of it than is believed at once.
+        for (first, last, poison) in [(1, 3, 3), (4, 60, 20), (61, 190, 100)] {
+            let error = client.deliver_poisoned(first, last, first + poison).unwrap_err();
+            assert!(error.to_string().contains("sent once more"), "{error}");
+            let rejected = client.deliver_poisoned(first, last, first + poison).unwrap();
+            let mut found: Vec<u64> = rejected.iter().map(|one| one.sequence).collect();
+            found.sort_unstable();
+            assert_eq!(found, (first..first + poison).collect::<Vec<_>>());
+        }
+        drop(client);
+        let (marked, mut taken): (Vec<String>, Vec<String>) =
+            serving.join().unwrap().into_iter().partition(|text| text.contains("nothing happened"));
+        let all = taken.len();
+        taken.sort_by_key(|text| text[4..].parse::<u64>().unwrap());
+        taken.dedup();
+        assert_eq!(taken, messages((24..=60).chain(161..=190)));
+        assert!(all - taken.len() <= 3 * WINDOW, "{all}");
+        // One for each batch; for the third also at 32 in a row, and perhaps at 64 more.
+        assert!((4..=5).contains(&marked.len()), "{}", marked.len());
     }
 
     #[test]

@@ -139,7 +139,9 @@ pub(super) fn deliver(
             let (record, _) = parse(&bytes, 1 << 24).unwrap();
             sink.write(Item { chain: &chain, bundle: 1, record: &record })?;
         }
-        sink.confirm()
+        let confirmed = sink.confirm()?;
+        sink.committed(ledger)?;
+        Ok(confirmed)
     };
     let done = deliver(sink, &mut ledger);
     if let Err(error) = &done {
@@ -160,4 +162,33 @@ pub(super) fn section(text: &str) -> Result<SinkConfig, String> {
     let sink = raw.check(0, &mut problems);
     problems.into_result(std::path::Path::new("x")).map_err(|err| err.to_string())?;
     Ok(sink.unwrap())
+}
+
+/// Delivers 20 records that the receiver refuses and 5 that it takes, as one batch and as many, and what a
+/// receiver is asked that refuses everything. `make` gives a sink, and what its server has taken: it
+/// refuses whatever holds `"m1."` to `"m20."`, or all.
+pub(super) fn poison_stops_nothing<S: Sink>(mut make: impl FnMut(bool) -> S) {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |confirmed: Confirmed| -> Vec<u64> {
+        confirmed.rejected.iter().map(|one| one.sequence).collect()
+    };
+    let mut sink = make(false);
+    let confirmed = deliver(&mut sink, dir.path(), &messages(25)).unwrap();
+    assert_eq!(refused(confirmed), (1..=20).collect::<Vec<_>>());
+    // Nothing good is among them.
+    let confirmed = deliver(&mut sink, dir.path(), &messages(20)).unwrap();
+    assert_eq!(refused(confirmed).len(), 20);
+    let confirmed = deliver(&mut sink, dir.path(), &messages(1)).unwrap();
+    assert_eq!(refused(confirmed), [1]);
+    let mut sink = make(true);
+    for count in [1, 206] {
+        let error = deliver(&mut sink, dir.path(), &messages(count)).unwrap_err();
+        assert!(error.to_string().contains("a marked record as well"), "{error}");
+    }
+}
+
+/// Whether a request holds one of `m1.` to `m20.`.
+pub(super) fn holds_poison(request: &Request) -> bool {
+    let text = request.text();
+    (1..=20).any(|number| text.contains(&format!("\"m{number}.\"")))
 }

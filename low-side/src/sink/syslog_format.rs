@@ -1,8 +1,14 @@
 //! Records as syslog messages, and messages on the wire.
+//!
+//! Every message carries its record's id. With `body = "original"` there is no body of ours to hold it: it
+//! stands as `[penstock@32473 id="..."]` in the structured data of an RFC 5424 header, ours or the one that the
+//! message came with, of which nothing else is changed. An RFC 3164 header has no place for it
+//! ([`without_id`]). 32473 is the enterprise number for those that have none (RFC 5612).
 
 use std::io::Write as _;
 
 use shared::clock::Nanos;
+use shared::event::{Format, Problem, envelope};
 use shared::record::{RecordId, RecordRef};
 
 use super::config::{Body, Framing, SyslogConfig, SyslogFormat};
@@ -14,6 +20,8 @@ use crate::mapping::{cef, leef};
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Facility 13 (log audit), severity 6 (informational).
 const PRIORITY: u8 = 13 * 8 + 6;
+/// The name of our element of structured data.
+const SD_ID: &str = "penstock@32473";
 /// RFC 5424 allows 32 characters of MSGID: the first 128 bits of the record id.
 const MSGID_CHARACTERS: usize = 32;
 
@@ -25,21 +33,95 @@ pub(super) fn message(
     record: &RecordRef<'_>,
 ) {
     out.clear();
-    match config.body {
-        Body::Original if begins_with_priority(record.raw) => out.extend_from_slice(record.raw),
-        body => {
-            header(out, config.format, chain, record);
-            if config.bom {
-                out.extend_from_slice(BOM);
+    if config.body == Body::Original && begins_with_priority(record.raw) {
+        let at = structured_data(record);
+        match at {
+            Place::Behind(at) => {
+                out.extend_from_slice(&record.raw[..at]);
+                element(out, chain, record);
+                out.extend_from_slice(&record.raw[at..]);
+                return;
             }
-            match body {
-                Body::Cef => event::with_view(chain, record, |view| cef::render(out, view)),
-                Body::Json => event::render(out, chain, record),
-                Body::Leef => event::with_view(chain, record, |view| leef::render(out, view)),
-                Body::Original => out.extend_from_slice(record.raw),
+            Place::Instead(at) => {
+                out.extend_from_slice(&record.raw[..at]);
+                element(out, chain, record);
+                out.extend_from_slice(&record.raw[at + 1..]);
+                return;
             }
+            Place::None => {
+                out.extend_from_slice(record.raw);
+                return;
+            }
+            // It would have two ids: ours goes in a header before it.
+            Place::Taken => {}
         }
     }
+    header(out, config, chain, record);
+    if config.bom {
+        out.extend_from_slice(BOM);
+    }
+    let room = config.message_bytes_max.saturating_sub(out.len() + 1);
+    match config.body {
+        Body::Cef => event::with_view(chain, record, |view| cef::render_within(out, view, room)),
+        Body::Json => event::render(out, chain, record),
+        Body::Leef => event::with_view(chain, record, |view| leef::render_within(out, view, room)),
+        Body::Original => out.extend_from_slice(record.raw),
+    }
+}
+
+/// What goes out without the id of its record, if anything does.
+pub(super) fn without_id(config: &SyslogConfig) -> Option<&'static str> {
+    match (config.body, config.format) {
+        (Body::Original, SyslogFormat::Rfc5424) => {
+            Some("messages that came with an RFC 3164 header, which has no place for it,")
+        }
+        (Body::Original, SyslogFormat::Rfc3164) => Some(
+            "messages that did not come with an RFC 5424 header, since one of RFC 3164 has no place for it,",
+        ),
+        _ => None,
+    }
+}
+
+/// Where an element of structured data can be put into a message as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before the byte at this place, behind other elements.
+    Behind(usize),
+    /// For the `-` at this place.
+    Instead(usize),
+    /// Nowhere: the header is not one of RFC 5424, or not a good one.
+    None,
+    /// There is an element of our name already.
+    Taken,
+}
+
+fn structured_data(record: &RecordRef<'_>) -> Place {
+    let raw = record.raw;
+    let envelope = envelope(raw, record.received);
+    let broken = [Problem::HeaderIncomplete, Problem::StructuredDataMalformed];
+    if envelope.format != Format::Rfc5424
+        || envelope.version != Some(1)
+        || envelope.problems.iter().any(|problem| broken.contains(problem))
+    {
+        return Place::None;
+    }
+    if envelope.structured_data.iter().any(|element| element.id == SD_ID) {
+        return Place::Taken;
+    }
+    let mut end = envelope.message_range.start - if envelope.bom { BOM.len() } else { 0 };
+    if envelope.message_range.start > 0 && raw.get(end.wrapping_sub(1)) == Some(&b' ') {
+        end -= 1;
+    }
+    match raw[..end] {
+        [.., b' ', b'-'] if envelope.structured_data.is_empty() => Place::Instead(end - 1),
+        [.., b']'] if !envelope.structured_data.is_empty() => Place::Behind(end),
+        _ => Place::None,
+    }
+}
+
+fn element(out: &mut Vec<u8>, chain: &ChainName, record: &RecordRef<'_>) {
+    let id = RecordId::new(&chain.origin, chain.epoch, chain.lane, record.sequence);
+    let _ = write!(out, "[{SD_ID} id=\"{id}\"]");
 }
 
 /// Why a message that is too long is refused.
@@ -71,9 +153,9 @@ pub(super) fn frame(out: &mut Vec<u8>, framing: Framing, message: &[u8]) -> usiz
     }
 }
 
-fn header(out: &mut Vec<u8>, format: SyslogFormat, chain: &ChainName, record: &RecordRef<'_>) {
+fn header(out: &mut Vec<u8>, config: &SyslogConfig, chain: &ChainName, record: &RecordRef<'_>) {
     let (origin, stream) = (&chain.origin, record.stream);
-    let _ = match format {
+    let _ = match config.format {
         SyslogFormat::Rfc5424 => {
             let id =
                 RecordId::new(&chain.origin, chain.epoch, chain.lane, record.sequence).to_string();
@@ -82,7 +164,12 @@ fn header(out: &mut Vec<u8>, format: SyslogFormat, chain: &ChainName, record: &R
             let time = record.received.to_string();
             let time =
                 time.get(..26).filter(|_| time.len() == 30).unwrap_or("1970-01-01T00:00:00.000000");
-            write!(out, "<{PRIORITY}>1 {time}Z {origin} {stream} - {msgid} - ")
+            let _ = write!(out, "<{PRIORITY}>1 {time}Z {origin} {stream} - {msgid} ");
+            match config.body {
+                Body::Original => element(out, chain, record),
+                Body::Cef | Body::Json | Body::Leef => out.push(b'-'),
+            }
+            out.write_all(b" ")
         }
         SyslogFormat::Rfc3164 => {
             write!(out, "<{PRIORITY}>{} {origin} {stream}: ", rfc3164_time(record.received))
@@ -117,6 +204,13 @@ mod tests {
     use crate::sink::config::{Confirm, Endpoint, Wire};
 
     fn framed(format: SyslogFormat, framing: Framing, body: Body, raw: &[u8]) -> String {
+        let mut out = Vec::new();
+        frame(&mut out, framing, &sent(format, body, raw));
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn sent(format: SyslogFormat, body: Body, raw: &[u8]) -> Vec<u8> {
+        let (framing, confirm) = (Framing::Lf, Confirm::Close);
         let config = SyslogConfig {
             endpoint: Endpoint {
                 address: "siem:514".to_owned(),
@@ -128,7 +222,7 @@ mod tests {
             body,
             bom: body == Body::Leef,
             message_bytes_max: 1 << 16,
-            wire: Wire::Stream { framing, confirm: Confirm::Close },
+            wire: Wire::Stream { framing, confirm },
         };
         let chain =
             ChainName { origin: "plant-7".parse().unwrap(), epoch: Epoch(1), lane: Lane::Routine };
@@ -136,11 +230,10 @@ mod tests {
         let mut bytes = Vec::new();
         let time = Nanos(1_793_740_219_000_000_001);
         encode(&mut bytes, Sequence(42), time, Stream::PortainerAuth, &source, None, raw);
-        let (mut out, mut text) = (Vec::new(), Vec::new());
+        let mut text = Vec::new();
         let record = parse(&bytes, 1 << 20).unwrap().0;
         message(&mut text, &config, &chain, &record);
-        frame(&mut out, framing, &text);
-        String::from_utf8_lossy(&out).into_owned()
+        text
     }
 
     #[test]
@@ -158,7 +251,7 @@ mod tests {
         let raw = framed(SyslogFormat::Rfc5424, Framing::Lf, Body::Original, b"{\"id\":1}");
         assert_eq!(
             raw,
-            "<110>1 2026-11-03T21:10:19.000000Z plant-7 portainer-auth - 52e588a0dc596a47007c916d1e4d7047 - {\"id\":1}\n"
+            "<110>1 2026-11-03T21:10:19.000000Z plant-7 portainer-auth - 52e588a0dc596a47007c916d1e4d7047 [penstock@32473 id=\"52e588a0dc596a47007c916d1e4d704718069690\"] {\"id\":1}\n"
         );
         let old = framed(SyslogFormat::Rfc3164, Framing::Lf, Body::Original, b"hello");
         assert_eq!(old, "<110>Nov  3 21:10:19 plant-7 portainer-auth: hello\n");
@@ -169,6 +262,60 @@ mod tests {
             message.contains(" - {\"id\":\"52e588a0dc596a47007c916d1e4d704718069690\""),
             "{message}"
         );
+    }
+
+    #[test]
+    fn an_original_with_a_header_of_rfc_5424_gets_the_id_and_is_not_changed_otherwise() {
+        let id = "[penstock@32473 id=\"52e588a0dc596a47007c916d1e4d704718069690\"]";
+        let ours = "<110>1 2026-11-03T21:10:19.000000Z plant-7 portainer-auth - 52e588a0dc596a47007c916d1e4d7047 ";
+        for (raw, expected) in [
+            ("<34>1 - h a - - - text", format!("<34>1 - h a - - {id} text")),
+            ("<34>1 - h a - - - \u{feff}text", format!("<34>1 - h a - - {id} \u{feff}text")),
+            ("<34>1 - h a - - -", format!("<34>1 - h a - - {id}")),
+            ("<34>1 - h a - - - ", format!("<34>1 - h a - - {id} ")),
+            (
+                "<34>1 - h a - - [x y=\"\\]\"][z] [t] -",
+                format!("<34>1 - h a - - [x y=\"\\]\"][z]{id} [t] -"),
+            ),
+            ("<34>1 - h a - - [x y=\"1\"]", format!("<34>1 - h a - - [x y=\"1\"]{id}")),
+            // No header of RFC 5424, and ones that are damaged.
+            ("<34>Oct 11 22:14:15 h su: - x", "<34>Oct 11 22:14:15 h su: - x".to_owned()),
+            ("<34>1 - h a - - [x y=\"1 text", "<34>1 - h a - - [x y=\"1 text".to_owned()),
+            ("<34>2 - h a - - - text", "<34>2 - h a - - - text".to_owned()),
+            ("<34>1 - h a", "<34>1 - h a".to_owned()),
+            // One that would be taken for ours.
+            (
+                "<34>1 - h a - - [penstock@32473 id=\"f\"] t",
+                format!("{ours}{id} <34>1 - h a - - [penstock@32473 id=\"f\"] t"),
+            ),
+        ] {
+            let found = framed(SyslogFormat::Rfc5424, Framing::Lf, Body::Original, raw.as_bytes());
+            assert_eq!(found, format!("{expected}\n"), "{raw}");
+        }
+    }
+
+    #[test]
+    fn any_original_goes_out_whole_whatever_is_added() {
+        let id = "[penstock@32473 id=\"52e588a0dc596a47007c916d1e4d704718069690\"]";
+        // Every beginning of a message, and with each byte of it another.
+        let whole = "<34>1 2026-11-03T21:10:19Z h a p m [x y=\"\\]\" z=\"1\"] \u{feff}text";
+        let others = [b' ', b'-', b'[', b']', b'"', b'\\', 0, 0xff];
+        for at in 0..whole.len() {
+            let (mut raws, mut bytes) =
+                (vec![whole.as_bytes()[..at].to_vec()], whole.as_bytes().to_vec());
+            for other in others {
+                bytes[at] = other;
+                raws.push(bytes.clone());
+            }
+            for raw in raws {
+                let sent = sent(SyslogFormat::Rfc3164, Body::Original, &raw);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let (sent, raw) = (text(&sent), text(&raw));
+                let without = sent.replacen(id, "", 1);
+                let nil = sent.replacen(id, "-", 1);
+                assert!(without.ends_with(&raw) || nil == raw, "{raw}: {sent}");
+            }
+        }
     }
 
     #[test]

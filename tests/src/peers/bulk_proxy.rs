@@ -66,6 +66,10 @@ pub struct State {
     pub body_max: Option<usize>,
     /// A document that holds one of these is handed on with a time that is none.
     pub poison: Vec<String>,
+    /// A document that holds one of these is not handed on: its index is closed to writers, and answers so.
+    pub closed: Vec<String>,
+    /// What the settings of all indices say of their blocks; without it, asking for them is not allowed.
+    pub blocks: Option<Value>,
     /// What the header `Authorization` may say; anything where it is empty.
     pub authorizations: BTreeSet<String>,
     /// Privileges that nobody who asks about himself has.
@@ -134,6 +138,10 @@ fn answer(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
         ("POST", "/_bulk") => bulk(state, upstream, asked),
         ("POST", "/_security/user/_has_privileges") => privileges(&lock(state), asked),
         ("POST", "/_security/api_key") => api_key(&mut lock(state), asked),
+        ("GET", path) if path.contains("/_settings/") => match &lock(state).blocks {
+            Some(blocks) => Reply::status(200, blocks.to_string()),
+            None => error(403, "security_exception", "unauthorized"),
+        },
         (_, path) if path.starts_with("/_ilm/policy/") => ilm(&mut lock(state), path, asked),
         (_, path) if path.starts_with("/_plugins/_ism/policies/") => {
             ism(&mut lock(state), path, asked)
@@ -159,11 +167,11 @@ fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     if asked.body.is_empty() {
         return error(400, "parse_exception", "request body is required");
     }
-    let (fault, body_max, poison) = {
+    let (fault, body_max, poison, closed) = {
         let mut state = lock(state);
         state.bulks += 1;
         let fault = state.faults.pop_front().or(state.always);
-        (fault.unwrap_or(Fault::Good), state.body_max, state.poison.clone())
+        (fault.unwrap_or(Fault::Good), state.body_max, state.poison.clone(), state.closed.clone())
     };
     if body_max.is_some_and(|most| asked.body.len() > most) {
         return Reply::status(413, "<html>413 Request Entity Too Large</html>");
@@ -179,13 +187,20 @@ fn bulk(state: &Mutex<State>, upstream: SocketAddr, asked: &Asked) -> Reply {
     };
     let mut answers = Vec::new();
     if taken > 0 {
-        // Of each item what goes on, or what the pipeline of its index says.
+        // Of each item what goes on; or what the block of its index, as of an aged month, or its pipeline says.
         let fates: Vec<Result<Vec<u8>, Value>> = {
             let mut state = lock(state);
-            lines[..2 * taken]
-                .chunks(2)
-                .map(|pair| state.pipelines.run(pair[0], &poisoned(pair[1], &poison)))
-                .collect()
+            let mut fate = |pair: &[&[u8]]| {
+                let text = String::from_utf8_lossy(pair[1]);
+                if closed.iter().any(|closed| text.contains(closed)) {
+                    return Err(
+                        json!({"create": {"status": 403, "error": {"type": "cluster_block_exception",
+                        "reason": "index [x-2026.08] blocked by: [FORBIDDEN/8/index write (api)];"}}}),
+                    );
+                }
+                state.pipelines.run(pair[0], &poisoned(pair[1], &poison))
+            };
+            lines[..2 * taken].chunks(2).map(&mut fate).collect()
         };
         let on: Vec<&[u8]> = fates.iter().flatten().map(Vec::as_slice).collect();
         let mut there = Vec::new();

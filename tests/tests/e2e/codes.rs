@@ -65,6 +65,7 @@ fn every_failure_has_its_exit_code() {
     fs::write(crossing.sandbox.join("empty.pstk"), "").unwrap();
     for (words, code, says) in [
         (&["check-config"][..], 0, "in order"),
+        (&["check", "file"], 0, "read back"),
         (&["inspect", good], 0, ""),
         (&["verify", good], 0, ""),
         (&["verify", &path("half.pstk")], 65, "container-malformed"),
@@ -139,5 +140,30 @@ fn a_second_agent_is_refused_and_the_first_goes_on() {
         assert_eq!(second.code, Some(1), "{second:?}");
         assert!(second.stderr.contains("lock") || second.stderr.contains("another"), "{second:?}");
         assert!(agent.stop(PATIENCE).success());
+    }
+}
+
+#[test]
+fn a_file_sink_that_can_not_be_written_is_found_and_one_without_ids_is_warned_of() {
+    let crossing = Crossing::new("codes-check");
+    let low = &crossing.pair.low;
+    low.configure(&crossing.file_sink());
+    expect(low, &["check", "file"], 0, "synced and read back");
+    // The agent makes the folder, as its own.
+    assert!(!crossing.sink_dir().exists());
+    for path in ["/proc/penstock-nope", crossing.sandbox.join("taken").to_str().unwrap()] {
+        fs::write(crossing.sandbox.join("taken"), "").unwrap();
+        low.configure(&format!(
+            "[[sink]]\nname = \"file\"\ntype = \"file\"\npath = \"{path}/in\"\n"
+        ));
+        expect(low, &["check", "file"], 74, path);
+    }
+    for (transport, warned) in [("tcp", true), ("relp", false)] {
+        low.configure(&format!(
+            "[[sink]]\nname = \"siem\"\ntype = \"syslog\"\ntransport = \"{transport}\"\naddress = \"siem:514\"\nbody = \"original\"\n"
+        ));
+        let done = low.run(["check-config"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(done.stderr.contains("without the record's id"), warned, "{done:?}");
     }
 }

@@ -301,7 +301,7 @@ fn a_copy_that_was_broken_off_holds_up_no_other() {
     // From here on it waits for the rest of the other one.
     wait_until(PATIENCE, "the first is taken in", || !taken.exists());
     assert!(!others.is_empty());
-    for path in &others {
+    for path in others {
         drop(bring(path));
     }
     wait_until(PATIENCE, "all delivered", || crossing.events().len() == 100);

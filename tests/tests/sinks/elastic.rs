@@ -44,9 +44,10 @@ impl Site {
             Engine::Noida => "elasticsearch",
             Engine::Osmem => "opensearch",
         };
+        let timeout = if more.contains("timeout") { "" } else { "timeout = \"5s\"\n" };
         let low = format!(
             "{}[[sink]]\nname = \"siem\"\ntype = \"{kind}\"\nurl = \"{url}\"\n\
-             batch-records = {BATCH}\nbody-bytes = \"200KiB\"\ngzip = true\ntimeout = \"5s\"\n\
+             batch-records = {BATCH}\nbody-bytes = \"200KiB\"\ngzip = true\n{timeout}\
              retry-min = \"20ms\"\nretry-max = \"100ms\"\n{more}",
             Crossing::quick_inbox(),
         );
@@ -191,6 +192,46 @@ fn a_document_that_is_refused_for_good_stops_nothing_and_comes_after_the_fix() {
     assert!(letters.lines().all(|letter| letter.contains("\"reason\":\"400: ")), "{letters}");
 
     site.proxy.state().poison.clear();
+    low.run(["dead-letters", "siem", "--retry"]).success();
+    wait_until(PATIENCE, "the documents that were refused", || {
+        site.server.documents(INDICES).len() as u64 == RECORDS
+    });
+    site.assert_all();
+}
+
+#[test]
+fn a_month_that_is_closed_to_writers_holds_nothing_else_up_and_comes_once_it_is_opened() {
+    let site = Site::new("sink-elastic-closed", Engine::Osmem);
+    let closed: Vec<String> = (1..=RECORDS).filter(|id| id % 9 == 0).map(id_text).collect();
+    let count = closed.len() as u64;
+    // No answer is given up: each item is counted once.
+    site.deliver_to(&site.proxy.url(), "timeout = \"2m\"\n");
+    site.proxy.state().closed = closed;
+    let low = &site.crossing.pair.low;
+    let _agents = [low.start(), site.crossing.pair.high.start()];
+    site.crossing.send(1..RECORDS + 1);
+    assert_eq!(site.crossing.wait_drained(), RECORDS);
+    let sink = low.status()["sinks"][0].clone();
+    assert_eq!((&sink["delivered"], &sink["rejected"]), (&(RECORDS - count).into(), &count.into()));
+    // Each was sent once: nothing of what is good went along again.
+    assert_eq!(site.proxy.state().items, RECORDS);
+    let letters = low.run(["dead-letters", "siem", "--json"]).success();
+    assert_eq!(letters.lines().count() as u64, count);
+    assert!(letters.lines().all(|letter| letter.contains("FORBIDDEN/8")), "{letters}");
+
+    // Whoever sends more of such a month is told, as far as the credential may ask.
+    let replay = ["replay", "--sink", "siem", "--from", "2026-01-01T00:00:00Z"];
+    let replay = || low.run(replay.into_iter().chain(["--to", "2026-01-02T00:00:00Z"]));
+    let told = replay();
+    assert!(told.stderr.contains("closed to writers") && told.code == Some(0), "{told:?}");
+    site.proxy.state().blocks = Some(json!({
+        "kube-audit-2026.01": {"settings": {"index.blocks.write": "true"}},
+        "kube-audit-2026.05": {"settings": {"index.blocks.write": "true"}},
+    }));
+    let told = replay();
+    assert!(told.stderr.contains("warning: kube-audit-2026.01 is closed"), "{told:?}");
+
+    site.proxy.state().closed.clear();
     low.run(["dead-letters", "siem", "--retry"]).success();
     wait_until(PATIENCE, "the documents that were refused", || {
         site.server.documents(INDICES).len() as u64 == RECORDS

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::crossing::{Crossing, assert_sound, assert_unaltered};
 use tests::oracle::{Oracle, id_text};
 use tests::peers::{Asked, HttpServer, Reply};
+use tests::process::Process;
+use tests::seed::Seed;
 use tests::wait::{PATIENCE, wait_until};
 
 const RECORDS: u64 = 2_000;
@@ -40,6 +43,8 @@ struct State {
     poison: Option<String>,
     events: Vec<Value>,
     requests: u64,
+    /// The most events of a request.
+    largest: usize,
 }
 
 impl Collector {
@@ -96,7 +101,10 @@ fn answer(state: &mut State, asked: &Asked) -> Reply {
     }
     let events: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
     match events {
-        Ok(events) => state.events.extend(events),
+        Ok(events) => {
+            state.largest = state.largest.max(events.len());
+            state.events.extend(events);
+        }
         Err(_) => return Reply::status(400, "no lines of JSON"),
     }
     match fault {
@@ -331,6 +339,100 @@ fn a_sink_that_fails_for_too_long_is_an_alarm_until_it_has_what_waited() {
     collector.state.lock().expect("no answer panics").faults.clear();
     assert_eq!(crossing.wait_drained(), 20);
     wait_until(PATIENCE, "it to close", || lags(true).is_some());
+}
+
+#[test]
+fn who_refuses_everything_gets_no_dead_letters_and_all_of_it_once_it_is_mended() {
+    let collector = Collector::start(&[]);
+    // Whatever it holds.
+    collector.state.lock().expect("no answer panics").poison = Some(String::new());
+    let crossing = configured("sink-http-refuses", &collector);
+    let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
+    crossing.send(1..RECORDS + 1);
+    let low = &crossing.pair.low;
+    wait_until(PATIENCE, "what is wrong in the status", || {
+        let sinks = low.status()["agent"]["sinks"].to_string();
+        sinks.contains("it refuses a marked record as well") && sinks.contains("failing")
+    });
+    assert_eq!(low.status()["sinks"][0]["rejected"], 0);
+    let told = low.run(["dead-letters", "collector"]);
+    assert!(told.stderr.contains("has no dead letters"), "{told:?}");
+
+    collector.state.lock().expect("no answer panics").poison = None;
+    assert_eq!(assert_all(&crossing, &collector), 1);
+}
+
+#[test]
+fn dead_letters_are_retried_once_each_wherever_a_write_or_a_retry_was_killed() {
+    let collector = Collector::start(&[]);
+    // Every record, and not the marked one by which the sink knows that the receiver is in order.
+    let poison = "\"origin\":\"plant-7\"".to_owned();
+    collector.state.lock().expect("no answer panics").poison = Some(poison);
+    let crossing = configured("sink-http-letters", &collector);
+    let low = &crossing.pair.low;
+    let agent = low.start();
+    let _high = crossing.pair.high.start();
+    crossing.send(1..RECORDS + 1);
+    assert_eq!(crossing.wait_drained(), RECORDS);
+    assert_eq!(low.status()["sinks"][0]["rejected"], RECORDS);
+    agent.kill();
+    // What a kill in the middle of a write leaves.
+    let letters = low.state_dir().join("dead-letters/collector.ndjson");
+    let mut file = std::fs::OpenOptions::new().append(true).open(&letters).expect("letters");
+    std::io::Write::write_all(&mut file, b"{\"rejected\":\"2026").expect("a torn line");
+    let listed =
+        || low.run(["dead-letters", "collector", "--json"]).success().lines().count() as u64;
+    assert_eq!(listed(), RECORDS);
+    {
+        let mut state = collector.state.lock().expect("no answer panics");
+        state.poison = None;
+        state.events.clear();
+    }
+    // The agent delivers while retries are killed.
+    let _agent = low.start();
+    let mut chance = Seed::new(5);
+    let (mut killed, mut aside) = (0, 0);
+    let retrying = letters.with_extension("retrying");
+    let ended = (0..40).find_map(|_| {
+        let mut command = low.command(["dead-letters", "collector", "--retry"]);
+        let mut retry = Process::spawn(&mut command, "retry", low.dir());
+        std::thread::sleep(Duration::from_millis(5) + chance.time(Duration::from_millis(300)));
+        if let Some(status) = retry.ended() {
+            return Some(status);
+        }
+        retry.kill();
+        killed += 1;
+        if retrying.exists() {
+            aside += 1;
+            assert_eq!(listed(), RECORDS, "what is being retried is listed");
+        }
+        None
+    });
+    println!("{killed} retries were killed, {aside} of them in the middle");
+    if ended.is_none() {
+        low.run(["dead-letters", "collector", "--retry"]).success();
+    }
+    wait_until(PATIENCE, "all records", || collector.events().len() as u64 >= RECORDS);
+    assert_eq!(assert_all(&crossing, &collector), 1);
+    let sink = low.status()["sinks"][0].clone();
+    assert_eq!((&sink["delivered"], &sink["again"]), (&RECORDS.into(), &RECORDS.into()));
+    let told = low.run(["dead-letters", "collector"]);
+    assert!(told.stderr.contains("has no dead letters"), "{told:?}");
+}
+
+#[test]
+fn a_limited_rate_is_no_burst() {
+    let collector = Collector::start(&[]);
+    let crossing = Crossing::new("sink-http-rate");
+    crossing.configure(500);
+    let sink = format!("{}records-per-second = 50\n", collector.sink());
+    crossing.pair.low.configure(&format!("{}{sink}", Crossing::quick_inbox()));
+    let _agents = [crossing.pair.low.start(), crossing.pair.high.start()];
+    crossing.send(1..151);
+    assert_eq!(crossing.wait_drained(), 150);
+    let state = collector.state.lock().expect("no answer panics");
+    assert_eq!(state.events.len(), 150);
+    assert!(state.requests >= 3 && state.largest <= 50, "{} {}", state.requests, state.largest);
 }
 
 #[test]

@@ -21,6 +21,11 @@ use shared::record::Stream;
 pub(super) const FAMILIES: [&str; 4] =
     ["portainer-audit", "kube-audit", "falco-alert", "penstock-other"];
 
+/// Whether records of both streams go to the same indices.
+pub(super) fn is_of_one_kind(one: Stream, other: Stream) -> bool {
+    family(one) == family(other)
+}
+
 fn family(stream: Stream) -> &'static str {
     match stream {
         Stream::PortainerActivity | Stream::PortainerAuth => "portainer-audit",
@@ -72,6 +77,11 @@ impl Indices {
 fn trusted(happened: Nanos, received: Nanos) -> Nanos {
     let is_near = received.since(happened) <= EARLY && happened.since(received) <= LATE;
     if is_near { happened } else { received }
+}
+
+/// The month that names an index, `YYYY.MM`.
+pub(super) fn month(time: Nanos) -> String {
+    Month::of(time).text
 }
 
 impl Month {

@@ -284,3 +284,5 @@ const WARM_AFTER: &str = "30d";
 /// Then warm for 90. An index of a month gets what was received up to 31 days after the month: so from
 /// here on, closed to writers, it still left eight weeks for the way across the gap.
 const COLD_AFTER: &str = "120d";
+/// The same, as a number: indices are read-only from then on.
+pub(super) const READ_ONLY_AFTER_DAYS: u64 = 120;

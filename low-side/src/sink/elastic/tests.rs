@@ -30,7 +30,10 @@ fn originals(request: &Request) -> Vec<String> {
     assert!(text.ends_with('\n'));
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let pairs = lines.chunks(2).map(|pair| {
-        assert!(pair[0]["create"]["_index"].as_str().unwrap().ends_with("-2026.11"));
+        // A marked record is of this month.
+        let marked = pair[1]["penstock"]["origin"] == "penstock-check";
+        let index = pair[0]["create"]["_index"].as_str().unwrap();
+        assert!(marked || index.ends_with("-2026.11"), "{index}");
         assert_eq!(pair[0]["create"]["_id"], pair[1]["event"]["id"]);
         pair[1]["event"]["original"].as_str().unwrap().to_owned()
     });
@@ -126,6 +129,133 @@ fn what_is_not_the_fault_of_a_record_makes_the_batch_wait() {
     }
 }
 
+const CLOSED: &str = "index [x-2026.10] blocked by: [FORBIDDEN/8/index write (api)];";
+const FULL_DISK: &str =
+    "index [x-2026.11] blocked by: [FORBIDDEN/12/index read-only / allow delete (api)];";
+
+/// Answers each document by its index and what it originally was: 201, or 403 for this reason.
+fn blocking(
+    mut reason: impl FnMut(&str, &str) -> Option<&'static str>,
+) -> impl FnMut(&Request) -> (u16, String, String) {
+    move |request| {
+        let text = request.text();
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let items: Vec<Value> = lines
+            .chunks(2)
+            .map(|pair| {
+                let index = pair[0]["create"]["_index"].as_str().unwrap();
+                let original = pair[1]["event"]["original"].as_str().unwrap();
+                match reason(index, original) {
+                    None => json!({"create": {"status": 201}}),
+                    Some(reason) => json!({"create": {"status": 403,
+                        "error": {"type": "cluster_block_exception", "reason": reason}}}),
+                }
+            })
+            .collect();
+        (200, String::new(), json!({"errors": true, "items": items}).to_string())
+    }
+}
+
+fn sequences(confirmed: &Confirmed) -> Vec<u64> {
+    confirmed.rejected.iter().map(|one| one.sequence).collect()
+}
+
+#[test]
+fn a_month_that_is_closed_to_writers_holds_nothing_else_up() {
+    let script =
+        Script::start(blocking(|_, original| original.starts_with("m1").then_some(CLOSED)));
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(&script);
+    let confirmed = deliver(&mut sink, dir.path(), &messages(40)).unwrap();
+    assert_eq!(sequences(&confirmed), std::iter::once(1).chain(10..20).collect::<Vec<_>>());
+    assert!(confirmed.rejected[0].reason.contains("FORBIDDEN/8"), "{confirmed:?}");
+    assert_eq!(script.asked().len(), 1);
+    // A batch of which all goes to that month: the one that runs takes the marked record.
+    let confirmed = deliver(&mut sink, dir.path(), &messages(1)).unwrap();
+    assert_eq!(sequences(&confirmed), [1]);
+    assert!(originals(&script.asked()[2])[0].contains("nothing happened"));
+}
+
+#[test]
+fn where_every_index_is_closed_the_records_wait() {
+    for reason in [CLOSED, FULL_DISK] {
+        let script = Script::start(blocking(move |_, _| Some(reason)));
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = sink(&script);
+        for _ in 0..3 {
+            let error = deliver(&mut sink, dir.path(), &messages(300)).unwrap_err();
+            assert!(error.to_string().contains("FORBIDDEN"), "{error}");
+        }
+        assert!(script.asked().len() <= 6);
+    }
+    // One kind is closed altogether, and the other is not: it stops alone.
+    let script =
+        Script::start(blocking(|index, _| index.starts_with("kube-audit").then_some(CLOSED)));
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(&script);
+    deliver(&mut sink, dir.path(), &messages(3)).unwrap();
+    let kube: Vec<_> = (1..=30).map(|at| (Stream::KubeAudit, format!("m{at}."))).collect();
+    let confirmed = deliver(&mut sink, dir.path(), &kube).unwrap();
+    assert_eq!(confirmed.rejected.len(), 30);
+    let before = script.asked().len();
+    // Before anything was ever taken nobody can know.
+    let mut new = self::sink(&script);
+    assert!(deliver(&mut new, dir.path(), &kube).is_err());
+    assert_eq!(script.asked().len(), before + 2);
+}
+
+#[test]
+fn what_was_settled_is_not_sent_again_when_its_batch_is() {
+    let full = Arc::new(Mutex::new(true));
+    let disk = Arc::clone(&full);
+    let mut items = blocking(move |_, original| match original {
+        "m2." => Some(CLOSED),
+        "m3." | "m7." if *disk.lock().unwrap() => Some(FULL_DISK),
+        _ => None,
+    });
+    let script = Script::start(move |request| items(request));
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(&script);
+    for _ in 0..2 {
+        let error = deliver(&mut sink, dir.path(), &messages(9)).unwrap_err();
+        assert!(error.to_string().contains("FORBIDDEN/12"), "{error}");
+    }
+    *full.lock().unwrap() = false;
+    let confirmed = deliver(&mut sink, dir.path(), &messages(9)).unwrap();
+    assert_eq!(sequences(&confirmed), [2]);
+    let asked: Vec<Vec<String>> = script.asked().iter().map(originals).collect();
+    assert_eq!(asked[0].len(), 9);
+    assert_eq!(asked[1..], [vec!["m3.", "m7."], vec!["m3.", "m7."]]);
+}
+
+#[test]
+fn poison_in_a_row_stops_nothing_and_a_wrong_template_fills_no_dead_letters() {
+    let parsing = "document_parsing_exception";
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script::start(per_item(move |original| match original {
+        "m21." | "m22." => (201, ""),
+        marked if marked.contains("nothing happened") => (201, ""),
+        _ => (400, parsing),
+    }));
+    let mut config = config(&script, Dialect::Elasticsearch);
+    // A bulk for each document.
+    config.body_bytes = 1;
+    let mut single = ElasticSink::new(config, Bell::default());
+    let confirmed = deliver(&mut single, dir.path(), &messages(22)).unwrap();
+    assert_eq!(sequences(&confirmed), (1..=20).collect::<Vec<_>>());
+    // The first one twice, and a marked one between.
+    assert_eq!(script.asked().len(), 24);
+    let confirmed = deliver(&mut sink(&script), dir.path(), &messages(20)).unwrap();
+    assert_eq!(confirmed.rejected.len(), 20);
+
+    let script = Script::start(per_item(move |_| (400, parsing)));
+    for count in [1, 500] {
+        let error = deliver(&mut sink(&script), dir.path(), &messages(count)).unwrap_err();
+        assert!(error.to_string().contains("marked record as well"), "{error}");
+    }
+}
+
 #[test]
 fn an_answer_with_too_few_items_is_none() {
     let script = Script::start(|_| {
@@ -173,7 +303,7 @@ fn a_bulk_that_is_refused_whole_is_halved_but_only_where_something_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let error = deliver(&mut sink(&script), dir.path(), &messages(count)).unwrap_err();
         assert!(matches!(error, SinkError::Answer { status: 400, .. }), "{error}");
-        assert!(script.asked().len() <= REFUSED_MAX + 1);
+        assert!(script.asked().len() <= 48, "{}", script.asked().len());
     }
 }
 
@@ -301,6 +431,46 @@ fn a_record_is_searched_in_every_index() {
     }
     let script = Script::start(|_| whole(500));
     assert!(find(&config(&script, Dialect::Elasticsearch), &Bell::default(), &id).is_err());
+}
+
+#[test]
+fn a_replay_is_warned_of_months_that_are_closed_to_writers() {
+    let time = |text: &str| text.parse().unwrap();
+    let period = (time("2026-08-10T00:00:00Z"), time("2026-08-12T00:00:00Z"));
+    let now = time("2026-11-25T00:00:00Z");
+    let settings = |closed: &[&str]| -> String {
+        let one =
+            |name: &&str| ((*name).to_owned(), json!({"settings": {"index.blocks.write": "true"}}));
+        let mut found: serde_json::Map<String, Value> = closed.iter().map(one).collect();
+        found.insert(
+            "kube-audit-2026.08".to_owned(),
+            json!({"settings": {"index.blocks.write": "false"}}),
+        );
+        Value::Object(found).to_string()
+    };
+    for (status, body, said) in [
+        (
+            200,
+            settings(&["kube-audit-2026.07", "falco-alert-2026.01"]),
+            Some("kube-audit-2026.07 is closed"),
+        ),
+        (200, settings(&["a-2026.07", "a-2026.08"]), Some("a-2026.07 and 1 more of this period")),
+        (200, settings(&["a-2026.06", "a-2026.09"]), None),
+        (200, "{}".to_owned(), None),
+        (403, "no".to_owned(), Some("before 2026.08 are closed")),
+        (200, "<html>".to_owned(), Some("could not be asked")),
+    ] {
+        let script = Script::start(move |_| (status, String::new(), body.clone()));
+        let config = config(&script, Dialect::Elasticsearch);
+        let warning = warning(&config, &Bell::default(), period, now);
+        let found = warning.as_deref().unwrap_or_default();
+        assert!(found.contains(said.unwrap_or_default()), "{said:?}: {found}");
+        assert_eq!(warning.is_some(), said.is_some(), "{found}");
+    }
+    // What is young enough is not warned of where nothing can be known.
+    let script = Script::start(|_| whole(403));
+    let period = (time("2026-10-10T00:00:00Z"), now);
+    assert_eq!(warning(&config(&script, Dialect::OpenSearch), &Bell::default(), period, now), None);
 }
 
 struct RecordIdOf;

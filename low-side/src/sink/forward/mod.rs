@@ -121,7 +121,7 @@ impl ForwardSink {
                     one.chunk = None;
                 }
                 while let Some(one) = self.under_way.pop_front_if(|one| one.chunk.is_none()) {
-                    self.answered.note(one.slot, one.sequence, None);
+                    self.answered.taken(one.slot, one.sequence);
                 }
             }
             if self.received.len() > ANSWER_BYTES_MAX {

@@ -315,6 +315,7 @@ fn the_set_up_names_every_topic_and_right() {
             retry: (Duration::from_secs(1), Duration::from_secs(1)),
             lag_alarm: Duration::from_mins(15),
             records_per_second: 0,
+            dead_letter_bytes: 1 << 30,
             filter: crate::sink::config::Filter {
                 streams: vec![Stream::Falco, Stream::KubeAudit],
                 ..Default::default()

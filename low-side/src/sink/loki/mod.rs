@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 2xx (204) | the entries are delivered |
 //! | 400 | **the good entries were stored**; the push is halved until what is refused is known: it goes to the dead letters |
-//! | 400 of a kind that says nothing of an entry, and nothing else of the batch was taken | the batch waits |
+//! | 400 of a kind that says nothing of an entry | the same, unless everything is refused ([`doubt`](super::doubt)): then the batch waits |
 //! | 413 | the push is halved |
 //! | 429, 503 | the push is halved: one above the burst is never taken; when something of the batch was taken, after what `Retry-After` asks for |
 //! | 408, 5xx, none, half an answer; 429 to one entry, before any was taken | the batch is sent again, after what `Retry-After` asks for |
@@ -30,9 +30,11 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use shared::bell::Bell;
-use shared::record::RecordId;
+use shared::record::{RecordId, Stream};
 
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
+use super::marked::Marked;
 use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event;
@@ -55,6 +57,7 @@ pub(super) struct LokiSink {
     streams: Streams,
     /// Something of this batch was taken.
     taken: bool,
+    doubt: Doubt,
 }
 
 impl LokiSink {
@@ -67,6 +70,7 @@ impl LokiSink {
             entries: Vec::new(),
             streams: Streams::default(),
             taken: false,
+            doubt: Doubt::default(),
         }
     }
 
@@ -75,10 +79,10 @@ impl LokiSink {
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         // Stable: entries of one time stay as they came.
         order.sort_by_key(|at| (self.entries[*at].stream, self.entries[*at].time));
-        let mut parts: Vec<Range<usize>> = std::iter::once(0..order.len()).collect();
-        let mut refused: usize = 0;
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts: Vec<(Range<usize>, bool)> = vec![(0..order.len(), false)];
         let mut patience = Patience::new(WAIT_MAX, PAUSES);
-        while let Some(range) = parts.pop() {
+        while let Some((range, again)) = parts.pop() {
             let part = &order[range.clone()];
             if part.is_empty() {
                 continue;
@@ -88,6 +92,7 @@ impl LokiSink {
             match (answer.status, part.len()) {
                 (200..=299, _) => {
                     self.taken = true;
+                    self.doubt.taken();
                     patience = Patience::new(WAIT_MAX, PAUSES);
                 }
                 (429 | 503, many) if self.taken || many > 1 => {
@@ -96,34 +101,55 @@ impl LokiSink {
                     }
                     // A push above the burst is never taken.
                     let middle = range.start + many.div_ceil(2);
-                    parts.push(middle..range.end);
-                    parts.push(range.start..middle);
+                    parts.push((middle..range.end, again));
+                    parts.push((range.start..middle, again));
                 }
                 (400, _) if self.all_refused(part, &text) => {
                     for at in part {
                         self.bulk.reject(*at, reason(&answer));
                     }
                 }
-                (413, 1) => self.bulk.reject(part[0], reason(&answer)),
-                (400, _)
-                    if !self.taken && !refusal::is_for_good(&text) && refused >= REFUSED_MAX =>
-                {
-                    return Err(self.refusal(&answer));
-                }
                 (400 | 413, many) if many > 1 => {
-                    refused += 1;
                     let middle = range.start + many / 2;
-                    parts.push(middle..range.end);
-                    parts.push(range.start..middle);
+                    parts.push((middle..range.end, again));
+                    parts.push((range.start..middle, again));
                 }
-                // Alone, and of no kind that is known: where others are taken, it is the entry's fault.
-                (400, _) if self.taken => {
-                    self.bulk.reject(part[0], reason(&answer));
+                // Alone: too long, or of no kind that is known.
+                (400 | 413, _) if !again && self.doubt.refused(1) => {
+                    self.inquire()?;
+                    parts.push((range, true));
                 }
+                (400 | 413, _) => self.bulk.reject(part[0], reason(&answer)),
                 _ => return Err(self.refusal(&answer)),
             }
         }
         self.clear();
+        Ok(())
+    }
+
+    /// Sends a marked record, to see who is at fault.
+    fn inquire(&mut self) -> Result<(), SinkError> {
+        let last = self.entries.len();
+        Marked::now(Stream::Other)?.with(|item| Ok(self.gather(item)))?;
+        if self.entries.len() == last {
+            let why = format!("it is longer than line-bytes, {}", self.config.line_bytes);
+            return Err(SinkError::Marked { why });
+        }
+        let mut patience = Patience::new(WAIT_MAX, PAUSES);
+        let mut answer = self.ask(&[last])?;
+        while self.taken && matches!(answer.status, 429 | 503) {
+            if !patience.rest(&self.bell, answer.retry_after())? {
+                return Err(self.refusal(&answer));
+            }
+            answer = self.ask(&[last])?;
+        }
+        self.bulk.drop_last();
+        self.entries.pop();
+        if !answer.is_success() {
+            return Err(refuses_all(self.refusal(&answer)));
+        }
+        self.taken = true;
+        self.doubt.borne_out();
         Ok(())
     }
 
@@ -187,6 +213,34 @@ impl LokiSink {
         self.clear();
         self.bulk.forget();
         self.taken = false;
+        self.doubt.begin();
+    }
+
+    /// Adds a record to the push; one whose line is too long is refused here.
+    fn gather(&mut self, item: Item<'_>) -> u64 {
+        let (streams, config) = (&mut self.streams, &self.config);
+        let mut entry = None;
+        let bytes = self.bulk.push(item, |out| {
+            event::with_view(item.chain, item.record, |view| {
+                let start = out.len();
+                event::render_view(out, view);
+                if out.len() - start > config.line_bytes {
+                    out.truncate(start);
+                    return;
+                }
+                let stream = streams.of(view, item.bundle % config.batch_labels);
+                entry =
+                    Some(Entry { stream, time: entries::time(view.time(), item.record.received) });
+            });
+        });
+        if let Some(entry) = entry {
+            self.entries.push(entry);
+        } else {
+            let why = format!("its line is longer than {} bytes", self.config.line_bytes);
+            self.bulk.reject(self.bulk.len() - 1, why);
+            self.bulk.drop_last();
+        }
+        bytes
     }
 
     fn clear(&mut self) {
@@ -222,28 +276,7 @@ impl Sink for LokiSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let (streams, config) = (&mut self.streams, &self.config);
-        let mut entry = None;
-        let bytes = self.bulk.push(item, |out| {
-            event::with_view(item.chain, item.record, |view| {
-                let start = out.len();
-                event::render_view(out, view);
-                if out.len() - start > config.line_bytes {
-                    out.truncate(start);
-                    return;
-                }
-                let stream = streams.of(view, item.bundle % config.batch_labels);
-                entry =
-                    Some(Entry { stream, time: entries::time(view.time(), item.record.received) });
-            });
-        });
-        if let Some(entry) = entry {
-            self.entries.push(entry);
-        } else {
-            let why = format!("its line is longer than {} bytes", self.config.line_bytes);
-            self.bulk.reject(self.bulk.len() - 1, why);
-            self.bulk.drop_last();
-        }
+        let bytes = self.gather(item);
         if self.bulk.size() >= self.config.body_bytes {
             self.send()?;
         }
@@ -313,9 +346,6 @@ const PUSH: &str = "/loki/api/v1/push";
 const QUERY: &str = "/loki/api/v1/query_range";
 /// So much of an answer is read for the reason.
 const TEXT_BYTES: usize = 64 << 10;
-/// So many pushes may be refused for an unknown reason before one is taken. Halving comes to any entry
-/// in fewer; where nothing at all is taken, it ends here.
-const REFUSED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

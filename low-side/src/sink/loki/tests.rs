@@ -5,7 +5,9 @@ use shared::record::{Epoch, Lane, RecordId, Sequence, Stream};
 
 use super::*;
 use crate::sink::config::SinkKind;
-use crate::sink::script::{Request, Script, deliver, messages, secret, section};
+use crate::sink::script::{
+    Request, Script, deliver, messages, poison_stops_nothing, secret, section,
+};
 
 fn sink(script: &Script) -> LokiSink {
     let config = LokiConfig {
@@ -122,7 +124,7 @@ fn a_loki_that_refuses_everything_is_no_records_fault() {
             let dir = tempfile::tempdir().unwrap();
             let error = deliver(&mut sink(&script), dir.path(), &messages(count)).unwrap_err();
             assert!(matches!(error, SinkError::Answer { status: s, .. } if s == status), "{error}");
-            assert!(script.asked().len() <= REFUSED_MAX + 1);
+            assert!(script.asked().len() <= 65);
         }
     }
     // An entry among others that are taken.
@@ -132,6 +134,17 @@ fn a_loki_that_refuses_everything_is_no_records_fault() {
     let dir = tempfile::tempdir().unwrap();
     let confirmed = deliver(&mut sink(&script), dir.path(), &messages(50)).unwrap();
     assert_eq!(rejected(&confirmed), [7]);
+}
+
+#[test]
+fn poison_in_a_row_stops_nothing_that_is_behind_it() {
+    poison_stops_nothing(|all| {
+        let script = Script::start(move |request| {
+            let poison = |raw: &String| (1..=20).any(|number| *raw == format!("m{number}."));
+            if all || raws(request).iter().any(poison) { say(400, "so") } else { say(204, "") }
+        });
+        sink(&script)
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 204 | the rows are delivered |
 //! | 400, 413 | the body is halved, until the row that is refused stands alone: it goes to the dead letters |
-//! | 400 that names the stream; 400 for one row after the other, and none is taken | it is said about the rule, not about rows: the batch waits |
+//! | 400 that names the stream; 400 for one row after the other, and for a marked one ([`doubt`](super::doubt)) | it is said about the rule, not about rows: the batch waits |
 //! | 401 | one new token, and once more; then the batch waits |
 //! | 429, 503 | nothing was taken: later, after what `Retry-After` asks for |
 //! | 408, other 5xx, none | the batch is sent again |
@@ -36,10 +36,13 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use shared::bell::Bell;
+use shared::record::Stream;
 
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
 use super::guid::guid;
 use super::http_json::array;
+use super::marked::Marked;
 use super::patience::{PAUSES, Patience, WAIT_MAX};
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
@@ -64,6 +67,8 @@ pub(super) struct SentinelSink {
     compared: [bool; TABLES],
     /// What is gathered for each table.
     bulks: [Bulk; TABLES],
+    /// What is known of each table.
+    doubts: [Doubt; TABLES],
     /// Whether anything of the batch was taken.
     begun: bool,
 }
@@ -100,42 +105,57 @@ impl SentinelSink {
             declared: None,
             compared: [false; TABLES],
             bulks: Default::default(),
+            doubts: Default::default(),
             begun: false,
         }
     }
 
     fn forget(&mut self) {
         self.bulks.iter_mut().for_each(Bulk::forget);
+        self.doubts.iter_mut().for_each(Doubt::begin);
         self.begun = false;
     }
 
     /// Sends some of the rows of a stream, in halves where they are not taken whole.
     fn send(&mut self, at: usize, rows: Range<usize>) -> Result<(), SinkError> {
-        let mut parts = vec![rows];
-        let (mut taken, mut refused) = (0, 0);
-        while let Some(part) = parts.pop() {
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts = vec![(rows, false)];
+        while let Some((part, again)) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
             let error = match self.post(at, part.clone())? {
                 Posted::Taken => {
-                    taken += part.len();
+                    self.doubts[at].taken();
                     continue;
                 }
                 Posted::Refused(error) => error,
             };
             if part.len() > 1 {
                 let middle = part.start + part.len() / 2;
-                parts.push(middle..part.end);
-                parts.push(part.start..middle);
+                parts.push((middle..part.end, false));
+                parts.push((part.start..middle, false));
                 continue;
             }
-            refused += 1;
-            if taken == 0 && refused > REFUSED_MAX {
-                // Not one row is good: that is no matter of rows.
-                return Err(error);
+            if !again && self.doubts[at].refused(1) {
+                self.ask(at)?;
+                parts.push((part, true));
+            } else {
+                self.bulks[at].reject(part.start, error.into_reason());
             }
-            self.bulks[at].reject(part.start, error.into_reason());
+        }
+        Ok(())
+    }
+
+    /// Sends a marked record to a table, to see who is at fault.
+    fn ask(&mut self, at: usize) -> Result<(), SinkError> {
+        let (at, _) = Marked::now(STREAMS[at])?.with(|item| Ok(gather(&mut self.bulks, item)))?;
+        let last = self.bulks[at].len() - 1;
+        let posted = self.post(at, last..last + 1)?;
+        self.bulks[at].drop_last();
+        match posted {
+            Posted::Taken => self.doubts[at].borne_out(),
+            Posted::Refused(error) => return Err(refuses_all(error)),
         }
         Ok(())
     }
@@ -200,6 +220,19 @@ fn ingest_path(config: &SentinelConfig, at: usize) -> String {
     )
 }
 
+/// Adds a record to what is gathered for its table; gives the table's place and the bytes of the row.
+fn gather(bulks: &mut [Bulk; TABLES], item: Item<'_>) -> (usize, u64) {
+    with_view(item.chain, item.record, |view| {
+        let table = Table::of(view);
+        let at = Table::ALL.iter().position(|one| *one == table).unwrap_or(TABLES - 1);
+        let bytes = bulks[at].push(item, |out| {
+            row(out, view);
+            out.push(b'\n');
+        });
+        (at, bytes)
+    })
+}
+
 /// A token that is good: the one at hand, or a new one.
 fn authorization(
     token: &mut Option<Token>,
@@ -242,16 +275,7 @@ impl Sink for SentinelSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let bulks = &mut self.bulks;
-        let (at, bytes) = with_view(item.chain, item.record, |view| {
-            let table = Table::of(view);
-            let at = Table::ALL.iter().position(|one| *one == table).unwrap_or(TABLES - 1);
-            let bytes = bulks[at].push(item, |out| {
-                row(out, view);
-                out.push(b'\n');
-            });
-            (at, bytes)
-        });
+        let (at, bytes) = gather(&mut self.bulks, item);
         self.compare(at)?;
         let bulk = &self.bulks[at];
         // The brackets are the one byte more; each row has its comma.
@@ -285,12 +309,13 @@ impl Sink for SentinelSink {
 
 /// How many tables there are.
 const TABLES: usize = Table::ALL.len();
+/// A stream of each table, in their order.
+const STREAMS: [Stream; TABLES] =
+    [Stream::PortainerActivity, Stream::KubeAudit, Stream::Falco, Stream::Other];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// What a 400 is called that says nothing about rows.
 const RULE_CODES: [&str; 4] =
     ["InvalidStream", "InvalidApiVersion", "InvalidDataCollectionRule", "MissingApiVersion"];
-/// More rows than this are not refused, one after the other, for what they hold.
-const REFUSED_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests;

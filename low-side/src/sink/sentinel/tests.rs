@@ -8,7 +8,9 @@ use shared::record::Stream;
 use super::config::Streams;
 use super::*;
 use crate::http::{HttpConfig, Url};
-use crate::sink::script::{Request, Script, deliver, messages, secret};
+use crate::sink::script::{
+    Request, Script, deliver, holds_poison, messages, poison_stops_nothing, secret,
+};
 
 const RULE: &str = "dcr-00000000000000000000000000000000";
 
@@ -61,11 +63,11 @@ fn is_rows(request: &Request) -> bool {
     request.head.starts_with("post /datacollectionrules/")
 }
 
-/// What a body holds, by the number in `mN.`
+/// What a body holds, by the number in `mN.`; nothing for a marked record.
 fn numbers(request: &Request) -> Vec<usize> {
     let rows: Vec<Value> = serde_json::from_slice(&request.body).unwrap();
     let raw = rows.iter().map(|row| row["RawEvent"].as_str().unwrap());
-    raw.map(|raw| raw[1..].trim_end_matches('.').parse().unwrap()).collect()
+    raw.filter_map(|raw| raw[1..].trim_end_matches('.').parse().ok()).collect()
 }
 
 fn bodies(script: &Script) -> Vec<Vec<usize>> {
@@ -139,6 +141,17 @@ fn what_is_said_about_the_rule_or_about_every_row_makes_no_dead_letters() {
         assert!(error.contains(code), "{error}");
         assert!(bodies(&script).len() <= requests, "{}", bodies(&script).len());
     }
+}
+
+#[test]
+fn poison_in_a_row_stops_nothing_that_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    poison_stops_nothing(|all| {
+        let script = service(move |request| {
+            if all || holds_poison(request) { failure(400, "InvalidRequest") } else { say(204, "") }
+        });
+        sink(config(dir.path(), &script))
+    });
 }
 
 #[test]

@@ -17,7 +17,8 @@
 //!   each record of a body, an ackId for each body of a batch, and the reason of each record of it that
 //!   is refused.
 //!
-//! What follows from each answer stands in [`codes`]. Sources: Splunk, "Get data into Splunk
+//! What follows from each answer stands in [`codes`], and whether a refusal is believed in
+//! [`doubt`](super::doubt). Sources: Splunk, "Get data into Splunk
 //! Enterprise", "Format events for HTTP Event Collector", "About HTTP Event Collector Indexer
 //! Acknowledgment", "Troubleshoot HTTP Event Collector".
 
@@ -35,9 +36,12 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use shared::bell::Bell;
+use shared::record::Stream;
 
 use super::bulk::Bulk;
+use super::doubt::{Doubt, refuses_all};
 use super::guid::guid;
+use super::marked::Marked;
 use super::patience::Patience;
 use super::{Confirmed, Item, Sink, SinkError};
 use crate::event::with_view;
@@ -61,6 +65,7 @@ pub(super) struct SplunkSink {
     pending: BTreeSet<u64>,
     /// Whether anything of the batch was taken.
     begun: bool,
+    doubt: Doubt,
 }
 
 /// What acknowledgements are counted in.
@@ -94,6 +99,7 @@ impl SplunkSink {
             bulk: Bulk::default(),
             pending: BTreeSet::new(),
             begun: false,
+            doubt: Doubt::default(),
         }
     }
 
@@ -101,45 +107,68 @@ impl SplunkSink {
         self.bulk.forget();
         self.pending.clear();
         self.begun = false;
+        self.doubt.begin();
     }
 
     /// Sends some of the records that are gathered, in parts where they are not taken whole.
     fn send(&mut self, records: Range<usize>) -> Result<(), SinkError> {
-        let mut parts = vec![records];
-        let (mut taken, mut refused) = (false, 0);
-        while let Some(part) = parts.pop() {
+        // Of each part, whether it is sent once more after it was refused.
+        let mut parts = vec![(records, false)];
+        while let Some((part, again)) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
             let posted = self.post(part.clone())?;
             let (at, error) = match posted {
                 Posted::Taken => {
-                    taken = true;
+                    self.doubt.taken();
                     continue;
                 }
                 Posted::TooLong(_) if part.len() > 1 => {
                     let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    parts.push((middle..part.end, false));
+                    parts.push((part.start..middle, false));
                     continue;
                 }
                 Posted::Refused(at, error) => (at, error),
                 Posted::TooLong(error) => (part.start, error),
             };
-            refused += 1;
-            taken |= at > part.start;
-            self.begun |= taken;
-            if !taken && refused > REFUSED_MAX {
-                // Not one record is good: that is no matter of records.
-                return Err(error);
+            if at > part.start {
+                self.begun = true;
+                self.doubt.taken();
             }
-            self.bulk.reject(at, error.into_reason());
-            parts.push(at + 1..part.end);
+            parts.push((at + 1..part.end, false));
+            if !again && self.doubt.refused(1) {
+                self.ask()?;
+                parts.push((at..at + 1, true));
+            } else {
+                self.bulk.reject(at, error.into_reason());
+            }
             if self.config.ack && self.config.repeat_unacknowledged {
-                parts.push(part.start..at);
+                parts.push((part.start..at, false));
             }
         }
         Ok(())
+    }
+
+    /// Sends a marked record, to see who is at fault.
+    fn ask(&mut self) -> Result<(), SinkError> {
+        Marked::now(Stream::Other)?.with(|item| Ok(self.gather(item)))?;
+        let last = self.bulk.len() - 1;
+        let posted = self.post(last..last + 1)?;
+        self.bulk.drop_last();
+        match posted {
+            Posted::Taken => self.doubt.borne_out(),
+            Posted::Refused(_, error) | Posted::TooLong(error) => return Err(refuses_all(error)),
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, item: Item<'_>) -> u64 {
+        let index = &self.config.index;
+        self.bulk.push(item, |out| {
+            with_view(item.chain, item.record, |view| hec_envelope(out, view, index));
+        })
     }
 
     /// Sends one body; waits where the collector takes nothing at the moment.
@@ -329,10 +358,7 @@ impl Sink for SplunkSink {
     }
 
     fn write(&mut self, item: Item<'_>) -> Result<u64, SinkError> {
-        let index = &self.config.index;
-        let bytes = self.bulk.push(item, |out| {
-            with_view(item.chain, item.record, |view| hec_envelope(out, view, index));
-        });
+        let bytes = self.gather(item);
         let full = self.bulk.size() > self.config.body_bytes;
         if full && self.bulk.len() > 1 {
             let last = self.bulk.len() - 1;
@@ -359,8 +385,6 @@ impl Sink for SplunkSink {
 const EVENT_PATH: &str = "/services/collector/event";
 const ACK_PATH: &str = "/services/collector/ack";
 const CHANNEL: HeaderName = HeaderName::from_static("x-splunk-request-channel");
-/// More records of a body than this are not refused, one after the other, for what they hold.
-const REFUSED_MAX: usize = 16;
 /// Pauses grow up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// So many questions in a row may break off.

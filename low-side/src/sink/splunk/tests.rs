@@ -3,7 +3,9 @@ use std::path::Path;
 use shared::record::{Epoch, Lane, RecordId, Sequence};
 
 use super::*;
-use crate::sink::script::{Request, Script, deliver, messages, secret};
+use crate::sink::script::{
+    Request, Script, deliver, holds_poison, messages, poison_stops_nothing, secret,
+};
 
 fn config(dir: &Path, script: &Script) -> SplunkConfig {
     SplunkConfig {
@@ -146,14 +148,15 @@ fn without_acknowledgements_a_200_is_enough() {
     assert_eq!(script.asked().len(), 1);
 }
 
-/// Refuses the first body so, and takes what follows.
+/// Refuses the first bodies so, and takes what follows, and a marked record between them.
 fn refusing(status: u16, code: u16, invalid: Option<usize>, until: usize) -> Script {
     let (mut next, mut refused) = (0, 0);
     Script::start(move |request| {
         if !is_event(request) {
             return all_true(request);
         }
-        if refused < until {
+        let marked = numbers(request).is_empty() && until < usize::MAX;
+        if refused < until && !marked {
             refused += 1;
             let invalid =
                 invalid.map(|at| format!(",\"invalid-event-number\":{at}")).unwrap_or_default();
@@ -168,14 +171,15 @@ fn refusing(status: u16, code: u16, invalid: Option<usize>, until: usize) -> Scr
 fn what_a_code_names_goes_to_the_dead_letters_and_what_is_behind_it_is_sent() {
     for (code, invalid, rejected, sent) in [
         (6, 2, 3, vec![vec![4, 5]]),
-        (12, 0, 1, vec![vec![2, 3, 4, 5]]),
+        // Nothing was taken before: after a marked record it is asked once more.
+        (12, 0, 1, vec![vec![], vec![1], vec![2, 3, 4, 5]]),
         (13, 4, 5, vec![]),
         (15, 1, 2, vec![vec![3, 4, 5]]),
         // The object behind the one that is meant.
         (7, 2, 2, vec![vec![3, 4, 5]]),
         (7, 5, 5, vec![]),
     ] {
-        let script = refusing(400, code, Some(invalid), 1);
+        let script = refusing(400, code, Some(invalid), if invalid == 0 { 2 } else { 1 });
         let dir = tempfile::tempdir().unwrap();
         let mut sink = SplunkSink::new(config(dir.path(), &script), Bell::default());
         let confirmed = deliver(&mut sink, dir.path(), &messages(5)).unwrap();
@@ -236,6 +240,31 @@ fn a_collector_that_refuses_every_record_fills_no_dead_letters() {
         let error = deliver(&mut sink, dir.path(), &messages(1_000)).unwrap_err().to_string();
         assert!(error.contains(&format!("code {code}:")), "{error}");
         assert!(bodies(&script).len() <= 50, "{}", bodies(&script).len());
+    }
+}
+
+#[test]
+fn poison_in_a_row_stops_nothing_that_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for code in [6, 15] {
+        poison_stops_nothing(|all| {
+            let mut next = 0;
+            let script = Script::start(move |request| {
+                if !is_event(request) {
+                    return all_true(request);
+                }
+                if all || holds_poison(request) {
+                    // The object at which reading ended.
+                    return answer(
+                        400,
+                        format!("{{\"text\":\"no\",\"code\":{code},\"invalid-event-number\":0}}"),
+                    );
+                }
+                next += 1;
+                taken(next - 1)
+            });
+            SplunkSink::new(config(dir.path(), &script), Bell::default())
+        });
     }
 }
 
