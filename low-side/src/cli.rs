@@ -109,8 +109,14 @@ pub enum Verb {
         yes: bool,
         /// Take in everything that stands in these folders, wait for what is still being copied, and
         /// remove what was taken in: the inbox's work done once, for a folder that the agent never reads.
-        #[arg(long, conflicts_with_all = ["wipe", "yes"])]
+        #[arg(long, conflicts_with_all = ["wipe", "yes", "admitted_before"])]
         drain: bool,
+        /// These bundles were admitted once, by a low side whose ledger and custody log are lost: a signer's time is
+        /// judged when a bundle was sealed, as it says itself, and nothing counts as having come late. Who
+        /// stole a key whose time is over can write any time: say this only of files that were kept where
+        /// nobody changes them. Revoked keys stay refused. The reason is kept in the custody log.
+        #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        admitted_before: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -520,6 +526,9 @@ pub enum QuarantineVerb {
         /// Take a bundle although its number lies further ahead than admission.number-jump-max.
         #[arg(long)]
         accept_jump: bool,
+        /// These bundles were admitted once, as of `import --admitted-before`.
+        #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        admitted_before: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -43,6 +43,7 @@ use shared::keys::KeyError;
 use shared::reach::{AmbiguousCredential, ConfineError};
 use shared::{exit, telemetry};
 
+use crate::admitted_before::AdmittedBefore;
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
 use crate::config::{Config, DEFAULT_PATH, SAMPLE};
 use crate::folders::Folders;
@@ -176,8 +177,14 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             diode::diode(&load()?, *json, resend.as_deref())
         }
         Verb::Import { paths, drain: true, json, .. } => drain::drain(&load()?, paths, *json),
-        Verb::Import { paths, wipe, yes, json, drain: false } => {
-            let asked = import::Asked { paths, wipe: *wipe, yes: *yes, as_json: *json };
+        Verb::Import { paths, wipe, yes, json, drain: false, admitted_before } => {
+            let asked = import::Asked {
+                paths,
+                wipe: *wipe,
+                yes: *yes,
+                as_json: *json,
+                admitted_before: admitted_before.as_deref(),
+            };
             import::import(&load()?, &asked)
         }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
@@ -213,8 +220,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Quarantine { verb } => match verb {
             QuarantineVerb::List { json } => quarantine::list(&load()?, *json),
             QuarantineVerb::Show { sha256 } => quarantine::show(&load()?, sha256),
-            QuarantineVerb::Retry { sha256, all: _, accept_jump, json } => {
-                quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, *json)
+            QuarantineVerb::Retry { sha256, all: _, accept_jump, admitted_before, json } => {
+                let word = admitted_before.as_deref();
+                quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, word, *json)
             }
         },
         Verb::Alarms { json } => status::alarms(&load()?, *json),
@@ -306,6 +314,9 @@ fn importer(config: &Config, verb: &'static str) -> Result<Importer<SystemClock>
         admission: config.admission,
         clock: SystemClock,
         source: Source::Command(verb),
+        log: Some(AdmittedBefore::of(&config.state_dir, &config.keys_dir)),
+        rebuilding: false,
+        word: None,
     })
 }
 

@@ -183,10 +183,9 @@ fn restore_into(
 
 /// Has the ledger say what it is; gives how many of its bundles have no file.
 fn finish(mut ledger: Ledger, folders: &Folders, made: &str, now: Nanos) -> Result<u64, Failure> {
-    let mut absent = 0;
-    ledger.each_stored_file(|file| {
-        absent += u64::from(!folders.store.join(file).is_file());
-    })?;
+    let (absent, absent_bytes) = ledger.absent_files(&folders.store)?;
+    let not_admitted = ledger.store_sum()?.not_admitted;
+    ledger.note_store((absent, absent_bytes), not_admitted)?;
     let reasons =
         Quarantine::at(&folders.quarantine).list().map_err(BackupError::io(&folders.quarantine))?;
     let refused = reasons.into_iter().map(|reason| (reason.sha256, reason.code));

@@ -230,6 +230,9 @@ INSERT INTO counter SELECT 'stored', count(*) FROM bundle;
 INSERT INTO counter SELECT 'stored-bytes', coalesce(sum(file_bytes), 0) FROM bundle;
 -- Records that a sink never got because their bundle had left the store.
 ALTER TABLE delivered_records ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+", "
+-- How the ledger knows of an admission that it did not see itself: custody-log, nothing, or backup.
+ALTER TABLE bundle ADD COLUMN known_by TEXT;
 "];
 
 /// Brings the tables up to date.
