@@ -321,9 +321,9 @@ pub struct BackupVerb {
 }
 
 /// The arguments of `restore`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RestoreVerb {
-    /// The backup.
+    /// The backup, or a folder: then the newest in it, by the time in its name.
     pub file: PathBuf,
     /// The key that opens it: an age identity, mode 0600.
     #[arg(long, value_name = "FILE")]

@@ -21,9 +21,13 @@ pub(super) fn recover(
     match from {
         Some(folder) => {
             let receipt = receipt.map(|file| super::receipt::load(config, file)).transpose()?;
+            super::act_as_owner(config)?;
             salvage(config, folder, receipt.as_ref())
         }
-        None => new_epoch(config, yes),
+        None => {
+            super::act_as_owner(config)?;
+            new_epoch(config, yes)
+        }
     }
 }
 
