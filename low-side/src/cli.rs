@@ -30,13 +30,14 @@ pub struct Cli {
 pub enum Verb {
     /// Make the decryption key and, where there is none, a configuration; print the public half.
     Init {
-        /// A name for this installation, for people.
-        #[arg(long, default_value = "low")]
-        name: String,
+        /// A name for this installation, for people; the one that it has, or low.
+        #[arg(long)]
+        name: Option<String>,
         /// Keep everything under this folder: configuration, keys, state and inbox.
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
-        /// Make a key that resists quantum computers (X25519 with ML-KEM-768).
+        /// Make a key that resists quantum computers (X25519 with ML-KEM-768); without it, one of the kind of the
+        /// keys that are there already.
         #[arg(long)]
         post_quantum: bool,
         /// Destinations for the new configuration.

@@ -30,6 +30,7 @@ use crate::config::AdmissionConfig;
 use crate::folders::{Folders, shown};
 use crate::ledger::{Arrival, Before, BundleFacts, ChainName, Decision, Ledger, LedgerError};
 use crate::quarantine::{Quarantine, Reason};
+use crate::replay::chain_text;
 use crate::staging::{ReceivedBundle, StageError};
 
 /// Whom we believe, and what we can decrypt.
@@ -416,14 +417,20 @@ impl<C: Clock> Importer<C> {
         digest: &BundleDigest,
     ) -> Result<Option<Before>, ImportError> {
         let ask = match self.source {
-            Source::Store => true,
+            // After a plain kill it is one that was never admitted.
+            Source::Store => self.rebuilding || self.ledger.is_behind_log()?,
             Source::Command(_) => self.word.is_some() || self.ledger.is_behind_log()?,
             Source::Inbox(_) => false,
         };
         if !ask || self.ledger.knows_bundle(chain, number, digest)? {
             return Ok(None);
         }
-        if let Some(logged) = self.logged(chain, number, digest)? {
+        let logged = self.logged(chain, number, digest).unwrap_or_else(|error| {
+            // Only the time of its admission is lost with it.
+            tracing::warn!(error = chain_text(&error), "the custody log could not be asked");
+            None
+        });
+        if let Some(logged) = logged {
             let who_says = "as this log says".to_owned();
             return Ok(Some(Before { admitted: logged.at, who_says }));
         }

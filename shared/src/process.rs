@@ -110,12 +110,10 @@ impl Owner {
             Err(err) => return Err(err),
         };
         let uid = Uid::from_raw(meta.uid());
-        Ok(Some(match User::from_uid(uid)? {
-            Some(user) => Self { name: user.name, uid, gid: user.gid, known: true },
-            None => {
-                let gid = Gid::from_raw(meta.gid());
-                Self { name: format!("#{uid}"), uid, gid, known: false }
-            }
+        Ok(Some(if let Some(user) = User::from_uid(uid)? {
+            Self { name: user.name, uid, gid: user.gid, known: true }
+        } else {
+            Self { name: format!("#{uid}"), uid, gid: Gid::from_raw(meta.gid()), known: false }
         }))
     }
 

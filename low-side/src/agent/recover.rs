@@ -35,7 +35,7 @@ pub(super) fn recover<C: Clock>(
         tracing::info!(removed, "copies of an interrupted import were removed");
     }
     shared::durable::remove_partials(&importer.folders.quarantine)?;
-    let mut orphans = Vec::new();
+    let (mut orphans, mut known) = (Vec::new(), 0);
     for entry in std::fs::read_dir(&importer.folders.store)? {
         // Names in the store are ours, and plain.
         if let Ok(name) = entry?.file_name().into_string() {
@@ -55,6 +55,8 @@ pub(super) fn recover<C: Clock>(
                         tracing::error!(file = name, %error, "a file that left the store can't be removed");
                     }
                 }
+            } else {
+                known += 1;
             }
         }
     }
@@ -90,9 +92,16 @@ pub(super) fn recover<C: Clock>(
             None => "the ledger was gone".to_owned(),
         };
         let (logged, unknown) = importer.ledger.admitted_anew()?;
+        let again = if taken.admitted > 0 {
+            format!(
+                " ({logged} at the time that the signed custody log has, {unknown} at a time that nothing has), \
+                 and EVERY SINK GETS THEIR RECORDS AGAIN, with the same ids"
+            )
+        } else {
+            String::new()
+        };
         let message = format!(
-            "{what}; of {found} files of the store {} are admitted anew ({logged} at the time that the signed custody log has, {unknown} at a time that nothing has), \
-             and EVERY SINK GETS THEIR RECORDS AGAIN, with the same ids{}; counts, alarms and gaps begin anew",
+            "{what}; of {found} files of the store {} are admitted anew{again}{}; counts, alarms and gaps begin anew",
             taken.admitted,
             taken.refused_text()
         );
@@ -103,7 +112,12 @@ pub(super) fn recover<C: Clock>(
     // The agent's inbox does not ask it: a stranger's file must not cost a walk.
     importer.log = None;
     importer.rebuilding = false;
-    let left = note_store(&mut importer)?;
+    let left = if found == 0 {
+        note_counts(&mut importer, known, 0)?;
+        0
+    } else {
+        note_store(&mut importer)?
+    };
     if let Some(example) = &taken.example {
         let uncovered = uncovered.map_or(String::new(), |text| format!("; {text}"));
         let message = format!(
@@ -172,9 +186,8 @@ fn codes_text(codes: &BTreeMap<String, u64>) -> String {
 /// Notes what the store lacks and what it holds besides; gives how many files were not admitted. Where all
 /// were, the alarm that said otherwise is over.
 pub(crate) fn note_store<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result<u64> {
-    let store = &importer.folders.store;
     let (mut known, mut left) = (0, 0);
-    for entry in std::fs::read_dir(store)? {
+    for entry in std::fs::read_dir(&importer.folders.store)? {
         if let Ok(name) = entry?.file_name().into_string() {
             if !importer.ledger.knows_file(&name)? {
                 left += 1;
@@ -183,10 +196,16 @@ pub(crate) fn note_store<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result
             }
         }
     }
+    note_counts(importer, known, left)?;
+    Ok(left)
+}
+
+/// `known` files of the store have a row that says so, and `left` have none.
+fn note_counts<C: Clock>(importer: &mut Importer<C>, known: u64, left: u64) -> anyhow::Result<()> {
     let sum = importer.ledger.store_sum()?;
     let absent = if known < sum.bundles + sum.absent {
         // Only then is every row asked after its file.
-        importer.ledger.absent_files(store)?
+        importer.ledger.absent_files(&importer.folders.store)?
     } else {
         (0, 0)
     };
@@ -197,7 +216,7 @@ pub(crate) fn note_store<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result
             tracing::error!(error = chain_text(&error), "an alarm can't be closed");
         }
     }
-    Ok(left)
+    Ok(())
 }
 
 /// A ledger that is new, or was restored, learns from the journal what has left the store: it came, it is not missing, and it

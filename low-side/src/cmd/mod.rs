@@ -164,7 +164,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.verb {
         Verb::Init { name, dir, post_quantum, sink, pair, start } => {
             let asked = init::Asked {
-                name,
+                name: name.as_deref(),
                 dir: dir.as_deref(),
                 hybrid: *post_quantum,
                 sinks: sink,
@@ -215,7 +215,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Replay { sink, from, to } => sinks::replay(&load_as_owner(cli)?, sink, *from, *to),
         Verb::DeadLetters { sink, retry: true, .. } => sinks::retry(&load_as_owner(cli)?, sink),
         Verb::DeadLetters { sink, json, .. } => sinks::dead_letters(&load()?, sink, *json),
-        Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
+        Verb::Gaps { pass, json } => status::gaps(&load_as_owner(cli)?, *pass, *json),
         Verb::Receipt { out } => receipt::receipt(&load()?, out),
         Verb::Latency { last, json } => receipt::latency(&load()?, *last, *json),
         Verb::Report { from, to, framework, output, json } => {

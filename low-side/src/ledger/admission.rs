@@ -12,7 +12,7 @@ use shared::record::Epoch;
 use super::custody::{self, Arrival, bundle_of};
 use super::{
     ChainId, ChainName, Ledger, LedgerError, StoreName, alarms, archived, chain_name, int, latency,
-    removed, uint,
+    rebuilt, removed, uint,
 };
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
@@ -684,7 +684,7 @@ fn repair_stored(
             return Ok(Repaired::Nothing);
         }
         if stored.is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
-            removed::count_found(tx, uint(bytes))?;
+            rebuilt::count_found(tx, uint(bytes))?;
         }
         removed::count_changed(tx, uint(bytes), facts.file_bytes)?;
         Repaired::Mended

@@ -22,6 +22,7 @@ mod marked;
 mod numbers;
 mod periods;
 mod proofs;
+mod rebuilt;
 mod receipt;
 mod recover;
 mod removed;

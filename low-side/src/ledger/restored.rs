@@ -4,7 +4,8 @@ use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
 
 use super::admission::KNOWN_BY_BACKUP;
-use super::removed::{ADOPTED, note_behind_log};
+use super::rebuilt::note_behind_log;
+use super::removed::ADOPTED;
 use super::{Ledger, LedgerError, admission, alarms, custody};
 use crate::admit::Disorder;
 
