@@ -399,10 +399,10 @@ pub enum OutboxPart {
 }
 
 /// The arguments of `restore`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RestoreVerb {
-    /// The backup.
+    /// The backup, or a folder: then the newest in it, by the time in its name.
     pub file: PathBuf,
     /// The key that opens it: an age identity, mode 0600.
     #[arg(long, value_name = "FILE")]

@@ -237,6 +237,9 @@ fn site(dir: &Path) -> Outcomes<(High, Importer<SystemClock>)> {
         admission: POLICY,
         clock: SystemClock,
         source: Source::Command("a benchmark"),
+        log: None,
+        rebuilding: false,
+        word: None,
     };
     Ok((high, importer))
 }
@@ -269,6 +272,7 @@ fn facts(number: u64, previous: BundleDigest) -> BundleFacts {
         file_bytes: 1,
         arrival: None,
         restores: false,
+        before: None,
     }
 }
 

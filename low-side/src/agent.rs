@@ -6,7 +6,7 @@
 
 mod housekeeping;
 mod inbox_loop;
-mod recover;
+pub(crate) mod recover;
 mod show;
 mod watch_receivers;
 mod watch_sinks;
@@ -24,6 +24,7 @@ use shared::{durable, sqlite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::admitted_before::AdmittedBefore;
 use crate::archive;
 use crate::archive::worker::{ArchiveBoard, Archiver};
 use crate::config::Config;
@@ -94,6 +95,9 @@ pub fn run(config: &Config, config_file: &Path) -> anyhow::Result<()> {
         admission: config.admission,
         clock,
         source: Source::Inbox(arrivals.clone()),
+        log: Some(AdmittedBefore::of(&config.state_dir, &config.keys_dir)),
+        rebuilding: false,
+        word: None,
     };
     let mut importer = recover::recover(importer, lost, opened.set_aside.as_deref())?;
     // Before any sink asks what it may have.

@@ -30,13 +30,14 @@ pub struct Cli {
 pub enum Verb {
     /// Make the decryption key and, where there is none, a configuration; print the public half.
     Init {
-        /// A name for this installation, for people.
-        #[arg(long, default_value = "low")]
-        name: String,
+        /// A name for this installation, for people; the one that it has, or low.
+        #[arg(long)]
+        name: Option<String>,
         /// Keep everything under this folder: configuration, keys, state and inbox.
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
-        /// Make a key that resists quantum computers (X25519 with ML-KEM-768).
+        /// Make a key that resists quantum computers (X25519 with ML-KEM-768); without it, one of the kind of the
+        /// keys that are there already.
         #[arg(long)]
         post_quantum: bool,
         /// Destinations for the new configuration.
@@ -109,8 +110,14 @@ pub enum Verb {
         yes: bool,
         /// Take in everything that stands in these folders, wait for what is still being copied, and
         /// remove what was taken in: the inbox's work done once, for a folder that the agent never reads.
-        #[arg(long, conflicts_with_all = ["wipe", "yes"])]
+        #[arg(long, conflicts_with_all = ["wipe", "yes", "admitted_before"])]
         drain: bool,
+        /// These bundles were admitted once, by a low side whose ledger and custody log are lost: a signer's time is
+        /// judged when a bundle was sealed, as it says itself, and nothing counts as having come late. Who
+        /// stole a key whose time is over can write any time: say this only of files that were kept where
+        /// nobody changes them. Revoked keys stay refused. The reason is kept in the custody log.
+        #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        admitted_before: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -315,9 +322,9 @@ pub struct BackupVerb {
 }
 
 /// The arguments of `restore`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RestoreVerb {
-    /// The backup.
+    /// The backup, or a folder: then the newest in it, by the time in its name.
     pub file: PathBuf,
     /// The key that opens it: an age identity, mode 0600.
     #[arg(long, value_name = "FILE")]
@@ -520,6 +527,9 @@ pub enum QuarantineVerb {
         /// Take a bundle although its number lies further ahead than admission.number-jump-max.
         #[arg(long)]
         accept_jump: bool,
+        /// These bundles were admitted once, as of `import --admitted-before`.
+        #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        admitted_before: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -17,15 +17,20 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use shared::bundle::{BundleDigest, Limits, Refusal, VerifiedBundle, inspect, open};
+use shared::bundle::{
+    BundleDigest, Limits, Refusal, VerifiedBundle, inspect, inspect_digest, open, open_admitted,
+    open_sealed_in_time,
+};
 use shared::clock::Clock;
 use shared::custody::CustodyFile;
-use shared::keys::{Identities, KeyError, ReleasePolicy, Trust};
+use shared::keys::{Identities, KeyError, ReleasePolicy, SignerProblem, Trust};
 
+use crate::admitted_before::{AdmittedBefore, LogError, Logged};
 use crate::config::AdmissionConfig;
 use crate::folders::{Folders, shown};
-use crate::ledger::{Arrival, BundleFacts, Decision, Ledger, LedgerError};
+use crate::ledger::{Arrival, Before, BundleFacts, ChainName, Decision, Ledger, LedgerError};
 use crate::quarantine::{Quarantine, Reason};
+use crate::replay::chain_text;
 use crate::staging::{ReceivedBundle, StageError};
 
 /// Whom we believe, and what we can decrypt.
@@ -123,6 +128,9 @@ pub enum ImportError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The custody log could not be asked.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The quarantine could not be written.
     #[error("the quarantine could not be written")]
     Quarantine(#[source] std::io::Error),
@@ -169,6 +177,19 @@ pub struct Importer<C> {
     pub clock: C,
     /// Where the files come from, for the custody log.
     pub source: Source,
+    /// What the custody log says was admitted before; `None` where nobody asks it, since strangers choose the files
+    /// and each question costs a walk over the log.
+    pub log: Option<AdmittedBefore>,
+    /// Whether files of the store are admitted because the ledger was lost, or is an older one.
+    pub rebuilding: bool,
+    /// Why an operator says that the files were admitted before, where none of our own records says so.
+    pub word: Option<String>,
+}
+
+/// A bundle that was opened, and what is known of an earlier admission.
+struct Opened {
+    bundle: VerifiedBundle,
+    before: Option<Before>,
 }
 
 /// Where files come from.
@@ -266,7 +287,7 @@ impl<C: Clock> Importer<C> {
             }
             _ => {}
         }
-        let opened = self.open(&received);
+        let opened = self.open(&received)?;
         if sidecar == Sidecar::AbsentYet && matches!(opened, Err(Refusal::Container(_))) {
             return Ok(Outcome::Incomplete);
         }
@@ -274,25 +295,27 @@ impl<C: Clock> Importer<C> {
     }
 
     /// Admits a file of the store that has no row: the process died between rename and commit, or
-    /// the ledger was lost. One that only our keys or the time speak against now was admitted once:
-    /// it stays.
+    /// the ledger was lost. One that only our keys or the time speak against now, and of which the custody
+    /// log does not say that it was admitted, stays where it is.
     pub(crate) fn readmit(&mut self, file: &str) -> Result<Outcome, ImportError> {
         let path = self.folders.store.join(file);
         let received = match self.copy(&path, |_| {})? {
             Ok(received) => received,
             Err(ignored) => return Ok(ignored),
         };
-        let opened = self.open(&received);
-        if let Err(
-            refusal @ (Refusal::Signer(_) | Refusal::Recipient | Refusal::ReleaseMissing { .. }),
-        ) = opened
-        {
-            return Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() });
-        }
         let source = std::mem::replace(&mut self.source, Source::Store);
-        let outcome = self.take(&received, file, opened);
+        let outcome = self.open(&received).and_then(|opened| match opened {
+            Err(
+                refusal
+                @ (Refusal::Signer(_) | Refusal::Recipient | Refusal::ReleaseMissing { .. }),
+            ) => Ok(Outcome::Ignored { code: refusal.code(), message: refusal.to_string() }),
+            opened => self.take(&received, file, opened),
+        });
         self.source = source;
         let outcome = outcome?;
+        if matches!(outcome, Outcome::Ignored { .. }) {
+            return Ok(outcome);
+        }
         // Admitted under the name that the bundle itself gives; this one is left over where it differs.
         let kept = self.ledger.knows_file(file)?;
         if !kept {
@@ -319,20 +342,114 @@ impl<C: Clock> Importer<C> {
         }
     }
 
-    fn open(&self, received: &ReceivedBundle) -> Result<VerifiedBundle, Refusal> {
+    /// Opens a file. Where only our keys, officers or the time speak against it now, it is taken if this
+    /// bundle was admitted before: as the ledger says, or, for what stands in the store or an operator
+    /// brings, the signed custody log; or if an operator says so, and its key was valid when it was sealed.
+    fn open(&mut self, received: &ReceivedBundle) -> Result<Result<Opened, Refusal>, ImportError> {
         let keys = self.keys.current();
-        let now = self.clock.now();
-        open(received.file(), &keys.trust, &keys.identities, &self.limits, now)
+        let (trust, identities) = (&keys.trust, &keys.identities);
+        let (file, limits, now) = (received.file(), self.limits, self.clock.now());
+        let refusal = match open(file, trust, identities, &limits, now) {
+            Ok(bundle) => {
+                let header = bundle.header();
+                let chain = ChainName {
+                    origin: header.origin.clone(),
+                    epoch: header.epoch,
+                    lane: header.lane,
+                };
+                let before = self.before(&chain, header.number, &bundle.digest())?;
+                return Ok(Ok(Opened { bundle, before }));
+            }
+            Err(refusal @ (Refusal::Signer(_) | Refusal::ReleaseMissing { .. })) => refusal,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (header, digest) = match inspect_digest(file, &limits) {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let chain = ChainName { origin: header.origin, epoch: header.epoch, lane: header.lane };
+        let mut before = None;
+        let known = self.ledger.knows_bundle(&chain, header.number, &digest)? || {
+            let logged = self.logged(&chain, header.number, &digest)?;
+            before = logged.map(|logged| Before {
+                admitted: logged.at,
+                who_says: format!("as this log says ({} now)", refusal.code()),
+            });
+            before.is_some()
+        };
+        if known {
+            let opened = open_admitted(file, &digest, trust, identities, &limits, now);
+            return Ok(opened.map(|bundle| Opened { bundle, before }));
+        }
+        let in_time = matches!(
+            refusal,
+            Refusal::ReleaseMissing { .. } | Refusal::Signer(SignerProblem::NotValidNow)
+        );
+        match &self.word {
+            Some(word) if in_time => {
+                let who_says =
+                    format!("although {} now, by the word of an operator: {word}", refusal.code());
+                let before = Some(Before { admitted: None, who_says });
+                let opened = open_sealed_in_time(file, trust, identities, &limits, now);
+                Ok(opened.map(|bundle| Opened { bundle, before }))
+            }
+            _ => Ok(Err(refusal)),
+        }
+    }
+
+    fn logged(
+        &mut self,
+        chain: &ChainName,
+        number: u64,
+        digest: &BundleDigest,
+    ) -> Result<Option<Logged>, LogError> {
+        match (&self.source, &mut self.log) {
+            (Source::Command(_) | Source::Store, Some(log)) => log.ask(chain, number, digest),
+            _ => Ok(None),
+        }
+    }
+
+    /// What is known of an earlier admission of a bundle that opens as any other.
+    fn before(
+        &mut self,
+        chain: &ChainName,
+        number: u64,
+        digest: &BundleDigest,
+    ) -> Result<Option<Before>, ImportError> {
+        let ask = match self.source {
+            // After a plain kill it is one that was never admitted.
+            Source::Store => self.rebuilding || self.ledger.is_behind_log()?,
+            Source::Command(_) => self.word.is_some() || self.ledger.is_behind_log()?,
+            Source::Inbox(_) => false,
+        };
+        if !ask || self.ledger.knows_bundle(chain, number, digest)? {
+            return Ok(None);
+        }
+        let logged = self.logged(chain, number, digest).unwrap_or_else(|error| {
+            // Only the time of its admission is lost with it.
+            tracing::warn!(error = chain_text(&error), "the custody log could not be asked");
+            None
+        });
+        if let Some(logged) = logged {
+            let who_says = "as this log says".to_owned();
+            return Ok(Some(Before { admitted: logged.at, who_says }));
+        }
+        let who_says = match (&self.source, &self.word) {
+            (Source::Command(_), Some(word)) => format!("by the word of an operator: {word}"),
+            (Source::Store, _) if self.rebuilding => "found in the store".to_owned(),
+            _ => return Ok(None),
+        };
+        Ok(Some(Before { admitted: None, who_says }))
     }
 
     fn take(
         &mut self,
         received: &ReceivedBundle,
         name: &str,
-        opened: Result<VerifiedBundle, Refusal>,
+        opened: Result<Opened, Refusal>,
     ) -> Result<Outcome, ImportError> {
-        let bundle = match opened {
-            Ok(bundle) => bundle,
+        let Opened { bundle, before } = match opened {
+            Ok(opened) => opened,
             Err(Refusal::Io(error)) => return Err(ImportError::ReadBack(error)),
             Err(refusal) => {
                 return self.quarantine(received, name, refusal.code(), &refusal.to_string());
@@ -341,6 +458,7 @@ impl<C: Clock> Importer<C> {
         let mut facts = BundleFacts::of(&bundle);
         facts.arrival = Some(self.arrival(received, name));
         facts.restores = matches!(self.source, Source::Command(_));
+        facts.before = before;
         let mut officers: Vec<&str> = bundle.officers().collect();
         officers.sort_unstable();
         officers.dedup();

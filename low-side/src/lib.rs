@@ -14,6 +14,7 @@
 
 pub mod account;
 pub mod admit;
+pub mod admitted_before;
 pub mod agent;
 pub mod archive;
 pub mod cli;

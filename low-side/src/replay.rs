@@ -519,7 +519,9 @@ impl<C: Clock> Replayer<C> {
                     if self.filter.takes(&chain.name, &record) {
                         let item = Item { chain: &chain.name, bundle: number, record: &record };
                         batch.bytes += self.sink.write(item)?;
-                        batch.latency.add(lane, &record);
+                        if !reading.bundle.anew() {
+                            batch.latency.add(lane, &record);
+                        }
                         batch.sent += 1;
                     } else {
                         *filtered.entry(record.stream).or_default() += 1;

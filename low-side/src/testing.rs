@@ -8,17 +8,20 @@ use shared::bundle::{
 };
 use shared::clock::{FakeClock, Nanos};
 use shared::keys::{
-    IDENTITY_FILE, Identities, Recipients, SigningKey, Trust, Validity, generate_identity,
-    generate_signing_key,
+    ALLOWED_SIGNERS_FILE, IDENTITY_FILE, Identities, REVOKED_KEYS_FILE, Recipients, SigningKey,
+    Trust, Validity, generate_identity, generate_signing_key,
 };
 use shared::record::{Epoch, Lane, OriginId, Sequence, SourceTag, Stream, Suppressed, encode};
 
+use crate::admitted_before::AdmittedBefore;
 use crate::config::{AdmissionConfig, GapPolicy};
 use crate::folders::Folders;
 use crate::import::{Importer, KeyRing, Keys};
 use crate::ledger::Ledger;
 
 pub(crate) const START: Nanos = Nanos(1_795_468_219_000_000_000);
+
+const HOUR: std::time::Duration = std::time::Duration::from_hours(1);
 
 pub(crate) struct Site {
     pub(crate) dir: tempfile::TempDir,
@@ -73,6 +76,28 @@ impl Site {
         KeyRing::new(Keys { trust, identities: Identities::load_dir(&dir).unwrap() })
     }
 
+    /// From now on the high side's key is no more believed, in one of these ways.
+    pub(crate) fn limit_signer(&self, how: &str) {
+        let keys = self.dir.path().join("keys");
+        let half = self.signer.public_half("plant-7");
+        let validity = match how {
+            // Sealed at START, which is in November 2026.
+            "valid-before" => Validity { after: None, before: Some(START.plus(HOUR)) },
+            "begins-later" => Validity { after: Some(START.plus(HOUR * 10_000)), before: None },
+            "revoked" => {
+                let key = self.signer.public_key().to_openssh().unwrap() + "\n";
+                std::fs::write(keys.join(REVOKED_KEYS_FILE), key).unwrap();
+                return;
+            }
+            _ => {
+                std::fs::remove_file(keys.join(ALLOWED_SIGNERS_FILE)).unwrap();
+                return;
+            }
+        };
+        std::fs::remove_file(keys.join(ALLOWED_SIGNERS_FILE)).unwrap();
+        Trust::add(&keys, &half, validity).unwrap();
+    }
+
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger::open(&self.folders.state).unwrap()
     }
@@ -90,6 +115,9 @@ impl Site {
             },
             clock: self.clock.clone(),
             source: crate::import::Source::Command("a test"),
+            log: Some(AdmittedBefore::of(&self.folders.state, &self.dir.path().join("keys"))),
+            rebuilding: false,
+            word: None,
         }
     }
 

@@ -119,7 +119,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|err| Failure::new(format!("can't start the runtime: {err}")))?;
-    runtime.block_on(run_parts(config, keys))
+    let ended = runtime.block_on(run_parts(config, keys));
+    // What hangs on a disk must not keep the process: it is as if it was killed there.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Gives up whatever the configuration does not name, before the first thread starts.
@@ -379,7 +382,7 @@ impl Parts {
         drop(surroundings);
         let Self { writer, sealing, carriers, custody, buffer, .. } = self;
         let waited = timeout_at(deadline, async {
-            while !writer.is_finished() {
+            while !writer.has_ended() {
                 tokio::time::sleep(WATCH_INTERVAL / 10).await;
             }
         });

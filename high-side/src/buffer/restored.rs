@@ -34,6 +34,31 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
     /// Records in the backup that no bundle held.
     pub unsealed: u64,
+    /// What the database that stood here holds; `None` where there was none, or it can't be read.
+    pub before: Option<Before>,
+}
+
+impl Restored {
+    /// The folders that hold records which no bundle held, in the order in which they are to be taken in. Where the
+    /// buffer that stood here went on from the backup, it holds the backup's records, too, and knows which
+    /// of them are in bundles by now.
+    pub fn folders(&self) -> Vec<(&Path, u64)> {
+        let aside = (self.aside.as_path(), self.unsealed);
+        match (&self.replaced, &self.before) {
+            (Some(folder), Some(before)) if before.continues => vec![(folder, before.unsealed)],
+            (Some(folder), Some(before)) => vec![aside, (folder, before.unsealed)],
+            _ => vec![aside],
+        }
+    }
+}
+
+/// A database that stood where a backup was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Records in it that no bundle held.
+    pub unsealed: u64,
+    /// Whether it is the one that the backup was made of, later on.
+    pub continues: bool,
 }
 
 /// How far a lane of an earlier epoch is known to have crossed.
@@ -97,10 +122,9 @@ impl Buffer {
         let mut store = Store::connect(dir)?;
         store.adopt_custody(custody)?;
         store.adopt_marks(&old)?;
-        let message = format!(
-            "restored from the backup of {made}: what was taken in after that and had not crossed is gone, and nobody can count it; {unsealed} record(s) of the backup that no bundle held are in {}",
-            aside.display()
-        );
+        let before = replaced.as_deref().map(|folder| before(folder, &old));
+        let message = message(made, (&aside, unsealed), replaced.as_deref().zip(before.as_ref()));
+        let before = before.and_then(Result::ok);
         let tx = begin(&mut store.conn)?;
         // What the settling found is known in the backup's database alone.
         for surprise in custody_alarms(&old, now)? {
@@ -111,8 +135,53 @@ impl Buffer {
         custody::note(&tx, CustodyEvent::new(now, Action::Restored).detail(detail))?;
         tx.commit()?;
         store.settle_custody(false, now)?;
-        Ok(Restored { epoch, aside, replaced, unsealed })
+        Ok(Restored { epoch, aside, replaced, unsealed, before })
     }
+}
+
+/// Looks into the database that stood here.
+fn before(folder: &Path, backup: &Store) -> Result<Before, BufferError> {
+    let there = Store::open_set_aside(folder)?;
+    let unsealed = there.unsealed()?.iter().map(|lane| lane.records).sum();
+    let mut continues = there.origin() == backup.origin() && there.epoch() == backup.epoch();
+    for lane in Lane::ALL {
+        let next =
+            |store: &Store| LaneState::load(&store.conn, lane).map(|state| state.next_sequence);
+        continues &= next(&there)? >= next(backup)?;
+    }
+    Ok(Before { unsealed, continues })
+}
+
+/// What the alarm says: where the records are that no bundle held, and what to do about them.
+fn message(
+    made: &str,
+    (aside, unsealed): (&Path, u64),
+    replaced: Option<(&Path, &Result<Before, BufferError>)>,
+) -> String {
+    let aside = aside.display();
+    let of_backup =
+        format!("{unsealed} record(s) of the backup that no bundle held are in {aside}");
+    let gone = "what was taken in after that and had not crossed";
+    let what = match replaced {
+        None => format!("{gone} is gone, and nobody can count it; {of_backup}"),
+        Some((folder, Ok(before))) => {
+            let (folder, count) = (folder.display(), before.unsealed);
+            let backup = if before.continues {
+                format!("the backup's own buffer, in {aside}, holds nothing besides")
+            } else {
+                of_backup
+            };
+            format!(
+                "{gone} is in the buffer that stood here, now in {folder}, with {count} record(s) that no bundle held. \
+                 Before that folder is deleted: penstock-high recover --from {folder} --receipt FILE, where the restore did not do it; {backup}"
+            )
+        }
+        Some((folder, Err(err))) => format!(
+            "{gone} was in the buffer that stood here, now in {}, which can't be read ({err}): keep it; {of_backup}",
+            folder.display()
+        ),
+    };
+    format!("restored from the backup of {made}: {what}")
 }
 
 fn custody_alarms(store: &Store, since: Nanos) -> Result<Vec<String>, BufferError> {

@@ -100,6 +100,11 @@ impl Writer {
         self.packing.is_finished() || self.committing.is_finished()
     }
 
+    /// Whether both threads of the writer have ended, so that joining them takes no time.
+    pub fn has_ended(&self) -> bool {
+        self.packing.is_finished() && self.committing.is_finished()
+    }
+
     /// Waits for the writer to commit all that was submitted, after every intake was dropped.
     pub fn join(self) -> Result<WriterStats, BufferError> {
         let panicked = || BufferError::Thread(std::io::Error::other("a thread panicked"));

@@ -162,10 +162,30 @@ pub fn run(cli: &Cli) -> ExitCode {
             // A report says already what is wrong.
             if !failure.message.is_empty() {
                 tell!("penstock-high: {}", failure.message);
+                if let Some(user) = shared::process::acts_as() {
+                    tell!(
+                        "  (done as {user}, to whom the state folder belongs: that user must be able to read what is named)"
+                    );
+                }
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Root becomes the user to whom the state folder belongs: what it made there as root would be out of the
+/// agent's reach.
+fn act_as_owner(config: &Config) -> Result<(), Failure> {
+    shared::process::become_owner_of(&config.state_dir).map_err(|err| {
+        Failure::new(format!("can't act as the owner of {}: {err}", config.state_dir.display()))
+    })
+}
+
+/// A configuration, for what is then done as the owner of the state folder.
+fn load_as_owner(cli: &Cli) -> Result<Config, Failure> {
+    let config = Config::load(&cli.config)?;
+    act_as_owner(&config)?;
+    Ok(config)
 }
 
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
@@ -191,7 +211,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::DiodeKey { file } => diode::key(file),
         Verb::Setup(args) => setup::setup(&load()?, args),
         Verb::Run => agent::run(load()?),
-        Verb::Seal { lane, json } => seal::seal(&load()?, lane.as_deref(), *json),
+        Verb::Seal { lane, json } => seal::seal(&load_as_owner(cli)?, lane.as_deref(), *json),
         Verb::Export(given) => {
             let asked = export::Asked {
                 dests: &given.dest,
@@ -206,7 +226,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }
         Verb::Reconcile { since, dry_run, json } => {
             let (since, dry_run, as_json) = (since.as_deref(), *dry_run, *json);
-            reconcile::reconcile(&load()?, &reconcile::Options { since, dry_run, as_json })
+            reconcile::reconcile(
+                &load_as_owner(cli)?,
+                &reconcile::Options { since, dry_run, as_json },
+            )
         }
         Verb::Diode { verb } => match verb {
             DiodeVerb::Doctor { json } => doctor::diode(&load()?, *json),
@@ -269,7 +292,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Recover { from, receipt, yes } => {
             recover::recover(&load()?, from.as_deref(), receipt.as_deref(), *yes)
         }
-        Verb::Acknowledge { alarm } => bundles::acknowledge(&load()?, *alarm),
+        Verb::Acknowledge { alarm } => bundles::acknowledge(&load_as_owner(cli)?, *alarm),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "penstock-high", &mut script);

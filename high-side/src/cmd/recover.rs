@@ -18,11 +18,11 @@ pub(super) fn recover(
     receipt: Option<&Path>,
     yes: bool,
 ) -> Result<(), Failure> {
+    // Read as root, where it is root who asks.
+    let receipt = receipt.map(|file| super::receipt::load(config, file)).transpose()?;
+    super::act_as_owner(config)?;
     match from {
-        Some(folder) => {
-            let receipt = receipt.map(|file| super::receipt::load(config, file)).transpose()?;
-            salvage(config, folder, receipt.as_ref())
-        }
+        Some(folder) => salvage(config, folder, receipt.as_ref()),
         None => new_epoch(config, yes),
     }
 }

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use serde_json::json;
 use shared::backup::{
     BackupError, Checked, Facts, KeyFile, Placed, Work, begin_restore, end_restore,
-    expect_no_restore, read_file,
+    expect_no_restore, newest, read_file,
 };
 use shared::clock::{Clock, SystemClock};
 use shared::custody::DIR_NAME;
 use shared::durable;
 use shared::keys::{Identities, Side};
+use shared::process::{AsOwner, as_root};
 
 use super::backup::{CONFIG, DATABASE};
 use super::{Failure, chain, recover};
@@ -26,6 +27,7 @@ use crate::cli::RestoreVerb;
 use crate::config::Config;
 
 pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Failure> {
+    let asked = &RestoreVerb { file: file_of(&asked.file)?, ..asked.clone() };
     let identities = match &*asked.identity {
         [] => None,
         files => Some(Identities::load(files)?),
@@ -41,12 +43,18 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
     }
     let (config, fresh) = configuration(config_path, &checked)?;
     let place_config = || match &fresh {
-        Some(fresh) => durable::rename(fresh, config_path).map_err(BackupError::io(config_path)),
+        Some(fresh) => as_root(|| durable::rename(fresh, config_path))
+            .and_then(|renamed| renamed)
+            .map_err(BackupError::io(config_path)),
         None => Ok(()),
     };
+    // What is made in the state folder must be within the agent's reach.
+    let _acting = AsOwner::of(&config.state_dir).map_err(BackupError::io(&config.state_dir))?;
     let done = restore_into(&config, asked, identities.as_ref(), &checked.facts, place_config);
     if let (Some(fresh), Err(_)) = (&fresh, &done) {
-        durable::remove(fresh).map_err(BackupError::io(fresh))?;
+        as_root(|| durable::remove(fresh))
+            .and_then(|removed| removed)
+            .map_err(BackupError::io(fresh))?;
     }
     let (restored, kept) = done?;
     for path in &kept {
@@ -66,27 +74,45 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
             json!({
                 "backup": checked.facts, "epoch": restored.epoch, "set-aside": restored.aside,
                 "replaced": restored.replaced, "unsealed": restored.unsealed,
+                "take-in": restored.folders().iter().map(|(folder, unsealed)| {
+                    json!({"folder": folder, "unsealed": unsealed})
+                }).collect::<Vec<_>>(),
             })
         );
     } else {
         say!("restored as of {}; epoch {} has begun", checked.facts.made, restored.epoch);
         if let Some(replaced) = &restored.replaced {
-            say!("the buffer that stood here is in {}", replaced.display());
+            let held = match &restored.before {
+                Some(before) => format!(", with {} record(s) that no bundle held", before.unsealed),
+                None => ", and can't be read: keep it".to_owned(),
+            };
+            say!("the buffer that stood here is in {}{held}", replaced.display());
         }
     }
-    let receipt =
-        asked.receipt.as_deref().map(|file| super::receipt::load(&config, file)).transpose()?;
-    if receipt.is_some() || asked.take_in {
-        recover::salvage(&config, &restored.aside, receipt.as_ref())?;
-    } else if restored.unsealed > 0 {
-        tell!(
-            "{} record(s) of the backup that no bundle held are in {}\n  try: penstock-high recover --from {} --receipt FILE, with a receipt of the low side: it takes in what did not arrive",
-            restored.unsealed,
-            restored.aside.display(),
-            restored.aside.display()
-        );
+    let load = |file| as_root(|| super::receipt::load(&config, file)).map_err(Failure::new)?;
+    let receipt = asked.receipt.as_deref().map(load).transpose()?;
+    for (folder, unsealed) in restored.folders() {
+        if receipt.is_some() || asked.take_in {
+            recover::salvage(&config, folder, receipt.as_ref())?;
+        } else if unsealed > 0 {
+            tell!(
+                "{unsealed} record(s) that no bundle held are in {}\n  try: penstock-high recover --from {} --receipt FILE, with a receipt of the low side: it takes in what did not arrive",
+                folder.display(),
+                folder.display()
+            );
+        }
     }
     Ok(())
+}
+
+/// The backup itself; of a folder the newest, which is told.
+fn file_of(given: &Path) -> Result<PathBuf, Failure> {
+    if !given.is_dir() {
+        return Ok(given.to_owned());
+    }
+    let (file, others) = newest(given, Side::High)?;
+    tell!("the newest of {} in {}: {}", others + 1, given.display(), file.display());
+    Ok(file)
 }
 
 /// The configuration that is here, or the backup's under a name that is not yet its own.

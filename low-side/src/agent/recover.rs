@@ -1,19 +1,23 @@
 //! What a start does before anything else: tidies up after a kill, and rebuilds a lost ledger.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
 use shared::clock::Clock;
 
+use crate::admitted_before::AdmittedBefore;
 use crate::config::GapPolicy;
-use crate::import::{Importer, Outcome};
+use crate::import::{ImportError, Importer, Outcome};
 use crate::replay::chain_text;
 use crate::retention::{self, Journal};
 use crate::staging;
 
 /// How much longer systemd waits for READY after each bundle that is verified again, in µs.
 const EXTEND_MICROS: u32 = 120_000_000;
+const NOT_ADMITTED: &str = "store-not-admitted";
 
 /// Cleans the staging folder, and admits what stands in the store without a row.
 ///
@@ -31,7 +35,7 @@ pub(super) fn recover<C: Clock>(
         tracing::info!(removed, "copies of an interrupted import were removed");
     }
     shared::durable::remove_partials(&importer.folders.quarantine)?;
-    let mut orphans = Vec::new();
+    let (mut orphans, mut known) = (Vec::new(), 0);
     for entry in std::fs::read_dir(&importer.folders.store)? {
         // Names in the store are ours, and plain.
         if let Ok(name) = entry?.file_name().into_string() {
@@ -51,62 +55,168 @@ pub(super) fn recover<C: Clock>(
                         tracing::error!(file = name, %error, "a file that left the store can't be removed");
                     }
                 }
+            } else {
+                known += 1;
             }
         }
     }
-    let lost = created && !orphans.is_empty();
-    if lost || set_aside.is_some() {
-        let what = match set_aside {
-            Some(path) => format!("the ledger was damaged and stands now at {}", path.display()),
-            None => "the ledger was gone".to_owned(),
-        };
-        let message = format!(
-            "{what}; {} bundles of the store are admitted anew, and EVERY SINK GETS THEIR RECORDS AGAIN, with the same ids; \
-             counts, alarms and gaps begin anew",
-            orphans.len()
-        );
-        raise(&mut importer, "ledger-rebuilt", "ledger", &message);
+    let new = created && !orphans.is_empty() || set_aside.is_some();
+    if new || created && importer.ledger.custody_folder().segments().is_ok_and(|s| !s.is_empty()) {
+        importer.ledger.begin_rebuilding(new)?;
     }
+    // Also where a start that began with it was killed.
+    let lost = importer.ledger.is_rebuilding()?;
     let policy = importer.admission;
     if lost {
         // What the store does not hold any more will not come again: nothing waits for it.
         importer.admission.gap = GapPolicy::Pass;
         importer.admission.number_jump_max = u64::MAX;
     }
+    // After a plain kill there is one at most, and it came just now.
+    importer.rebuilding = lost || orphans.len() > 1;
+    if let Some(log) = &mut importer.log {
+        log.will_ask(orphans.iter().cloned());
+    }
     orphans.sort_by_cached_key(|name| order(name));
-    let (mut left, mut example) = (0_u64, None);
+    let (found, mut taken) = (orphans.len(), Taken::default());
     for name in orphans {
         let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(EXTEND_MICROS)]);
-        let why = match importer.readmit(&name) {
-            Ok(Outcome::Quarantined { code, .. }) => {
-                tracing::error!(file = name, code, "a file of the store is not admitted any more");
-                continue;
-            }
-            Ok(Outcome::Ignored { code, message }) => format!("{code}: {message}"),
-            Ok(outcome) => {
-                tracing::info!(file = name, ?outcome, "a file of the store had no row");
-                continue;
-            }
-            Err(error) => chain_text(&error),
-        };
-        tracing::error!(file = name, why, "a file of the store could not be admitted");
-        left += 1;
-        example.get_or_insert_with(|| format!("{name}: {why}"));
+        let outcome = importer.readmit(&name);
+        taken.add(&name, outcome);
     }
     importer.admission = policy;
     adopt_removed(&mut importer)?;
-    if let Some(example) = example {
+    if lost {
+        let what = match set_aside {
+            Some(path) => format!("the ledger was damaged and stands now at {}", path.display()),
+            None => "the ledger was gone".to_owned(),
+        };
+        let (logged, unknown) = importer.ledger.admitted_anew()?;
+        let again = if taken.admitted > 0 {
+            format!(
+                " ({logged} at the time that the signed custody log has, {unknown} at a time that nothing has), \
+                 and EVERY SINK GETS THEIR RECORDS AGAIN, with the same ids"
+            )
+        } else {
+            String::new()
+        };
         let message = format!(
-            "{left} files of the store could not be admitted and stay there until the next start; {example}"
+            "{what}; of {found} files of the store {} are admitted anew{again}{}; counts, alarms and gaps begin anew",
+            taken.admitted,
+            taken.refused_text()
         );
-        raise(&mut importer, "store-not-admitted", "store", &message);
-        return Ok(importer);
+        raise(&mut importer, "ledger-rebuilt", "ledger", &message);
+        importer.ledger.end_rebuilding()?;
     }
-    let now = importer.clock.now();
-    if let Err(error) = importer.ledger.close_alarm("store-not-admitted", "store", now) {
-        tracing::error!(error = chain_text(&error), "an alarm can't be closed");
+    let uncovered = importer.log.as_ref().and_then(AdmittedBefore::uncovered);
+    // The agent's inbox does not ask it: a stranger's file must not cost a walk.
+    importer.log = None;
+    importer.rebuilding = false;
+    let left = if found == 0 {
+        note_counts(&mut importer, known, 0)?;
+        0
+    } else {
+        note_store(&mut importer)?
+    };
+    if let Some(example) = &taken.example {
+        let uncovered = uncovered.map_or(String::new(), |text| format!("; {text}"));
+        let message = format!(
+            "{left} files of the store could not be admitted and stay there until the next start{}; {example}{uncovered}",
+            codes_text(&taken.left)
+        );
+        raise(&mut importer, NOT_ADMITTED, "store", &message);
     }
     Ok(importer)
+}
+
+/// What became of files of the store that had no row.
+#[derive(Default)]
+struct Taken {
+    admitted: u64,
+    /// Those that stay in the store, by code.
+    left: BTreeMap<String, u64>,
+    /// Those that stand in the quarantine now, by code.
+    quarantined: BTreeMap<String, u64>,
+    /// One that stays, and why.
+    example: Option<String>,
+}
+
+impl Taken {
+    fn add(&mut self, name: &str, outcome: Result<Outcome, ImportError>) {
+        let (code, why) = match outcome {
+            Ok(Outcome::Quarantined { code, .. }) => {
+                tracing::error!(file = name, code, "a file of the store is not admitted any more");
+                *self.quarantined.entry(code.to_owned()).or_default() += 1;
+                return;
+            }
+            Ok(Outcome::Ignored { code, message }) => (code, format!("{code}: {message}")),
+            Ok(outcome) => {
+                tracing::info!(file = name, ?outcome, "a file of the store had no row");
+                self.admitted += u64::from(matches!(outcome, Outcome::Admitted { .. }));
+                return;
+            }
+            Err(error) => ("failed", chain_text(&error)),
+        };
+        tracing::error!(file = name, why, "a file of the store could not be admitted");
+        *self.left.entry(code.to_owned()).or_default() += 1;
+        self.example.get_or_insert_with(|| format!("{name}: {why}"));
+    }
+
+    fn refused_text(&self) -> String {
+        let mut text = String::new();
+        for (codes, what) in [
+            (&self.left, "are NOT admitted and stay in the store"),
+            (&self.quarantined, "stand in the quarantine now"),
+        ] {
+            let count: u64 = codes.values().sum();
+            if count > 0 {
+                let _ = write!(text, "; {count} {what}{}", codes_text(codes));
+            }
+        }
+        text
+    }
+}
+
+/// ` (2 signer-revoked, 1 io)`; nothing where there is none.
+fn codes_text(codes: &BTreeMap<String, u64>) -> String {
+    let words: Vec<String> = codes.iter().map(|(code, count)| format!("{count} {code}")).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}
+
+/// Notes what the store lacks and what it holds besides; gives how many files were not admitted. Where all
+/// were, the alarm that said otherwise is over.
+pub(crate) fn note_store<C: Clock>(importer: &mut Importer<C>) -> anyhow::Result<u64> {
+    let (mut known, mut left) = (0, 0);
+    for entry in std::fs::read_dir(&importer.folders.store)? {
+        if let Ok(name) = entry?.file_name().into_string() {
+            if !importer.ledger.knows_file(&name)? {
+                left += 1;
+            } else if importer.ledger.removed_file(&name)?.is_none() {
+                known += 1;
+            }
+        }
+    }
+    note_counts(importer, known, left)?;
+    Ok(left)
+}
+
+/// `known` files of the store have a row that says so, and `left` have none.
+fn note_counts<C: Clock>(importer: &mut Importer<C>, known: u64, left: u64) -> anyhow::Result<()> {
+    let sum = importer.ledger.store_sum()?;
+    let absent = if known < sum.bundles + sum.absent {
+        // Only then is every row asked after its file.
+        importer.ledger.absent_files(&importer.folders.store)?
+    } else {
+        (0, 0)
+    };
+    importer.ledger.note_store(absent, left)?;
+    if left == 0 {
+        let now = importer.clock.now();
+        if let Err(error) = importer.ledger.close_alarm(NOT_ADMITTED, "store", now) {
+            tracing::error!(error = chain_text(&error), "an alarm can't be closed");
+        }
+    }
+    Ok(())
 }
 
 /// A ledger that is new, or was restored, learns from the journal what has left the store: it came, it is not missing, and it
@@ -153,6 +263,7 @@ fn order(name: &str) -> (String, u64, String) {
 #[cfg(test)]
 mod tests {
     use shared::bundle::BundleDigest;
+    use shared::clock::Nanos;
     use shared::keys::{Identities, Trust};
     use shared::record::Lane;
 
@@ -191,6 +302,143 @@ mod tests {
         assert_eq!(names(&site.folders.store).len(), 1);
         assert!(importer.ledger.knows_file(&names(&site.folders.store)[0]).unwrap());
     }
+    /// The low side's own key signs the custody log, as the agent does when it ends.
+    fn end_of_run(importer: &mut Importer<shared::clock::FakeClock>, keys: &Path) {
+        let key = || Ok((crate::site::identity(keys), crate::site::signing_key(keys)?));
+        let now = importer.clock.now();
+        importer.ledger.sign_custody(key, None, now).unwrap();
+        importer.ledger.settle_custody(false, now).unwrap();
+    }
+
+    fn lose_ledger(site: &Site) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(site.folders.state.join(format!("ledger.db{suffix}")));
+        }
+    }
+
+    fn message(importer: &Importer<shared::clock::FakeClock>, code: &str) -> Option<String> {
+        let alarms = importer.ledger.alarms().unwrap();
+        let found = alarms.into_iter().find(|alarm| alarm.code == code && alarm.closed.is_none());
+        found.map(|alarm| alarm.message)
+    }
+
+    const DAY: std::time::Duration = std::time::Duration::from_hours(24);
+
+    #[test]
+    fn what_was_admitted_is_taken_by_the_signed_log_when_its_key_is_revoked_or_past() {
+        for limit in ["valid-before", "revoked", "removed"] {
+            let site = Site::new();
+            let keys = site.dir.path().join("keys");
+            let mut chain = Chain::new(1, Lane::Routine);
+            let paths: Vec<_> = (0..3).map(|_| site.seal(&mut chain, &["one", "two"])).collect();
+            let mut importer = site.importer();
+            for path in &paths[..2] {
+                importer.import(path, crate::import::Sidecar::Absent, |_| {}).unwrap();
+            }
+            end_of_run(&mut importer, &keys);
+            drop(importer);
+            site.limit_signer(limit);
+            lose_ledger(&site);
+            site.clock.advance(DAY * 30);
+            // A file of the same key that never was admitted is no better for standing in the store.
+            std::fs::copy(&paths[2], site.folders.store.join("forged.pstk")).unwrap();
+            let mut importer = recover(site.importer(), true, None).unwrap();
+            let sums = importer.ledger.sums().unwrap();
+            assert_eq!((sums.admitted, sums.store.not_admitted), (2, 1), "{limit}");
+            let rebuilt = message(&importer, "ledger-rebuilt").unwrap();
+            assert!(
+                rebuilt.contains("of 3 files of the store 2 are admitted anew (2 at the time"),
+                "{rebuilt}"
+            );
+            assert!(rebuilt.contains("1 are NOT admitted and stay"), "{rebuilt}");
+            assert!(message(&importer, "store-not-admitted").unwrap().contains("forged.pstk"));
+            // Nothing came now: no clock is judged, no silence ended, and the admissions are those of the log.
+            let heard = importer.ledger.last_heard().unwrap();
+            assert_eq!(heard, [("plant-7".to_owned(), crate::testing::START)]);
+            let now = importer.clock.now();
+            assert_eq!(importer.ledger.clocks(DAY * 7, now).unwrap(), []);
+            let budgets = crate::latency::Budgets::default();
+            let waits = importer.ledger.waits(Nanos(0), now, &budgets).unwrap();
+            assert_eq!((waits[0].bundles, waits[0].bundles_over), (2, 0));
+            // Brought by hand, a duplicate of the log mends the store; the forged one is refused.
+            importer.source = crate::import::Source::Command("import");
+            std::fs::remove_file(site.folders.store.join(&names(&site.folders.store)[1])).unwrap();
+            let outcome = |importer: &mut Importer<_>, at: usize| {
+                importer.import(&paths[at], crate::import::Sidecar::Absent, |_| {}).unwrap()
+            };
+            assert!(matches!(outcome(&mut importer, 0), Outcome::Duplicate { .. }));
+            assert!(matches!(outcome(&mut importer, 2), Outcome::Quarantined { .. }));
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_signed_or_somebody_changed_vouches_for_nothing() {
+        for change in ["unsigned", "changed", "another key"] {
+            let site = Site::new();
+            let keys = site.dir.path().join("keys");
+            let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
+            let mut importer = site.importer();
+            importer.import(&path, crate::import::Sidecar::Absent, |_| {}).unwrap();
+            if change == "unsigned" {
+                importer.ledger.settle_custody(false, importer.clock.now()).unwrap();
+            } else {
+                end_of_run(&mut importer, &keys);
+            }
+            let log = importer.ledger.custody_folder().segments().unwrap().remove(0).1;
+            drop(importer);
+            match change {
+                "changed" => {
+                    let text = std::fs::read_to_string(&log).unwrap();
+                    std::fs::write(&log, text.replacen("by a test", "by b test", 1)).unwrap();
+                }
+                "another key" => std::fs::remove_file(keys.join("receipt.key")).unwrap(),
+                _ => {}
+            }
+            site.limit_signer("revoked");
+            lose_ledger(&site);
+            let mut importer = recover(site.importer(), true, None).unwrap();
+            let sums = importer.ledger.sums().unwrap();
+            assert_eq!((sums.admitted, sums.store.not_admitted), (0, 1), "{change}");
+            let left = message(&importer, "store-not-admitted").unwrap();
+            assert!(left.contains("1 signer-revoked"), "{left}");
+            assert!(left.contains("checkpoints that hold cover the custody log up to"), "{left}");
+        }
+    }
+
+    #[test]
+    fn an_operator_s_word_takes_what_was_sealed_in_time_and_nothing_of_a_revoked_key() {
+        for (limit, word, taken) in [
+            ("valid-before", true, true),
+            ("valid-before", false, false),
+            ("begins-later", true, false),
+            ("revoked", true, false),
+            ("removed", true, false),
+        ] {
+            let site = Site::new();
+            let path = site.seal(&mut Chain::new(1, Lane::Routine), &["one"]);
+            site.limit_signer(limit);
+            site.clock.advance(DAY * 30);
+            let mut importer = site.importer();
+            importer.source = crate::import::Source::Command("import");
+            importer.word = word.then(|| "the archive of 2025".to_owned());
+            let outcome = importer.import(&path, crate::import::Sidecar::Absent, |_| {}).unwrap();
+            assert_eq!(matches!(outcome, Outcome::Admitted { .. }), taken, "{limit}: {outcome:?}");
+            if taken {
+                importer.ledger.settle_custody(false, importer.clock.now()).unwrap();
+                let log = importer.ledger.custody_folder().segments().unwrap().remove(0).1;
+                let log = std::fs::read_to_string(log).unwrap();
+                assert!(log.contains("by the word of an operator: the archive of 2025"), "{log}");
+                // Nothing knows when it was admitted first: it counts for nothing.
+                let now = importer.clock.now();
+                let budgets = crate::latency::Budgets::default();
+                assert_eq!(importer.ledger.waits(Nanos(0), now, &budgets).unwrap(), []);
+                assert_eq!(importer.ledger.clocks(DAY * 7, now).unwrap(), []);
+                assert_eq!(importer.ledger.not_seen(Nanos(0), now).unwrap().unknown, 1);
+                assert_eq!(importer.ledger.last_heard().unwrap()[0].1, crate::testing::START);
+            }
+        }
+    }
+
     #[test]
     fn a_rebuilt_ledger_knows_what_had_left_the_store() {
         use crate::ledger::{Delivery, Ledger};

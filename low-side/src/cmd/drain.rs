@@ -41,6 +41,7 @@ pub(super) fn drain(config: &Config, folders: &[PathBuf], as_json: bool) -> Resu
         }
     }
     let mut importer = importer(config, "import")?;
+    importer.log = None;
     let mut summary = Summary::default();
     // No length is known before the end.
     let bar = bar(0);

@@ -11,15 +11,18 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::fcntl::OFlag;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::bundle::{FILE_EXTENSION, Limits, inspect};
+use shared::bundle::{BundleDigest, FILE_EXTENSION, Header, Limits, inspect_digest};
+use shared::clock::SystemClock;
 use shared::exit;
 
 use super::medium::Medium;
 use super::{Failure, importer, put, put_json};
+use crate::agent::recover;
 use crate::config::Config;
 use crate::folders::shown;
-use crate::import::{ImportError, Outcome, Sidecar};
+use crate::import::{ImportError, Importer, Outcome, Sidecar};
 use crate::inbox::sidecar;
+use crate::ledger::{ChainName, StoreName};
 use crate::media::scan;
 use crate::replay::chain_text;
 
@@ -153,10 +156,13 @@ pub(super) struct Asked<'a> {
     pub(super) wipe: bool,
     pub(super) yes: bool,
     pub(super) as_json: bool,
+    /// Why the operator says that all of this was admitted before.
+    pub(super) admitted_before: Option<&'a str>,
 }
 
 pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> {
     let mut importer = importer(config, "import")?;
+    importer.word = asked.admitted_before.map(ToOwned::to_owned);
     let mut found = scan(asked.paths)
         .map_err(|(path, err)| Failure::new(exit::IO, format!("{}: {err}", path.display())))?;
     // Over all folders, an older epoch before a newer one, whose first bundle would end it; then by
@@ -164,6 +170,7 @@ pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
     found.bundles.sort_by_cached_key(|(path, _)| {
         (epoch_hint(path), path.file_name().map(ToOwned::to_owned))
     });
+    will_ask(&mut importer, found.bundles.iter().map(|(path, _)| path.as_path()));
     if found.bundles.is_empty() && found.parts.is_empty() {
         tell!("note: no file named *.{FILE_EXTENSION} was found");
     }
@@ -187,6 +194,9 @@ pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
     medium.countersign(config, &mut importer)?;
     let wiped =
         if asked.wipe { medium.wipe(&mut importer, asked.yes, asked.as_json) } else { Ok(()) };
+    if importer.ledger.store_sum()?.not_admitted > 0 {
+        recover::note_store(&mut importer)?;
+    }
     super::custody::settle(&mut importer.ledger);
     let gaps = importer.ledger.gaps()?.len();
     summary.medium = Some(medium.to_json()).filter(|_| !medium.is_plain());
@@ -197,11 +207,29 @@ pub(super) fn import(config: &Config, asked: &Asked<'_>) -> Result<(), Failure> 
 
 /// The epoch that a file's header names, unverified: a lie costs nothing but the order.
 fn epoch_hint(path: &Path) -> u64 {
+    header_hint(path).map_or(u64::MAX, |(header, _)| header.epoch.0)
+}
+
+/// What a file's header says, unverified.
+fn header_hint(path: &Path) -> Option<(Header, BundleDigest)> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok();
-    let file = file.filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
-    let header = file.and_then(|file| inspect(&file, &Limits::default()).ok());
-    header.map_or(u64::MAX, |header| header.epoch.0)
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok()?;
+    file.metadata().is_ok_and(|meta| meta.is_file()).then_some(())?;
+    inspect_digest(&file, &Limits::default()).ok()
+}
+
+/// Prepares the custody log to be asked about these files: one walk over it is enough for all of them.
+pub(super) fn will_ask<'a>(
+    importer: &mut Importer<SystemClock>,
+    files: impl Iterator<Item = &'a Path>,
+) {
+    if let Some(log) = &mut importer.log {
+        let names = files.filter_map(header_hint).map(|(header, digest)| {
+            let Header { origin, epoch, lane, number, .. } = header;
+            StoreName::new(&ChainName { origin, epoch, lane }, number, &digest).to_string()
+        });
+        log.will_ask(names);
+    }
 }
 
 pub(super) fn bar(bytes: u64) -> ProgressBar {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use shared::durable;
 use shared::exit;
 use shared::keys::{
-    IDENTITY_FILE, Identities, KeyError, PublicHalf, RECEIPT_KEY_FILE, Side, SigningKey, Trust,
-    Validity, generate_identity, receipt_key,
+    IDENTITY_FILE, Identities, KeyError, PublicHalf, PublicKey, RECEIPT_KEY_FILE, Side, SigningKey,
+    Trust, Validity, generate_identity, receipt_key,
 };
 
 use super::{Failure, put};
@@ -19,7 +19,7 @@ const SERVICE: &str = "penstock-low";
 
 /// What the command line asks of `init`.
 pub(super) struct Asked<'a> {
-    pub(super) name: &'a str,
+    pub(super) name: Option<&'a str>,
     pub(super) dir: Option<&'a Path>,
     pub(super) hybrid: bool,
     pub(super) sinks: &'a [Place],
@@ -85,7 +85,9 @@ impl Place {
 pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
     let Asked { name, dir, hybrid, sinks, pair, start } = *asked;
     // The name takes the form of an origin, so that it can stand in a file name.
-    name.parse::<shared::record::OriginId>().map_err(|err| Failure::new(exit::USAGE, err))?;
+    if let Some(name) = name {
+        name.parse::<shared::record::OriginId>().map_err(|err| Failure::new(exit::USAGE, err))?;
+    }
     // Looked at before anything is made.
     let half = pair.map(read_half).transpose()?;
     let make = |dir: &Path| durable::create_dir(dir).map_err(|err| io(dir, &err));
@@ -124,6 +126,10 @@ pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
         tell!("wrote {}", config.display());
     }
     let key = keys_dir.join(IDENTITY_FILE);
+    // A new key of a side that has one goes on as that side: under its name, and of the same kind, since a high
+    // side encrypts to keys of one kind alone.
+    let name = &name.map_or_else(|| site::name(&keys_dir), ToOwned::to_owned);
+    let hybrid = hybrid || is_hybrid(&keys_dir)?;
     match generate_identity(&key, name, hybrid) {
         Ok(_) => {
             let file = keys_dir.join(NAME_FILE);
@@ -140,6 +146,20 @@ pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
     }
     tell!("next: take this text to the high side: penstock-high pair FILE");
     start_if(start)
+}
+
+/// Whether the keys that are there resist quantum computers.
+fn is_hybrid(keys_dir: &Path) -> Result<bool, Failure> {
+    let entries = std::fs::read_dir(keys_dir).map_err(|err| io(keys_dir, &err))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    let any = names.any(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("identity") && name.ends_with(".key")
+    });
+    // Where there is none, to load the folder is an error.
+    let halves = any.then(|| Identities::load_dir(keys_dir)).transpose()?;
+    let halves = halves.map(|identities| identities.public_halves("low", None));
+    Ok(halves.iter().flatten().any(|half| matches!(half.key, PublicKey::Hybrid(_))))
 }
 
 /// Prints the public half again.

@@ -43,6 +43,7 @@ use shared::keys::KeyError;
 use shared::reach::{AmbiguousCredential, ConfineError};
 use shared::{exit, telemetry};
 
+use crate::admitted_before::AdmittedBefore;
 use crate::cli::{Cli, DiodeVerb, OfficerVerb, QuarantineVerb, Verb};
 use crate::config::{Config, DEFAULT_PATH, SAMPLE};
 use crate::folders::Folders;
@@ -136,10 +137,26 @@ pub fn run(cli: &Cli) -> ExitCode {
             // A report says already what is wrong.
             if !failure.message.is_empty() {
                 tell!("penstock-low: {}", failure.message);
+                if let Some(user) = shared::process::acts_as() {
+                    tell!(
+                        "  (done as {user}, to whom the state folder belongs: that user must be able to read what is named)"
+                    );
+                }
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A configuration, for what is then done as the owner of the state folder: what root made there would be
+/// out of the agent's reach, and what comes from outside is not for root to open.
+fn load_as_owner(cli: &Cli) -> Result<Config, Failure> {
+    let config = Config::load(&cli.config)?;
+    shared::process::become_owner_of(&config.state_dir).map_err(|err| {
+        let text = format!("can't act as the owner of {}: {err}", config.state_dir.display());
+        Failure::new(exit::FAILED, text)
+    })?;
+    Ok(config)
 }
 
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
@@ -147,7 +164,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.verb {
         Verb::Init { name, dir, post_quantum, sink, pair, start } => {
             let asked = init::Asked {
-                name,
+                name: name.as_deref(),
                 dir: dir.as_deref(),
                 hybrid: *post_quantum,
                 sinks: sink,
@@ -175,10 +192,18 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Diode { verb: None, json, resend } => {
             diode::diode(&load()?, *json, resend.as_deref())
         }
-        Verb::Import { paths, drain: true, json, .. } => drain::drain(&load()?, paths, *json),
-        Verb::Import { paths, wipe, yes, json, drain: false } => {
-            let asked = import::Asked { paths, wipe: *wipe, yes: *yes, as_json: *json };
-            import::import(&load()?, &asked)
+        Verb::Import { paths, drain: true, json, .. } => {
+            drain::drain(&load_as_owner(cli)?, paths, *json)
+        }
+        Verb::Import { paths, wipe, yes, json, drain: false, admitted_before } => {
+            let asked = import::Asked {
+                paths,
+                wipe: *wipe,
+                yes: *yes,
+                as_json: *json,
+                admitted_before: admitted_before.as_deref(),
+            };
+            import::import(&load_as_owner(cli)?, &asked)
         }
         Verb::Verify { file, json } => bundles::verify(&load()?, file, *json),
         Verb::Inspect { file, json } => bundles::inspect(&cli.config, file, *json),
@@ -187,10 +212,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }
         Verb::Setup { sink, print, .. } => sinks::setup(&load()?, sink, !print),
         Verb::Check { sink, stream, within } => sinks::check(&load()?, sink, *stream, within.0),
-        Verb::Replay { sink, from, to } => sinks::replay(&load()?, sink, *from, *to),
-        Verb::DeadLetters { sink, retry: true, .. } => sinks::retry(&load()?, sink),
+        Verb::Replay { sink, from, to } => sinks::replay(&load_as_owner(cli)?, sink, *from, *to),
+        Verb::DeadLetters { sink, retry: true, .. } => sinks::retry(&load_as_owner(cli)?, sink),
         Verb::DeadLetters { sink, json, .. } => sinks::dead_letters(&load()?, sink, *json),
-        Verb::Gaps { pass, json } => status::gaps(&load()?, *pass, *json),
+        Verb::Gaps { pass, json } => status::gaps(&load_as_owner(cli)?, *pass, *json),
         Verb::Receipt { out } => receipt::receipt(&load()?, out),
         Verb::Latency { last, json } => receipt::latency(&load()?, *last, *json),
         Verb::Report { from, to, framework, output, json } => {
@@ -213,12 +238,19 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Verb::Quarantine { verb } => match verb {
             QuarantineVerb::List { json } => quarantine::list(&load()?, *json),
             QuarantineVerb::Show { sha256 } => quarantine::show(&load()?, sha256),
-            QuarantineVerb::Retry { sha256, all: _, accept_jump, json } => {
-                quarantine::retry(&load()?, sha256.as_deref(), *accept_jump, *json)
+            QuarantineVerb::Retry { sha256, all: _, accept_jump, admitted_before, json } => {
+                let word = admitted_before.as_deref();
+                quarantine::retry(
+                    &load_as_owner(cli)?,
+                    sha256.as_deref(),
+                    *accept_jump,
+                    word,
+                    *json,
+                )
             }
         },
         Verb::Alarms { json } => status::alarms(&load()?, *json),
-        Verb::Acknowledge { alarm } => status::acknowledge(&load()?, *alarm),
+        Verb::Acknowledge { alarm } => status::acknowledge(&load_as_owner(cli)?, *alarm),
         Verb::Backup(given) => backup::backup(&cli.config, &load()?, given),
         Verb::BackupKey { file } => backup::key(file),
         Verb::Restore(given) => restore::restore(&cli.config, given),
@@ -292,9 +324,8 @@ fn importer(config: &Config, verb: &'static str) -> Result<Importer<SystemClock>
         let ours = nix::unistd::geteuid().as_raw();
         if found.uid() != ours {
             let text = format!(
-                "{} belongs to user {}, not to user {ours}\n  try: sudo -u '#{}' penstock-low ...",
+                "{} belongs to user {}, not to user {ours}\n  try: as root, which then acts as that user",
                 folders.state.display(),
-                found.uid(),
                 found.uid()
             );
             return Err(Failure::new(exit::FAILED, text));
@@ -311,6 +342,9 @@ fn importer(config: &Config, verb: &'static str) -> Result<Importer<SystemClock>
         admission: config.admission,
         clock: SystemClock,
         source: Source::Command(verb),
+        log: Some(AdmittedBefore::of(&config.state_dir, &config.keys_dir)),
+        rebuilding: false,
+        word: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shared::exit;
 
-use super::import::Summary;
+use super::import::{Summary, will_ask};
 use super::{Failure, importer, put, put_json};
 use crate::config::Config;
 use crate::folders::Folders;
@@ -39,9 +39,11 @@ pub(super) fn retry(
     config: &Config,
     sha256: Option<&str>,
     accept_jump: bool,
+    admitted_before: Option<&str>,
     as_json: bool,
 ) -> Result<(), Failure> {
     let mut importer = importer(config, RETRY)?;
+    importer.word = admitted_before.map(ToOwned::to_owned);
     if accept_jump {
         importer.admission.number_jump_max = u64::MAX;
     }
@@ -51,6 +53,9 @@ pub(super) fn retry(
     };
     // Bundles of one chain fit one after the other.
     reasons.sort_by(|a, b| a.name.cmp(&b.name));
+    let files: Vec<_> =
+        reasons.iter().map(|reason| quarantine(config).file(&reason.sha256)).collect();
+    will_ask(&mut importer, files.iter().map(std::path::PathBuf::as_path));
     let mut summary = Summary::default();
     for reason in reasons {
         let outcome = importer.retry(&reason.sha256)?;

@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use shared::backup::{
     BackupError, Checked, KeyFile, Placed, Work, begin_restore, end_restore, expect_no_restore,
-    read_file,
+    newest, read_file,
 };
 use shared::clock::{Clock, Nanos, SystemClock};
 use shared::custody::DIR_NAME;
 use shared::durable;
 use shared::exit;
 use shared::keys::{Identities, Side};
+use shared::process::{AsOwner, as_root};
 
 use super::backup::{CONFIG, DATABASE, FOLDERS, JOURNAL};
 use super::{Failure, put, put_json};
@@ -41,6 +42,7 @@ struct Restored {
 }
 
 pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Failure> {
+    let asked = &RestoreVerb { file: file_of(&asked.file)?, ..asked.clone() };
     let identities = match &*asked.identity {
         [] => None,
         files => Some(Identities::load(files)?),
@@ -51,13 +53,19 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
     }
     let fresh = if config_path.exists() { None } else { Some(checked.config_beside(config_path)?) };
     let place_config = || match &fresh {
-        Some(fresh) => durable::rename(fresh, config_path).map_err(BackupError::io(config_path)),
+        Some(fresh) => as_root(|| durable::rename(fresh, config_path))
+            .and_then(|renamed| renamed)
+            .map_err(BackupError::io(config_path)),
         None => Ok(()),
     };
-    let done =
-        Config::load(fresh.as_deref().unwrap_or(config_path)).map_err(Failure::from).and_then(
-            |config| restore_into(&config, asked, identities.as_ref(), &checked, place_config),
-        );
+    let done = Config::load(fresh.as_deref().unwrap_or(config_path))
+        .map_err(Failure::from)
+        .and_then(|config| {
+            // What is made in the state folder must be within the agent's reach.
+            let _acting =
+                AsOwner::of(&config.state_dir).map_err(BackupError::io(&config.state_dir))?;
+            restore_into(&config, asked, identities.as_ref(), &checked, place_config)
+        });
     if let (Some(fresh), Err(_)) = (&fresh, &done) {
         durable::remove(fresh).map_err(BackupError::io(fresh))?;
     }
@@ -88,6 +96,16 @@ pub(super) fn restore(config_path: &Path, asked: &RestoreVerb) -> Result<(), Fai
         let _ = writeln!(text, "the ledger that stood here is in {}", replaced.display());
     }
     put(&text)
+}
+
+/// The backup itself; of a folder the newest, which is told.
+fn file_of(given: &Path) -> Result<PathBuf, Failure> {
+    if !given.is_dir() {
+        return Ok(given.to_owned());
+    }
+    let (file, others) = newest(given, Side::Low)?;
+    tell!("the newest of {} in {}: {}", others + 1, given.display(), file.display());
+    Ok(file)
 }
 
 fn restore_into(
@@ -183,10 +201,9 @@ fn restore_into(
 
 /// Has the ledger say what it is; gives how many of its bundles have no file.
 fn finish(mut ledger: Ledger, folders: &Folders, made: &str, now: Nanos) -> Result<u64, Failure> {
-    let mut absent = 0;
-    ledger.each_stored_file(|file| {
-        absent += u64::from(!folders.store.join(file).is_file());
-    })?;
+    let (absent, absent_bytes) = ledger.absent_files(&folders.store)?;
+    let not_admitted = ledger.store_sum()?.not_admitted;
+    ledger.note_store((absent, absent_bytes), not_admitted)?;
     let reasons =
         Quarantine::at(&folders.quarantine).list().map_err(BackupError::io(&folders.quarantine))?;
     let refused = reasons.into_iter().map(|reason| (reason.sha256, reason.code));

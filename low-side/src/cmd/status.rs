@@ -71,6 +71,21 @@ fn text(status: &Status, config: &Config) -> String {
     if store.removed > 0 {
         let _ = writeln!(out, "             {} have left it after their time", store.removed);
     }
+    if store.absent > 0 {
+        let bytes = shared::config::ByteSize(store.absent_bytes);
+        let _ = writeln!(
+            out,
+            "             {} of the ledger ARE NOT THERE, {bytes}\n             try: penstock-high export --all on the high side, or penstock-low archive restore; then import them",
+            store.absent
+        );
+    }
+    if store.not_admitted > 0 {
+        let _ = writeln!(
+            out,
+            "             {} files besides ARE NOT ADMITTED\n             try: penstock-low alarms; the alarm store-not-admitted says why",
+            store.not_admitted
+        );
+    }
     for sum in &sums.archives {
         let health = agent.map(|agent| &agent["archives"][&sum.name]);
         let state = health.and_then(|health| health["state"].as_str()).unwrap_or("not running");
@@ -159,7 +174,11 @@ fn text(status: &Status, config: &Config) -> String {
     for alarm in &status.alarms {
         let _ = writeln!(out, "ALARM        {}", alarm_text(alarm));
     }
-    let verdict = if status.adds_up { "everything adds up" } else { "THE SUMS DO NOT ADD UP" };
+    let verdict = match (status.adds_up, store.absent + store.not_admitted) {
+        (true, 0) => "everything adds up",
+        (true, _) => "the sums add up, BUT STORE AND LEDGER DO NOT HOLD THE SAME",
+        (false, _) => "THE SUMS DO NOT ADD UP",
+    };
     let _ = writeln!(out, "{verdict}");
     out
 }

@@ -13,7 +13,7 @@ use super::custody::{self, Arrival, bundle_of};
 use super::delivery::{STORE_DAMAGED, STORE_UNREADABLE};
 use super::{
     ChainId, ChainName, Ledger, LedgerError, StoreName, alarms, archived, chain_name, int, latency,
-    removed, uint,
+    rebuilt, removed, uint,
 };
 use crate::admit::{Admission, Candidate, Disorder, Known, Member, admit};
 use crate::config::{AdmissionConfig, GapPolicy};
@@ -51,7 +51,35 @@ pub struct BundleFacts {
     pub arrival: Option<Arrival>,
     /// Whether an operator brings it: then a file that had left the store after its time is put back.
     pub restores: bool,
+    /// What is known of its admission, where that was before this ledger began.
+    pub before: Option<Before>,
 }
+
+/// A bundle that was admitted before this ledger began: it is admitted anew, and counts for no latency, no
+/// clock and no silence, since nothing came now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// When it was, as the signed custody log says.
+    pub admitted: Option<Nanos>,
+    /// Who says so, for the custody log.
+    pub who_says: String,
+}
+
+impl Before {
+    /// What the row has for it.
+    fn known_by(&self) -> &'static str {
+        if self.admitted.is_some() { KNOWN_BY_LOG } else { KNOWN_BY_NOTHING }
+    }
+}
+
+/// The admission stands in what a checkpoint of the custody log covers.
+pub(super) const KNOWN_BY_LOG: &str = "custody-log";
+/// When it was admitted is not known: `imported_ns` is when it was admitted anew.
+pub(super) const KNOWN_BY_NOTHING: &str = "nothing";
+/// The row came with a backup's ledger: what sinks take of it now they may have had.
+pub(super) const KNOWN_BY_BACKUP: &str = "backup";
+/// How the detail of a custody entry begins that tells of no first admission.
+pub(crate) const ANEW: &str = "anew, ";
 
 impl BundleFacts {
     /// The facts of a bundle that `open()` has verified.
@@ -84,6 +112,7 @@ impl BundleFacts {
             file_bytes: bundle.file_bytes(),
             arrival: None,
             restores: false,
+            before: None,
         }
     }
 
@@ -102,6 +131,7 @@ pub struct AdmittedBundle {
     pub(super) first_sequence: u64,
     pub(super) last_sequence: u64,
     pub(super) file: String,
+    pub(super) anew: bool,
 }
 
 impl AdmittedBundle {
@@ -128,6 +158,11 @@ impl AdmittedBundle {
     /// Its file's name in the store.
     pub fn file(&self) -> &str {
         &self.file
+    }
+    /// Whether it was admitted before this ledger began, so that sinks may have had its records: how long
+    /// these take now says nothing.
+    pub fn anew(&self) -> bool {
+        self.anew
     }
 }
 
@@ -197,7 +232,7 @@ impl Ledger {
             Admission::Fresh | Admission::FillsGap | Admission::Gap { .. } => {
                 let chain = match chain {
                     Some(chain) => chain,
-                    None => begin_chain(&tx, &facts.chain, known.latest_epoch, now)?,
+                    None => begin_chain(&tx, facts, known.latest_epoch, now)?,
                 };
                 insert(&tx, chain, facts, now)?;
                 match admission {
@@ -209,19 +244,24 @@ impl Ledger {
                 }
                 note_losses(&tx, chain, facts, now)?;
                 check_record_chain(&tx, chain, facts, now)?;
-                alarms::close(&tx, "silence", Some(facts.chain.origin.as_str()), now)?;
-                let lane = format!("{}/{}", facts.chain.origin, facts.chain.lane);
-                alarms::close(&tx, "silence", Some(&lane), now)?;
+                if facts.before.is_none() {
+                    alarms::close(&tx, "silence", Some(facts.chain.origin.as_str()), now)?;
+                    let lane = format!("{}/{}", facts.chain.origin, facts.chain.lane);
+                    alarms::close(&tx, "silence", Some(&lane), now)?;
+                    latency::note_skew(&tx, &facts.chain, facts.sealed, now)?;
+                }
                 note_arrival(&tx, facts, now)?;
+                let before = facts.before.as_ref();
+                let before =
+                    before.map(|before| format!("{ANEW}{}; ", before.who_says)).unwrap_or_default();
                 let detail = format!(
-                    "{}; sealed {}, {} records, signed by {}",
+                    "{before}{}; sealed {}, {} records, signed by {}",
                     admission.code(),
                     facts.sealed,
                     facts.records,
                     facts.signer
                 );
                 note_bundle(&tx, facts, Action::Admitted, &detail, now)?;
-                latency::note_skew(&tx, &facts.chain, facts.sealed, now)?;
                 place(&facts.store_name()).map_err(LedgerError::Place)?;
                 count(&tx, "admitted")?;
                 Decision::Admitted(admission)
@@ -388,14 +428,23 @@ fn known(
     })
 }
 
+/// When a bundle was heard of: now, or when it was admitted before. Where that is not known, when it was
+/// sealed: it was not before that.
+fn heard(facts: &BundleFacts, now: Nanos) -> Nanos {
+    let before = facts.before.as_ref();
+    before.map_or(now, |before| before.admitted.unwrap_or(facts.sealed)).min(now)
+}
+
 fn begin_chain(
     tx: &Transaction<'_>,
-    name: &ChainName,
+    facts: &BundleFacts,
     latest: Option<Epoch>,
     now: Nanos,
 ) -> Result<ChainId, LedgerError> {
+    let name = &facts.chain;
+    let heard = heard(facts, now).0;
     tx.prepare_cached("INSERT INTO chain (origin, epoch, lane, last_ns) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str(), now.0])?;
+        .execute(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str(), heard])?;
     let id = tx.last_insert_rowid();
     if let Some(latest) = latest.filter(|latest| *latest < name.epoch) {
         let message = format!(
@@ -413,12 +462,13 @@ fn insert(
     facts: &BundleFacts,
     now: Nanos,
 ) -> Result<(), LedgerError> {
-    let BundleFacts { candidate, .. } = facts;
+    let BundleFacts { candidate, before, .. } = facts;
+    let imported = before.as_ref().and_then(|before| before.admitted).unwrap_or(now).min(now);
     tx.prepare_cached(
         "INSERT INTO bundle (chain, number, digest, previous, first_sequence, last_sequence, records,
              lost_in_range, chain_before, chain_head, sealed_ns, imported_ns, signer, file, file_bytes,
-             oldest_ns, newest_ns, file_sha256, stored_ns)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?12)",
+             oldest_ns, newest_ns, file_sha256, stored_ns, known_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?
     .execute(params![
         chain,
@@ -432,13 +482,15 @@ fn insert(
         facts.chain_before.as_bytes(),
         facts.chain_head.as_bytes(),
         facts.sealed.0,
-        now.0,
+        imported.0,
         facts.signer,
         facts.store_name(),
         int(facts.file_bytes),
         facts.received.map(|(oldest, _)| oldest.0),
         facts.received.map(|(_, newest)| newest.0),
         facts.arrival.as_ref().map(|arrival| arrival.file.sha256.as_bytes()),
+        now.0,
+        before.as_ref().map(Before::known_by),
     ])?;
     removed::count_stored(tx, facts.file_bytes)?;
     archived::make_due(tx, chain, candidate.number, now)?;
@@ -455,7 +507,7 @@ fn insert(
     let suppressed = facts.suppressed.iter().fold(0, |sum: u64, c| sum.saturating_add(c.records));
     tx.prepare_cached(
         "UPDATE chain SET bundles = bundles + 1, records = records + ?2, lost_in_range = lost_in_range + ?3,
-             last_sequence = max(last_sequence, ?4), last_ns = ?5, suppressed = suppressed + ?6
+             last_sequence = max(last_sequence, ?4), last_ns = max(?5, CASE WHEN ?7 THEN last_ns ELSE ?5 END), suppressed = suppressed + ?6
          WHERE id = ?1",
     )?
     .execute(params![
@@ -463,8 +515,9 @@ fn insert(
         int(facts.records),
         int(facts.lost_in_range),
         int(candidate.last_sequence),
-        now.0,
-        int(suppressed)
+        heard(facts, now).0,
+        int(suppressed),
+        before.is_some()
     ])?;
     Ok(())
 }
@@ -625,10 +678,14 @@ fn repair_stored(
         archived::make_due_again(tx, chain, facts.candidate.number, now)?;
         Repaired::Restored
     } else {
-        let whole = std::fs::symlink_metadata(store.join(&file))
-            .is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
+        let stored = std::fs::symlink_metadata(store.join(&file));
+        let whole =
+            stored.as_ref().is_ok_and(|stored| stored.is_file() && stored.len() == uint(bytes));
         if whole && !damaged {
             return Ok(Repaired::Nothing);
+        }
+        if stored.is_err_and(|err| err.kind() == io::ErrorKind::NotFound) {
+            rebuilt::count_found(tx, uint(bytes))?;
         }
         removed::count_changed(tx, uint(bytes), facts.file_bytes)?;
         Repaired::Mended

@@ -187,6 +187,7 @@ impl Ledger {
                     first_sequence: uint(row.get(1)?),
                     last_sequence: uint(row.get(2)?),
                     file: row.get(3)?,
+                    anew: false,
                 },
                 sha256: row.get::<_, Option<[u8; 32]>>(4)?.map(BundleDigest::from_bytes),
                 admitted: Nanos(row.get(5)?),

@@ -201,8 +201,9 @@ impl Ledger {
 
     fn waits_since(&self, chain: ChainId, taken: &RangeSet) -> Result<Option<Nanos>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT first_sequence, last_sequence, imported_ns FROM bundle
-             WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
+            "SELECT first_sequence, last_sequence,
+                 CASE WHEN known_by IS NULL THEN imported_ns ELSE coalesce(stored_ns, imported_ns) END
+             FROM bundle WHERE chain = ?1 AND last_sequence >= ?2 AND last_sequence >= first_sequence
              ORDER BY last_sequence LIMIT 1",
         )?;
         let mut from = taken.next_outside(1);
@@ -226,7 +227,7 @@ impl Ledger {
         taken: &RangeSet,
     ) -> Result<Option<(AdmittedBundle, u64)>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT number, digest, first_sequence, last_sequence, file,
+            "SELECT number, digest, first_sequence, last_sequence, file, known_by IS NOT NULL,
                  EXISTS (SELECT 1 FROM archive_due d JOIN archive a ON a.id = d.archive
                      WHERE d.chain = bundle.chain AND d.number = bundle.number AND a.before)
              FROM bundle
@@ -244,8 +245,9 @@ impl Ledger {
                     first_sequence: uint(row.get(2)?),
                     last_sequence: uint(row.get(3)?),
                     file: row.get(4)?,
+                    anew: row.get(5)?,
                 };
-                Ok((bundle, row.get::<_, bool>(5)?))
+                Ok((bundle, row.get::<_, bool>(6)?))
             });
             let Some((bundle, unarchived)) = found.optional()? else {
                 return Ok(None);

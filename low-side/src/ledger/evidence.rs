@@ -8,6 +8,7 @@ use serde::Serialize;
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 
+use super::admission::{KNOWN_BY_BACKUP, KNOWN_BY_LOG};
 use super::{ChainId, ChainName, Ledger, LedgerError, SinkDelivery, chain_name, int, uint};
 use crate::latency::Budgets;
 
@@ -200,6 +201,18 @@ pub struct WaitSum {
     pub bundles_over: u64,
     /// Records in them: at most so many were late when they were admitted.
     pub records_over: u64,
+}
+
+/// Bundles whose admission the ledger did not see: it was lost and rebuilt, or is a backup's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NotSeen {
+    /// Admitted anew, with the time of their admission from the signed custody log.
+    pub logged: u64,
+    /// Admitted anew, and when they were admitted first is not known.
+    pub unknown: u64,
+    /// Their rows came with a backup.
+    pub from_backup: u64,
 }
 
 /// Alarms of one kind.
@@ -552,7 +565,27 @@ impl Ledger {
         Ok(())
     }
 
-    /// How long the bundles of a period took to their admission, by origin and lane.
+    /// The bundles of a period whose admission this ledger did not see.
+    pub fn not_seen(&self, from: Nanos, to: Nanos) -> Result<NotSeen, LedgerError> {
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT b.known_by, count(*) FROM bundle b
+             WHERE b.known_by IS NOT NULL AND {IN_PERIOD} GROUP BY b.known_by"
+        ))?;
+        let mut rows = statement.query(params![from.0, to.0])?;
+        let mut sum = NotSeen::default();
+        while let Some(row) = rows.next()? {
+            let count = uint(row.get(1)?);
+            match row.get_ref(0)?.as_str().unwrap_or_default() {
+                KNOWN_BY_LOG => sum.logged = count,
+                KNOWN_BY_BACKUP => sum.from_backup = count,
+                _ => sum.unknown = count,
+            }
+        }
+        Ok(sum)
+    }
+
+    /// How long the bundles of a period took to their admission, by origin and lane; those of which that is
+    /// not known are left out.
     pub fn waits(
         &self,
         from: Nanos,
@@ -568,7 +601,7 @@ impl Ledger {
              FROM (SELECT c.origin, c.lane, b.records, b.imported_ns - b.oldest_ns AS wait,
                      CASE c.lane WHEN 'flash' THEN ?3 ELSE ?4 END AS budget
                  FROM bundle b JOIN chain c ON c.id = b.chain
-                 WHERE b.newest_ns >= ?1 AND b.oldest_ns < ?2)
+                 WHERE b.newest_ns >= ?1 AND b.oldest_ns < ?2 AND b.known_by IS NOT 'nothing')
              GROUP BY origin, lane ORDER BY origin, lane",
         )?;
         let rows = statement.query_map(params![from.0, to.0, flash, routine], |row| {

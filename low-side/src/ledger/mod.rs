@@ -23,6 +23,7 @@ mod numbers;
 mod outcomes;
 mod periods;
 mod proofs;
+mod rebuilt;
 mod receipt;
 mod recover;
 mod removed;
@@ -43,7 +44,8 @@ use rusqlite::{Connection, OpenFlags};
 use shared::custody::CustodyFolder;
 use shared::record::{Epoch, Lane, OriginId};
 
-pub use admission::{AdmittedBundle, BundleFacts, Decision, OpenGap, PassGaps};
+pub(crate) use admission::ANEW;
+pub use admission::{AdmittedBundle, Before, BundleFacts, Decision, OpenGap, PassGaps};
 pub use alarms::{ALARM_CODES, Alarm};
 pub use archived::{
     ArchiveId, ArchiveSum, ArchivedBundle, DueBundle, Keeping, KeptObject, PAGE as ARCHIVED_PAGE,
@@ -51,7 +53,7 @@ pub use archived::{
 pub use custody::{Arrival, CustodyError};
 pub use delivery::{Again, ChainState, Delivery, FilePosition, SinkId, StoredRange};
 pub use evidence::{
-    AlarmSum, BundleInStore, ChainProof, EpochBegun, FlowSum, GapProof, Heard, LossProof,
+    AlarmSum, BundleInStore, ChainProof, EpochBegun, FlowSum, GapProof, Heard, LossProof, NotSeen,
     SignerSum, SinkTaken, WaitSum,
 };
 pub use marked::ArrivedBundle;

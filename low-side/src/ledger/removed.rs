@@ -19,6 +19,7 @@ use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent, CustodyFile};
 
 use super::custody::{self, bundle_of};
+use super::rebuilt::{ABSENT, ABSENT_BYTES, NOT_ADMITTED};
 use super::spans::{self, Spans};
 use super::{
     ChainId, ChainName, Ledger, LedgerError, SinkId, StoreName, admission, alarms, chain_name, int,
@@ -37,6 +38,12 @@ pub struct StoreSum {
     pub oldest: Option<String>,
     /// Admitted bundles whose file was removed after its time.
     pub removed: u64,
+    /// Admitted bundles whose file should be there and is not, as was found at the last start or restore.
+    pub absent: u64,
+    /// The bytes of these.
+    pub absent_bytes: u64,
+    /// Files that are there and were not admitted at the last start.
+    pub not_admitted: u64,
 }
 
 /// A bundle in the store that may leave it.
@@ -364,12 +371,17 @@ pub(super) fn store_sum(conn: &rusqlite::Connection) -> Result<StoreSum, LedgerE
     let all: i64 = conn
         .prepare_cached("SELECT coalesce(sum(bundles), 0) FROM chain")?
         .query_row([], |row| row.get(0))?;
-    let bundles = counter(STORED)?;
+    let stored = counter(STORED)?;
+    let (absent, absent_bytes) = (counter(ABSENT)?, counter(ABSENT_BYTES)?);
+    let bundles = stored.saturating_sub(absent);
     Ok(StoreSum {
         bundles,
-        bytes: counter(STORED_BYTES)?,
-        oldest: oldest.map(|ns| Nanos(ns).to_string()),
-        removed: uint(all).saturating_sub(bundles),
+        bytes: counter(STORED_BYTES)?.saturating_sub(absent_bytes),
+        oldest: oldest.filter(|_| bundles > 0).map(|ns| Nanos(ns).to_string()),
+        removed: uint(all).saturating_sub(stored),
+        absent,
+        absent_bytes,
+        not_admitted: counter(NOT_ADMITTED)?,
     })
 }
 

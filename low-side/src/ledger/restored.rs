@@ -3,6 +3,8 @@
 use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
 
+use super::admission::KNOWN_BY_BACKUP;
+use super::rebuilt::note_behind_log;
 use super::removed::ADOPTED;
 use super::{Ledger, LedgerError, admission, alarms, custody};
 use crate::admit::Disorder;
@@ -29,21 +31,13 @@ impl Ledger {
         }
         // What has left the store since the backup was made is read from its journal again.
         tx.execute("DELETE FROM counter WHERE name = ?1", [ADOPTED])?;
+        // Sinks get again what they took since, and what came since is in the custody log.
+        tx.execute("UPDATE bundle SET known_by = ?1 WHERE known_by IS NULL", [KNOWN_BY_BACKUP])?;
+        note_behind_log(&tx)?;
         alarms::raise(&tx, "ledger-restored", "ledger", message, now)?;
         let detail = format!("the backup of {made}");
         custody::note(&tx, CustodyEvent::new(now, Action::Restored).detail(detail))?;
         Ok(tx.commit()?)
-    }
-
-    /// The names of the files that the store should hold.
-    pub fn each_stored_file(&self, mut each: impl FnMut(&str)) -> Result<(), LedgerError> {
-        let mut statement =
-            self.conn.prepare("SELECT file FROM bundle WHERE stored_ns IS NOT NULL")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            each(row.get_ref(0)?.as_str().unwrap_or_default());
-        }
-        Ok(())
     }
 
     /// Why a file with this content was refused before, where that is a reason that does not pass: it will

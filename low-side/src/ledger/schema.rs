@@ -283,6 +283,9 @@ CREATE TABLE retry (
     file    BLOB NOT NULL,
     letters INTEGER NOT NULL
 ) STRICT;
+", "
+-- How the ledger knows of an admission that it did not see itself: custody-log, nothing, or backup.
+ALTER TABLE bundle ADD COLUMN known_by TEXT;
 "];
 
 /// Brings the tables up to date.

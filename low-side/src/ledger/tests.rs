@@ -44,6 +44,7 @@ fn facts(epoch: u64, lane: Lane, number: u64, evil: bool) -> BundleFacts {
         file_bytes: 1,
         arrival: None,
         restores: false,
+        before: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::durable;
-use shared::keys::{StatementKind, Trust};
+use shared::keys::{StatementKind, StatementProblem, StatementSignature, Trust};
 use shared::transfer::{Countersignature, RECORD_BYTES_MAX, TransferRecord};
 
 use super::Found;
@@ -82,9 +82,19 @@ impl Checked {
         let text = self.folder.join(&name);
         let sound = match (read(&text), read(&text.with_extension("txt.sig"))) {
             (Ok(None), _) => true,
-            (Ok(Some(text)), Ok(Some(armored))) => trust
-                .verify_statement(StatementKind::Transfer, &text, &armored, now)
-                .is_ok_and(|signer| signer.name == self.record.origin),
+            (Ok(Some(text)), Ok(Some(armored))) => {
+                match trust.verify_statement(StatementKind::Transfer, &text, &armored, now) {
+                    Ok(signer) => signer.name == self.record.origin,
+                    // Whoever wrote the record wrote this text, and it is untouched: that the key is not believed is
+                    // said of the record.
+                    Err(
+                        StatementProblem::NotValidNow
+                        | StatementProblem::Revoked
+                        | StatementProblem::UnknownKey,
+                    ) => !self.signature.is_believed() && self.same_key_signed(&text, &armored),
+                    Err(StatementProblem::Form(_) | StatementProblem::Mismatch) => false,
+                }
+            }
             // Where the medium was being wiped, the text's signature may have gone before it.
             (Ok(Some(_)), Ok(None)) => self.received_before || !self.signature.is_believed(),
             _ => false,
@@ -92,6 +102,17 @@ impl Checked {
         if !sound {
             self.changed.push(name);
         }
+    }
+
+    /// Whether the key that signed the record signed this text, as it stands there.
+    fn same_key_signed(&self, text: &[u8], armored: &[u8]) -> bool {
+        let kind = StatementKind::Transfer;
+        let by = |message: &[u8], armored: &[u8]| {
+            let signature = StatementSignature::parse(kind, armored).ok()?;
+            signature.fits(message).ok().map(|()| signature.fingerprint())
+        };
+        let of_record = by(&self.json, &self.armored);
+        of_record.is_some() && of_record == by(text, armored)
     }
 
     /// Whether the medium is what the record says.

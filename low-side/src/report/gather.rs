@@ -22,8 +22,8 @@ use crate::folders::Folders;
 use crate::import::Keys;
 use crate::latency::{Budgets, ClockSum, LatencySum};
 use crate::ledger::{
-    AlarmSum, ChainProof, EpochBegun, GapProof, Heard, Ledger, LedgerError, LossProof, SignerSum,
-    SinkDelivery, SinkTaken, WaitSum,
+    AlarmSum, ChainProof, EpochBegun, GapProof, Heard, Ledger, LedgerError, LossProof, NotSeen,
+    SignerSum, SinkDelivery, SinkTaken, WaitSum,
 };
 use crate::sink::dead_letters::DeadLetters;
 
@@ -183,8 +183,10 @@ pub struct ChainSums {
 pub struct LatencyProof {
     /// To a sink's confirmation, by sink, lane, stream and way.
     pub delivered: Listed<LatencyHistogram>,
-    /// To the admission of the bundle: known of the whole period.
+    /// To the admission of the bundle: of the whole period, without those whose admission is not known.
     pub admitted: Listed<WaitSum>,
+    /// Bundles whose admission the ledger did not see: their delivery is not among the counts.
+    pub not_seen: NotSeen,
     /// When the oldest counts begin that are still kept, RFC 3339.
     pub counted_from: Option<String>,
     /// How far the clocks may lie apart.
@@ -401,6 +403,7 @@ fn latency(
     Ok(LatencyProof {
         delivered: listed(delivered),
         admitted: listed(ledger.waits(from, to, budgets)?),
+        not_seen: ledger.not_seen(from, to)?,
         counted_from: oldest.map(|oldest| oldest.to_string()),
         clocks: listed(ledger.clocks_between(from, to)?),
     })
@@ -712,6 +715,25 @@ fn judge_latency(report: &Report, from: Nanos, notes: &mut Listed<String>) {
             late.origin,
             late.lane
         ));
+    }
+    let NotSeen { logged, unknown, from_backup } = latency.not_seen;
+    for (bundles, what) in [
+        (
+            logged,
+            "admitted anew when the ledger was rebuilt, at the time that the signed custody log has; a delivery after that is not counted as one that took long",
+        ),
+        (
+            unknown,
+            "admitted anew, and nothing here says when they were admitted first: how long they took is not known, and not counted",
+        ),
+        (
+            from_backup,
+            "known from a ledger that was restored from a backup; a delivery after that is not counted as one that took long",
+        ),
+    ] {
+        if bundles > 0 {
+            notes.push(format!("{} {what}", counted(bundles, "bundle")));
+        }
     }
     let partly = latency.counted_from.as_ref().is_none_or(|at| *at > from.to_string());
     if partly {

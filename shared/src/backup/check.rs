@@ -32,7 +32,9 @@ pub fn read_file(
     side: Side,
     take: &mut dyn FnMut(&Facts, &Member, &mut Content<'_>) -> Result<(), BackupError>,
 ) -> Result<Facts, BackupError> {
-    let input = File::open(file).map_err(BackupError::io(file))?;
+    // What root may read it may also read while it acts as the owner of the state folder.
+    let input = crate::process::as_root(|| File::open(file)).and_then(|opened| opened);
+    let input = input.map_err(BackupError::io(file))?;
     read(input, identities, side, take)
 }
 

@@ -39,7 +39,9 @@ pub use place::{
     KeyFile, Placed, Work, begin_restore, end_restore, expect_no_restore, is_public_key_file,
 };
 pub use read::{Content, Member, read};
-pub use write::{Source, Written, collect, named_files, new_file_name, remove_stale, write};
+pub use write::{
+    Source, Written, collect, named_files, new_file_name, newest, remove_stale, write,
+};
 
 /// The version of the format that is written; every one up to it is read.
 pub const FORMAT: u32 = 1;
@@ -93,6 +95,22 @@ pub fn side_name(side: Side) -> &'static str {
 /// Why a backup was not made, or is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// A folder holds no backup of this side.
+    #[error(
+        "there is no {begins}*.tar.zst in {folder}, nor one with .age behind that\n  try: the file itself"
+    )]
+    NoneThere {
+        /// The folder.
+        folder: PathBuf,
+        /// How the names begin.
+        begins: String,
+    },
+    /// A folder holds backups of several installations.
+    #[error("there are backups of {found}\n  try: the file itself")]
+    Several {
+        /// Whose, and where.
+        found: String,
+    },
     /// It was cut off, or changed.
     #[error("the backup is damaged: {0}\n  try: another copy of it, or an older one")]
     Damaged(String),

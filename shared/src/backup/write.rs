@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BLOCK, BackupError, FACTS_NAME, Facts, MEMBERS_MAX, SUMS_NAME, is_member_name, member_header,
-    padding,
+    padding, side_name,
 };
 use crate::bundle::BundleDigest;
 use crate::clock::Nanos;
 use crate::durable;
-use crate::keys::Recipients;
+use crate::keys::{Recipients, Side};
 
 /// Text and databases shrink well at this level; bundles not at any.
 const ZSTD_LEVEL: i32 = 3;
@@ -104,6 +104,38 @@ pub fn new_file_name(facts: &Facts, encrypted: bool) -> String {
     let end = if encrypted { ".age" } else { "" };
     format!("penstock-{}-{}-{stamp}Z.tar.zst{end}", facts.side, facts.name)
 }
+
+/// The newest backup of a side in a folder, by the time in its name, and how many there are besides.
+///
+/// # Errors
+/// The folder can't be read, holds none, or holds those of several installations.
+pub fn newest(dir: &Path, side: Side) -> Result<(PathBuf, usize), BackupError> {
+    let begins = format!("penstock-{}-", side_name(side));
+    let mut found: Vec<(String, String, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(BackupError::io(dir))? {
+        let path = entry.map_err(BackupError::io(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let stem = name.strip_suffix(".age").unwrap_or(name).strip_suffix("Z.tar.zst");
+        let parts = stem.and_then(|stem| stem.strip_prefix(&begins)?.rsplit_once('-'));
+        if let Some((whose, stamp)) = parts
+            && stamp.len() == STAMP_DIGITS
+        {
+            found.push((stamp.to_owned(), whose.to_owned(), path));
+        }
+    }
+    found.sort();
+    let Some((_, whose, path)) = found.pop() else {
+        return Err(BackupError::NoneThere { folder: dir.to_owned(), begins });
+    };
+    if let Some((_, other, _)) = found.iter().find(|(_, other, _)| *other != whose) {
+        let found = format!("{whose} and {other}, in {}", dir.display());
+        return Err(BackupError::Several { found });
+    }
+    Ok((path, found.len()))
+}
+
+/// The digits of `20261125T081500`.
+const STAMP_DIGITS: usize = 15;
 
 /// Writes a backup: under a temporary name, synced, then under its own. One that stands there is never
 /// replaced. `progress` is told how many bytes of the sources were read.

@@ -42,7 +42,8 @@ pub use manifest::{Loss, LossReason, Manifest, SealReason, StreamCount, Suppress
 pub use name::{BundleName, NAME_BYTES_MAX, NotABundleName};
 #[cfg(feature = "open")]
 pub use open::{
-    ReleasedBy, SignedHeader, VerifiedBundle, compare, inspect, open, reopen, verify_header,
+    ReleasedBy, SignedHeader, VerifiedBundle, compare, inspect, inspect_digest, open,
+    open_admitted, open_sealed_in_time, reopen, verify_header,
 };
 #[cfg(feature = "open")]
 pub use payload::RecordReader;

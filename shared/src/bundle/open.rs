@@ -81,8 +81,92 @@ pub fn open(
     limits: &Limits,
     now: Nanos,
 ) -> Result<VerifiedBundle, Refusal> {
-    let (SignedHeader { header, digest, releases }, layout) =
-        signed_header(file, trust, limits, now)?;
+    let (signed, layout) = signed_header(file, trust, limits, now)?;
+    verify_payload(file, layout, signed, identities, limits)
+}
+
+/// As [`open`], for a bundle that was admitted before under this digest. Whether its signer and its
+/// officers were believed was decided then, and the digest stands for that decision: it is the SHA-256 of
+/// the header's bytes, which the signature is over, and the header holds the SHA-256 of the payload. Another
+/// file of this digest would be a collision of SHA-256, whoever made it and with whatever key. So what is
+/// asked of the signature is only that it is still the header's own, by the key that the header names.
+///
+/// The caller must have the digest from where nobody writes but this side: the ledger, or what a
+/// checkpoint of the custody log covers.
+///
+/// # Errors
+/// As of [`open`]; [`Refusal::Exchanged`] where it is another bundle.
+pub fn open_admitted(
+    file: &File,
+    digest: &BundleDigest,
+    trust: &Trust,
+    identities: &Identities,
+    limits: &Limits,
+    now: Nanos,
+) -> Result<VerifiedBundle, Refusal> {
+    let container = read_container(file, limits)?;
+    if BundleDigest::of(&container.header_bytes) != *digest {
+        return Err(Refusal::Exchanged);
+    }
+    let parsed = sshsig::parse(&container.signature, BUNDLE_NAMESPACE)
+        .map_err(|unfit| Refusal::Signature(unfit.text()))?;
+    let key = ssh_key::PublicKey::new(parsed.public_key().clone(), "");
+    if key.fingerprint(ssh_key::HashAlg::Sha256).to_string() != container.header.signer {
+        return Err(Refusal::Signature("carries another key than the header names"));
+    }
+    verify_by(&key, &container.header_bytes, &parsed)?;
+    let releases = releases(digest, container.release.as_ref(), |key| trust.officer(key, now))?;
+    let signed = SignedHeader { header: container.header, digest: *digest, releases };
+    verify_payload(file, container.layout, signed, identities, limits)
+}
+
+/// As [`open`], with the time of signer and officers judged when the bundle was sealed, as its own manifest
+/// says. That time is the signer's word: whoever stole a key whose time is over can write any. So this
+/// is for a person to decide who knows where the file was kept since then, and never for an agent. A
+/// revoked key stays refused.
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_sealed_in_time(
+    file: &File,
+    trust: &Trust,
+    identities: &Identities,
+    limits: &Limits,
+    now: Nanos,
+) -> Result<VerifiedBundle, Refusal> {
+    let container = read_container(file, limits)?;
+    let header = container.header;
+    let key = trust.signer_of_any_time(&header.origin, &header.signer).map_err(Refusal::Signer)?;
+    verify_signature(key, &container.header_bytes, &container.signature)?;
+    let digest = BundleDigest::of(&container.header_bytes);
+    let release = container.release.as_ref();
+    let counted = releases(&digest, release, |key| trust.officer_of_any_time(key))?;
+    verify_demand(&header, &counted, trust)?;
+    let signed = SignedHeader { header, digest, releases: counted };
+    let mut bundle = verify_payload(file, container.layout, signed, identities, limits)?;
+    // Not later than now: what is yet to be believed is not believed yet.
+    let sealed = bundle.manifest.sealed_at.min(now);
+    let header = &bundle.header;
+    trust
+        .signer(&header.origin, &header.signer, now)
+        .or_else(|_| trust.signer(&header.origin, &header.signer, sealed))
+        .map_err(Refusal::Signer)?;
+    // An officer releases after the sealing, with a key that may have begun in between.
+    let believed = |key: &_| trust.officer(key, sealed).or_else(|| trust.officer(key, now));
+    bundle.releases = releases(&digest, release, believed)?;
+    verify_demand(&bundle.header, &bundle.releases, trust)?;
+    Ok(bundle)
+}
+
+/// Steps 6 to 11.
+fn verify_payload(
+    file: &File,
+    layout: Layout,
+    signed: SignedHeader,
+    identities: &Identities,
+    limits: &Limits,
+) -> Result<VerifiedBundle, Refusal> {
+    let SignedHeader { header, digest, releases } = signed;
     verify_digest(file, layout, &header)?;
     let mut records = RecordReader::start(file, layout, &header, identities, limits)?;
     records.verify()?;
@@ -130,9 +214,11 @@ fn signed_header(
 ) -> Result<(SignedHeader, Layout), Refusal> {
     let container = read_container(file, limits)?;
     let header = container.header;
-    verify_signature(&header, &container.header_bytes, &container.signature, trust, now)?;
+    let key = trust.signer(&header.origin, &header.signer, now).map_err(Refusal::Signer)?;
+    verify_signature(key, &container.header_bytes, &container.signature)?;
     let digest = BundleDigest::of(&container.header_bytes);
-    let releases = verify_release(&header, &digest, container.release.as_ref(), trust, now)?;
+    let releases = releases(&digest, container.release.as_ref(), |key| trust.officer(key, now))?;
+    verify_demand(&header, &releases, trust)?;
     Ok((SignedHeader { header, digest, releases }, container.layout))
 }
 
@@ -167,6 +253,13 @@ pub fn compare(file: &File, digest: &BundleDigest, limits: &Limits) -> Result<He
 /// Reads the plaintext header of a canonical container. Nothing of it is verified.
 pub fn inspect(file: &File, limits: &Limits) -> Result<Header, Refusal> {
     read_container(file, limits).map(|container| container.header)
+}
+
+/// As [`inspect`], with the digest by which the bundle would be known.
+pub fn inspect_digest(file: &File, limits: &Limits) -> Result<(Header, BundleDigest), Refusal> {
+    let container = read_container(file, limits)?;
+    let digest = BundleDigest::of(&container.header_bytes);
+    Ok((container.header, digest))
 }
 
 struct Container {
@@ -258,45 +351,50 @@ fn read(file: &File, at: u64, size: u64) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-/// Step 4: the signature, over the header's bytes as they came.
+/// Step 4: the signature by a key of our list, over the header's bytes as they came.
 fn verify_signature(
-    header: &Header,
+    key: &ssh_key::PublicKey,
     header_bytes: &[u8],
     signature: &[u8],
-    trust: &Trust,
-    now: Nanos,
 ) -> Result<(), Refusal> {
-    let key = trust.signer(&header.origin, &header.signer, now).map_err(Refusal::Signer)?;
     let parsed = sshsig::parse(signature, BUNDLE_NAMESPACE)
         .map_err(|unfit| Refusal::Signature(unfit.text()))?;
     // The key comes from our list; the one inside the signature must be the same.
     if parsed.public_key() != key.key_data() {
         return Err(Refusal::Signature("carries another key than the header names"));
     }
-    key.verify(BUNDLE_NAMESPACE, header_bytes, &parsed)
+    verify_by(key, header_bytes, &parsed)
+}
+
+fn verify_by(
+    key: &ssh_key::PublicKey,
+    header_bytes: &[u8],
+    signature: &ssh_key::SshSig,
+) -> Result<(), Refusal> {
+    key.verify(BUNDLE_NAMESPACE, header_bytes, signature)
         .map_err(|_| Refusal::Signature("does not fit the header"))
 }
 
-/// Step 5: the release, over its bytes as they came. A wrong one is refused whoever demands one.
-fn verify_release(
-    header: &Header,
+/// Step 5, first half: the release, over its bytes as they came. A wrong one is refused whoever demands one.
+fn releases<'t>(
     digest: &BundleDigest,
     release: Option<&(Vec<u8>, Vec<u8>)>,
-    trust: &Trust,
-    now: Nanos,
+    believed: impl Fn(&ssh_key::public::KeyData) -> Option<&'t str>,
 ) -> Result<Vec<ReleasedBy>, Refusal> {
-    let mut releases = Vec::new();
-    if let Some((statement, signatures)) = release {
-        let release = Release::parse(statement, signatures).map_err(Refusal::Release)?;
-        if release.statement().bundle != *digest {
-            return Err(Refusal::Release(ReleaseProblem::Wrong("is of another bundle")));
-        }
-        let by = |signature: &ReleaseSignature| ReleasedBy {
-            officer: trust.officer(signature.key().key_data(), now).map(ToOwned::to_owned),
-            key: signature.fingerprint().to_owned(),
-        };
-        releases.extend(release.signatures().iter().map(by));
+    let Some((statement, signatures)) = release else { return Ok(Vec::new()) };
+    let release = Release::parse(statement, signatures).map_err(Refusal::Release)?;
+    if release.statement().bundle != *digest {
+        return Err(Refusal::Release(ReleaseProblem::Wrong("is of another bundle")));
     }
+    let by = |signature: &ReleaseSignature| ReleasedBy {
+        officer: believed(signature.key().key_data()).map(ToOwned::to_owned),
+        key: signature.fingerprint().to_owned(),
+    };
+    Ok(release.signatures().iter().map(by).collect())
+}
+
+/// Step 5, second half: as many officers released it as the site demands.
+fn verify_demand(header: &Header, releases: &[ReleasedBy], trust: &Trust) -> Result<(), Refusal> {
     let demand = trust.release_demand(&header.origin, header.lane);
     let mut counted: Vec<&str> = releases.iter().filter_map(|by| by.officer.as_deref()).collect();
     counted.retain(|officer| demand.takes(officer));
@@ -305,7 +403,7 @@ fn verify_release(
     if counted.len() < demand.required {
         return Err(Refusal::ReleaseMissing { found: counted.len(), required: demand.required });
     }
-    Ok(releases)
+    Ok(())
 }
 
 /// Step 6: the payload is the one that was signed.

@@ -38,5 +38,5 @@ pub use folder::{CustodyFolder, CustodyLock, DIR_NAME, Place, Tail};
 pub use life::{Life, Wanted, export, life_of};
 pub use settle::{CustodyRows, DueLine, Plan, Surprise, plan, settle};
 pub use text::{life_json, life_text, verdict_text};
-pub use verify::{Finding, FindingKind, Known, Verdict, verify};
+pub use verify::{Finding, FindingKind, Known, Verdict, verify, verify_with};
 pub use who::{act_as_agent, who};

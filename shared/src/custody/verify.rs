@@ -152,6 +152,21 @@ pub fn verify(
     signers: &StatementSigners,
     against: &[Checkpoint],
 ) -> io::Result<Verdict> {
+    verify_with(folder, known, signers, against, &mut |_| {})
+}
+
+/// As [`verify`], and shows every entry. What an entry says holds only if its number is at most the verdict's
+/// `signed_through`: a checkpoint covers it then, and every link up to that one was sound.
+///
+/// # Errors
+/// A file can't be read.
+pub fn verify_with(
+    folder: &CustodyFolder,
+    known: Option<Known>,
+    signers: &StatementSigners,
+    against: &[Checkpoint],
+    each: &mut dyn FnMut(&Entry),
+) -> io::Result<Verdict> {
     let mut walk = Walk {
         verdict: Verdict {
             entries: 0,
@@ -169,6 +184,7 @@ pub fn verify(
         before: None,
         expected: against.iter().filter_map(Checkpoint::head).collect(),
         oldest_unsigned: None,
+        each,
     };
     walk.expected.extend(known.map(|known| known.written).filter(|head| head.number > 0));
     folder.for_each_line(|place, line| {
@@ -186,6 +202,7 @@ struct Walk<'a> {
     expected: Vec<Head>,
     /// When the oldest entry behind the last good checkpoint was made.
     oldest_unsigned: Option<Nanos>,
+    each: &'a mut dyn FnMut(&Entry),
 }
 
 impl Walk<'_> {
@@ -215,6 +232,7 @@ impl Walk<'_> {
                 }
                 self.link(file, line, before.as_ref(), expected, &entry);
                 self.oldest_unsigned.get_or_insert(entry.event.at);
+                (self.each)(&entry);
                 if let Some(checkpoint) = &entry.checkpoint {
                     self.checkpoint(file, line, &entry, checkpoint);
                 }

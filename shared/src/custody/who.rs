@@ -28,7 +28,7 @@ pub fn who() -> String {
     let login = std::fs::read_to_string("/proc/self/loginuid").ok();
     let login = login.and_then(|text| text.trim().parse::<u32>().ok());
     let behind_sudo = || {
-        let root = nix::unistd::getuid().is_root();
+        let root = nix::unistd::getuid().is_root() || crate::process::acts_as().is_some();
         let name = std::env::var("SUDO_USER").ok()?;
         (root && !name.is_empty()).then_some(name)
     };
@@ -36,7 +36,11 @@ pub fn who() -> String {
         .filter(|uid| *uid != NO_LOGIN)
         .map(name_of)
         .or_else(behind_sudo)
-        .unwrap_or_else(|| name_of(nix::unistd::getuid().as_raw()));
+        // Root acts as the owner of what it works on, and is root all the same.
+        .unwrap_or_else(|| match crate::process::acts_as() {
+            Some(_) => name_of(0),
+            None => name_of(nix::unistd::getuid().as_raw()),
+        });
     plain(&name)
 }
 

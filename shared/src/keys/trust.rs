@@ -193,6 +193,13 @@ impl Trust {
         self.officers.iter().find(believed).map(|officer| officer.name.as_str())
     }
 
+    /// The officer whose key this is, whatever its time, unless it was revoked.
+    pub(crate) fn officer_of_any_time(&self, key: &ssh_key::public::KeyData) -> Option<&str> {
+        let listed = |officer: &&Signer| officer.key.key_data() == key;
+        let officer = self.officers.iter().find(listed).filter(|_| !self.revoked.contains(key));
+        officer.map(|officer| officer.name.as_str())
+    }
+
     fn officer_state(&self, officer: &Signer, now: Nanos) -> OfficerState {
         if self.revoked.contains(officer.key.key_data()) {
             OfficerState::Revoked
@@ -285,6 +292,23 @@ impl Trust {
             named.find(|signer| signer.validity.holds(now)).ok_or(StatementProblem::NotValidNow)?;
         signature.fits(message)?;
         Ok(SignedBy { name: signer.name.to_string(), key: signature.fingerprint() })
+    }
+
+    /// The key with this fingerprint, if it may sign for the origin at some time and was not revoked.
+    pub(crate) fn signer_of_any_time(
+        &self,
+        origin: &OriginId,
+        fingerprint: &str,
+    ) -> Result<&ssh_key::PublicKey, SignerProblem> {
+        let named = |signer: &&Signer| {
+            signer.name == *origin
+                && signer.key.fingerprint(HashAlg::Sha256).to_string() == fingerprint
+        };
+        match self.signers.iter().find(named) {
+            Some(signer) if !self.revoked.contains(signer.key.key_data()) => Ok(&signer.key),
+            // The same words as for any other bundle.
+            _ => self.signer(origin, fingerprint, Nanos(0)),
+        }
     }
 
     /// The key with this fingerprint, if it may sign for the origin now.

@@ -280,7 +280,15 @@ fn a_low_side_on_a_new_disk_takes_from_the_high_side_what_it_lost() {
     let done = sites.low().run(["restore", backup.to_str().unwrap(), "--identity", &sites.key]);
     assert!(done.stderr.contains("2 bundle(s) of the ledger have no file"), "{done:?}");
     done.success();
+    let store = |what: &str| sites.low().status()["store"][what].as_u64();
+    assert_eq!((store("bundles"), store("bytes"), store("absent")), (Some(0), Some(0), Some(2)));
+    let text = sites.low().run(["status"]).success();
+    assert!(
+        text.contains("store        0 bundles") && text.contains("2 of the ledger ARE NOT THERE")
+    );
+    assert!(!text.contains("everything adds up"), "{text}");
     let low = sites.low().start();
+    assert_eq!((store("bundles"), store("absent")), (Some(0), Some(2)));
     let medium = sites.crossing.sandbox.dir("medium");
     let medium = medium.to_str().unwrap();
     sites.high().run(["export", "--all", medium]).success();
@@ -290,6 +298,7 @@ fn a_low_side_on_a_new_disk_takes_from_the_high_side_what_it_lost() {
     stop(high);
     let status = sites.low().status();
     assert_eq!((&status["adds-up"], &status["quarantined"]), (&Value::from(true), &Value::from(0)));
+    assert_eq!((store("bundles"), store("absent")), (Some(3), Some(0)));
     // The sink had the first twenty; the third bundle's records come again, and the store is whole.
     assert_eq!(assert_arrived(&sites.crossing.events()), (21..=30).collect::<Vec<u64>>());
     assert_eq!(bundles_in(&sites.low().state_dir().join("store")).len(), 3, "{imported}");

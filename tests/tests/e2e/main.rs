@@ -12,6 +12,7 @@ mod fluent;
 mod guard;
 mod hardening;
 mod incoming;
+mod lost;
 mod outgoing;
 mod pressure;
 mod reconcile;

@@ -8,6 +8,7 @@ use tests::crossing::{Crossing, received};
 use tests::load::{Plan, Target, send};
 use tests::logs::assert_no_unlisted_errors;
 use tests::opened::open_chain;
+use tests::process::Process;
 use tests::wait::{PATIENCE, wait_until};
 
 /// Several times what buffer and memory take, also when compressed.
@@ -67,4 +68,50 @@ fn with_a_full_buffer_senders_wait_and_nothing_is_lost() {
     let mut ids = open_chain(&medium, &crossing.pair.low, Lane::Flash).ids;
     ids.sort_unstable();
     assert!(ids.into_iter().eq(1..=RECORDS), "each message once");
+}
+
+/// The agent gives what waits 20 s; systemd would kill it after 60 s.
+const STOP: Duration = Duration::from_secs(45);
+
+#[test]
+fn an_agent_that_a_full_disk_blocks_ends_when_told_and_keeps_what_was_committed() {
+    let crossing = Crossing::new("blocked-stop");
+    let high = &crossing.pair.high;
+    let with_floor = |floor: &str| {
+        let limits = format!(
+            "[buffer]\nfree-disk-floor = \"{floor}\"\n[seal]\nflash-budget = \"1d\"\nheartbeat = \"1d\"\n"
+        );
+        high.configure(&format!("{limits}{}", crossing.listener()));
+    };
+    with_floor("1MiB");
+    let agent = high.start();
+    send(&Plan::new(Target::Tcp(crossing.tcp), 3)).unwrap();
+    wait_until(PATIENCE, "three records that are committed", || received(&high.status()) == 3);
+    assert!(agent.stop(STOP).success());
+
+    // No disk has so much: from here on nothing is taken.
+    with_floor("1000000GiB");
+    for second in [false, true] {
+        let mut agent = high.start();
+        let target = Target::Tcp(crossing.tcp);
+        let sender = std::thread::spawn(move || send(&Plan::new(target, 2)));
+        wait_until(PATIENCE, "a writer that waits for room", || {
+            writer_state(&high.status()) == "free-disk-floor"
+        });
+        let stops = |agent: &Process| agent.log().matches(" INFO stopping").count();
+        let before = stops(&agent);
+        agent.signal(nix::sys::signal::Signal::SIGTERM);
+        if second {
+            wait_until(PATIENCE, "a stop that has begun", || stops(&agent) > before);
+            agent.signal(nix::sys::signal::Signal::SIGTERM);
+        }
+        assert!(!agent.wait(STOP).success(), "what waited was given up, and it says so");
+        // Whether it could send is none of the agent's: plain TCP has no answer.
+        let _ = sender.join().unwrap();
+    }
+    with_floor("1MiB");
+    let agent = high.start();
+    assert_eq!(received(&high.status()), 3, "what was committed is there");
+    assert_eq!(high.status()["adds-up"], true);
+    assert!(agent.stop(STOP).success());
 }

@@ -95,6 +95,29 @@ fn what_is_not_as_the_record_says_is_named_first() {
     assert!(bundles[1].exists() && bundles[2].exists());
 }
 
+/// Nobody touched it; the key is not believed any more. That is another thing to say, and to do something about.
+#[test]
+fn an_untouched_record_of_a_revoked_key_is_not_called_changed() {
+    let way = Way::new("media-revoked");
+    way.fill(40, 27);
+    let stick = way.stick("stick");
+    way.export(&[word(&stick)]).success();
+    let public = fs::read_to_string(way.high().public_half()).unwrap();
+    let key = public.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
+    fs::write(way.low().dir().join("keys/revoked_keys"), format!("{key}\n")).unwrap();
+    let done = way.import(&[word(&stick)]);
+    assert_eq!(done.code, Some(65), "{done:?}");
+    assert!(done.stderr.contains("NOT BELIEVED: the key that signed it was revoked"), "{done:?}");
+    assert!(!done.stderr.contains("changed:"), "{done:?}");
+    assert!(!names(&stick).iter().any(|name| name.contains(".received-")));
+    // A text that somebody did change is still named.
+    let text = record_in(&stick).with_extension("txt");
+    let said = fs::read_to_string(&text).unwrap();
+    fs::write(&text, said.replacen("bundles  ", "bundles  1", 1)).unwrap();
+    let done = way.import(&[word(&stick)]);
+    assert!(done.stderr.contains("changed:"), "{done:?}");
+}
+
 #[test]
 fn a_forged_record_is_not_believed_and_never_countersigned() {
     let way = Way::new("media-forged");
