@@ -122,7 +122,7 @@ fn without_a_word_in_the_configuration_the_page_is_on_a_socket_for_those_who_may
     let low = &crossing.pair.low;
     let agent = low.start();
     let socket = low.state_dir().join("page.sock").display().to_string();
-    let ask = |path: &str| curl(&format!("http://page{path}"), &["--unix-socket", &socket]);
+    let ask = |path: &str| curl(&format!("http://localhost{path}"), &["--unix-socket", &socket]);
     assert_eq!(ask("/healthz"), "alive\n");
     assert!(ask("/status.json").contains("\"side\":\"low\""));
     // One that was killed leaves its socket; the next one takes its place.
