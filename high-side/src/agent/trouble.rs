@@ -122,7 +122,7 @@ mod tests {
     fn what_is_wrong_is_told_whether_or_not_there_is_an_alarm() {
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
-            "origin = \"plant-7\"\nstate-dir = {:?}\n[seal]\nroutine-budget = \"10s\"\n[outbox]\npath = {:?}\n",
+            "origin = \"plant-7\"\nstate-dir = {:?}\n[seal]\nlatency-budget = \"10s\"\n[outbox]\npath = {:?}\n",
             dir.path(),
             dir.path()
         );

@@ -75,3 +75,54 @@ impl Source for LowSource {
         page::life(self.ledger.custody_folder(), bundle)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rusqlite::Connection;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn ten_thousand_gaps_make_a_page_no_larger_than_a_hundred() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = tempfile::tempdir().unwrap();
+        let text = format!("state-dir = {:?}\n[inbox]\npath = {:?}\n", dir.path(), inbox.path());
+        let config = Config::from_text(&text, Path::new("low.toml")).unwrap();
+        let folders = Folders::of(&config.state_dir);
+        folders.create().unwrap();
+        let ledger = Ledger::open(&config.state_dir).unwrap();
+        let quarantined = Quarantined::default();
+        let mut source =
+            LowSource { ledger, folders, name: "soc-1".to_owned(), config, quarantined };
+        let mut by_hand = Connection::open(dir.path().join("ledger.db")).unwrap();
+        let tx = by_hand.transaction().unwrap();
+        tx.execute(
+            "INSERT INTO chain (id, origin, epoch, lane, bundles, last_ns) VALUES (1, 'plant-7', 1, 'flash', 190000, 5)",
+            [],
+        )
+        .unwrap();
+        for gap in 1..=10_000_i64 {
+            let gap = [gap * 20, gap];
+            tx.execute(
+                "INSERT INTO gap (chain, first, last, noticed_ns) VALUES (1, ?1, ?1, ?2)",
+                gap,
+            )
+            .unwrap();
+        }
+        tx.commit().unwrap();
+        let told = source.status().unwrap();
+        assert!(told.len() < 40_000, "{}", told.len());
+        let status: Value = serde_json::from_str(&told).unwrap();
+        let gaps = status["gaps"].as_array().unwrap();
+        assert_eq!((gaps.len(), &gaps[99]["first"]), (100, &json!(200_000)), "the newest");
+        assert_eq!((&status["gaps-holding"], &status["gaps-passed"]), (&json!(10_000), &json!(0)));
+        let missing = status["strips"][0]["missing"].as_array().unwrap();
+        assert!(missing.len() <= 240, "{}", missing.len());
+        assert_eq!(missing.iter().filter_map(Value::as_u64).sum::<u64>(), 10_000);
+        assert_eq!(status["verdict"]["level"], "bad", "no agent runs here");
+        assert!(status["troubles"].to_string().contains("10000 bundle(s) are missing"));
+    }
+}
