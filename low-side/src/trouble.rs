@@ -32,11 +32,16 @@ pub fn troubles(status: &Status, config: &Config, places: &[Place; 2], now: Nano
     }
     let missing: u64 = status.sums.chains.iter().map(|chain| chain.missing).sum();
     if missing > 0 {
-        let behind = match status.sums.held {
-            0 => "what came behind them went on".to_owned(),
-            held => format!("{held} behind them wait"),
+        let what = match missing {
+            1 => "1 bundle is missing".to_owned(),
+            more => format!("{more} bundles are missing"),
         };
-        found.push(Trouble::warn(format!("{missing} bundle(s) are missing; {behind}")));
+        let behind = match status.sums.held {
+            0 => "what came behind went on".to_owned(),
+            1 => "1 behind waits".to_owned(),
+            held => format!("{held} behind wait"),
+        };
+        found.push(Trouble::warn(format!("{what}; {behind}")));
     }
     for sum in &status.sums.archives {
         let behind = match sum.waiting {
@@ -187,7 +192,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "3 bundle(s) are missing; what came behind them went on",
+                "3 bundles are missing; what came behind went on",
                 "archive worm is failing: no lock; the records of 7 bundle(s) wait behind it",
                 "sink siem is failing: refused",
                 "receiver link: no catalogue",

@@ -268,7 +268,7 @@ function sinks(status) {
 
 /** How the times of some records are spread: a column for each power of two of a millisecond. */
 function spread(name, octaves, budget, over) {
-  const [width, height, left, bottom, top] = [360, 150, 34, 22, 16];
+  const [width, height, left, bottom, top] = [360, 150, 44, 22, 18];
   const column = (ms) => (ms < 1 ? 0 : Math.log2(ms) + 1);
   const all = octaves.reduce((sum, octave) => sum + octave.records, 0);
   const first = Math.max(Math.min(...octaves.map((octave) => column(octave["from-ms"]))) - 1, 0);
@@ -382,7 +382,7 @@ function flow(history) {
   }
   streams.forEach(([, points], at) => {
     // Where the agent did not run, nobody knows, and the line is broken.
-    const line = points.map(([ago, rate], point) => (rate === null ? "" : `${point === 0 || points[point - 1][1] === null ? "M" : "L"}${x(ago).toFixed(1)} ${y(rate).toFixed(1)}`)).join("");
+    const line = points.map(([ago, rate], point) => (rate === null ? "" : `${point === 0 || points[point - 1][1] === null ? "M" : "L"}${x(ago).toFixed(1)} ${y(rate).toFixed(1)}h0`)).join("");
     parts.push(draw("path", { class: `line s${at % 6}`, d: line || "M0 0" }));
   });
   const words = streams.map(([name, points]) => `${name}: ${now(points)} a second now, ${most(points)} at most`).join("; ");

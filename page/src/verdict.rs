@@ -68,12 +68,12 @@ impl Verdict {
             (Level::Good, "Everything adds up, and nothing is wrong".to_owned())
         };
         if let Some(worst) = worst {
-            words.push_str(if words.ends_with(" but") { " " } else { "; " });
-            words.push_str(&worst.what);
-        }
-        match troubles.len() {
-            0 | 1 => {}
-            all => words.push_str(&format!(" (and {} more)", all - 1)),
+            let joined = if words.ends_with(" but") { " " } else { "; " };
+            let more = match troubles.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            words = format!("{words}{joined}{}{more}", worst.what);
         }
         Self { level, words }
     }
@@ -88,6 +88,8 @@ pub fn judge(status: &mut Value, mut troubles: Vec<Trouble>) {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -105,11 +107,11 @@ mod tests {
         assert_eq!(of(&[], true, &[late]), "warn The sums add up, but a record is late");
         assert_eq!(of(&[], true, &both), "bad The sums add up, but the agent hangs (and 1 more)");
         assert_eq!(
-            of(&[over.clone()], true, &[]),
+            of(from_ref(&over), true, &[]),
             "warn Alarms that are over wait to be acknowledged"
         );
-        assert!(of(&[over.clone()], true, &both).starts_with("bad Alarms that are over"));
-        assert_eq!(of(&[open.clone()], true, &[]), "bad 1 alarm to look at");
+        assert!(of(from_ref(&over), true, &both).starts_with("bad Alarms that are over"));
+        assert_eq!(of(from_ref(&open), true, &[]), "bad 1 alarm to look at");
         let said = of(&[open.clone(), open, over], true, &both);
         assert_eq!(said, "bad 2 alarms to look at; the agent hangs (and 1 more)");
         assert_eq!(of(&[], false, &[]), "bad The sums do not add up");

@@ -123,6 +123,6 @@ mod tests {
         assert!(missing.len() <= 240, "{}", missing.len());
         assert_eq!(missing.iter().filter_map(Value::as_u64).sum::<u64>(), 10_000);
         assert_eq!(status["verdict"]["level"], "bad", "no agent runs here");
-        assert!(status["troubles"].to_string().contains("10000 bundle(s) are missing"));
+        assert!(status["troubles"].to_string().contains("10000 bundles are missing"));
     }
 }
