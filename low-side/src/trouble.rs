@@ -128,7 +128,7 @@ mod tests {
         troubles.iter().map(|trouble| format!("{}{}", bad(trouble), trouble.what)).collect()
     }
 
-    fn agent(more: Value) -> Option<Value> {
+    fn agent(more: &Value) -> Option<Value> {
         let mut agent = json!({"pid": 7, "told": NOW.to_string(), "inbox-ignored": 0});
         agent.as_object_mut()?.extend(more.as_object()?.clone());
         Some(agent)
@@ -136,11 +136,11 @@ mod tests {
 
     #[test]
     fn an_agent_that_does_not_speak_is_no_good_sign() {
-        assert_eq!(found(agent(json!({})), |_, _| {}), [""; 0]);
+        assert_eq!(found(agent(&json!({})), |_, _| {}), [""; 0]);
         assert_eq!(found(None, |_, _| {}), ["bad: the agent does not run"]);
         let old = json!({"told": Nanos(NOW.0 - 31_000_000_000).to_string()});
         assert_eq!(
-            found(agent(old), |_, _| {}),
+            found(agent(&old), |_, _| {}),
             ["bad: the agent has not said for 31s what it does"]
         );
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn silence_that_was_acknowledged_is_told_and_one_that_has_an_alarm_is_not_told_twice() {
         let silent =
-            || agent(json!({"silent": {"plant-7": "2026-11-23T09:00:00Z", "plant-8": null}}));
+            || agent(&json!({"silent": {"plant-7": "2026-11-23T09:00:00Z", "plant-8": null}}));
         let words = |of: &str, since: &str| {
             format!("acknowledged, and still so: nothing of {of} has come {since}")
         };
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_fails_and_what_is_missing_is_told_whether_or_not_there_is_an_alarm() {
-        let agent = agent(json!({
+        let agent = agent(&json!({
             "sinks": {"siem": {"state": "failing", "error": "refused"}},
             "archives": {"worm": {"state": "failing", "error": "no lock"}},
             "receivers": [{"name": "link", "counters": {"trouble": "no catalogue"}},

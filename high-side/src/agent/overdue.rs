@@ -38,8 +38,8 @@ pub(super) fn of_lane(lane: Lane) -> String {
     format!(" of lane {lane} ")
 }
 
-fn message(lane: Lane, late: &Late, budget: Duration, carriers: &[String]) -> String {
-    let Late { number, since, bundles, .. } = late;
+fn message(lane: Lane, waiting: &Late, budget: Duration, carriers: &[String]) -> String {
+    let Late { number, since, bundles, .. } = waiting;
     let budget = shared::config::Span(budget);
     let others = match bundles - 1 {
         0 => String::new(),
