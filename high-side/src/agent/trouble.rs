@@ -151,7 +151,7 @@ mod tests {
         let since = Nanos(NOW.0 - 84_000_000_000);
         let late =
             status(|status| status["lanes"][1]["oldest-received"] = json!(since.to_string()));
-        let words = "the oldest of lane routine has waited for 1m 24s and was not handed over within the budget of 10s";
+        let words = "the oldest of lane routine has waited for 1m24s and was not handed over within the budget of 10s";
         assert_eq!(found(&late), [format!("bad: {words}")]);
         let raised = since.plus(Duration::from_secs(11));
         store
