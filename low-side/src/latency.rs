@@ -142,6 +142,20 @@ impl Histogram {
         some.map(|(at, count)| (at.checked_sub(1).map_or(0, |at| end_of(at) + 1), *count))
     }
 
+    /// The counts by powers of two of a millisecond, from `from_ms` up to the next one's: as much as a
+    /// picture needs. At most 41.
+    pub fn octaves(&self) -> Vec<Octave> {
+        let mut octaves: Vec<Octave> = Vec::new();
+        for (shortest, count) in self.counts() {
+            let from_ms = shortest.checked_ilog2().map_or(0, |power| 1 << power);
+            match octaves.last_mut() {
+                Some(last) if last.from_ms == from_ms => last.records += count,
+                _ => octaves.push(Octave { from_ms, records: count }),
+            }
+        }
+        octaves
+    }
+
     /// How many certainly took longer than this: those in the same bucket are not counted.
     pub fn over(&self, limit: Duration) -> u64 {
         let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).min(MILLIS_MAX);
@@ -292,6 +306,19 @@ pub struct LatencySum {
     pub over_budget: u64,
     /// How many ended before they began: the clocks lie apart.
     pub negative: u64,
+    /// How they are spread; where nobody draws it, empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub octaves: Vec<Octave>,
+}
+
+/// The records that took so long, and less than twice as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Octave {
+    /// The shortest time, in milliseconds: 0 or a power of two.
+    pub from_ms: u64,
+    /// How many.
+    pub records: u64,
 }
 
 impl LatencySum {
@@ -312,6 +339,7 @@ impl LatencySum {
             budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
             over_budget: counts.over(budget),
             negative: counts.negative(),
+            octaves: Vec::new(),
         }
     }
 }
@@ -373,6 +401,13 @@ mod tests {
         let over = histogram.over(Duration::from_secs(5));
         assert!((4_700..=5_000).contains(&over), "{over}");
         assert_eq!(of(&[]).percentile_ms(99), 0);
+    }
+
+    #[test]
+    fn a_picture_needs_powers_of_two() {
+        let octaves = of(&[0, 0, 1, 2, 3, 4, 100, 127, 128, 70_000]).octaves();
+        let told: Vec<_> = octaves.iter().map(|octave| (octave.from_ms, octave.records)).collect();
+        assert_eq!(told, [(0, 2), (1, 1), (2, 2), (4, 1), (64, 2), (128, 1), (65_536, 1)]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod ledger;
 pub mod mapping;
 pub mod media;
 pub mod metrics;
+pub mod picture;
 pub mod quarantine;
 pub mod ranges;
 mod reach;
@@ -44,6 +45,7 @@ pub mod site;
 pub mod staging;
 pub mod status;
 pub mod tls;
+pub mod trouble;
 
 #[cfg(test)]
 mod testing;

@@ -349,12 +349,8 @@ impl Filling {
             }
             self.add("bundles_missing", &labels, heard.missing);
         }
-        for state in ["holding", "passed"] {
-            self.add("gaps", &[state], 0);
-        }
-        for gap in &status.gaps {
-            self.add("gaps", &[if gap.passed.is_some() { "passed" } else { "holding" }], 1);
-        }
+        self.add("gaps", &["holding"], status.gaps_holding);
+        self.add("gaps", &["passed"], status.gaps_passed);
         for (code, count) in &status.quarantine_codes {
             self.add("quarantined_files", &[code], *count);
         }

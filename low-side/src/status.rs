@@ -16,6 +16,8 @@ pub const STATUS_FILE: &str = "status.json";
 /// The same numbers for Prometheus' textfile collector.
 pub const METRICS_FILE: &str = "metrics.prom";
 
+/// More gaps are counted and not listed: this is written once a second.
+const GAPS_MAX: u32 = 100;
 /// The period that latencies are shown for.
 const LATENCY_LAST: Duration = Duration::from_hours(24);
 
@@ -38,8 +40,12 @@ pub struct Status {
     pub latency: Vec<LatencySum>,
     /// How far the clocks of the high sides may lie from ours.
     pub clocks: Vec<ClockSum>,
-    /// Missing bundles.
+    /// Missing bundles: the 100 gaps that were noticed last. `penstock-low gaps` lists all.
     pub gaps: Vec<OpenGap>,
+    /// Gaps that hold what is behind them.
+    pub gaps_holding: u64,
+    /// Gaps that were passed.
+    pub gaps_passed: u64,
     /// When each lane of each origin was last heard of.
     pub heard: Vec<LaneHeard>,
     /// What an operator must be told.
@@ -65,6 +71,9 @@ pub struct Live {
     pub inbox_waiting: u64,
     /// Entries of the inbox that are no bundles and stay where they are.
     pub inbox_ignored: u64,
+    /// What has been silent for longer than `silence-alarm`, and since when; nothing of what never came.
+    #[serde(default)]
+    pub silent: BTreeMap<String, Option<String>>,
     /// How each sink does.
     pub sinks: BTreeMap<String, Value>,
     /// How each archive does.
@@ -93,6 +102,7 @@ impl Status {
         let by_rule: u64 = sums.suppressed_by.iter().map(|rule| rule.records).sum();
         let suppressed = by_rule == sums.suppressed;
         let last = ledger.last_heard()?.into_iter().map(|(_, time)| time).max();
+        let (gaps_holding, gaps_passed) = ledger.gap_counts()?;
         Ok(Self {
             time: now.to_string(),
             adds_up: bundles && records && suppressed,
@@ -100,7 +110,9 @@ impl Status {
             quarantine_codes: ledger.quarantine_codes()?.into_iter().collect(),
             latency: ledger.latencies(LATENCY_LAST, budgets, now)?,
             clocks: ledger.clocks(LATENCY_LAST, now)?,
-            gaps: ledger.gaps()?,
+            gaps: ledger.newest_gaps(GAPS_MAX)?,
+            gaps_holding,
+            gaps_passed,
             heard: ledger.heard_of_lanes()?,
             alarms: ledger.alarms()?,
             agent,
@@ -109,7 +121,7 @@ impl Status {
     }
 }
 
-/// What the running agent last said about itself; `None` while none runs.
+/// What the running agent last said about itself, and as `told` when; `None` while none runs.
 pub fn live(folders: &Folders) -> Option<Value> {
     // Whoever gets the agent's lock knows that there is no agent.
     if !matches!(folders.lock_agent(), Ok(None)) {
@@ -117,5 +129,8 @@ pub fn live(folders: &Folders) -> Option<Value> {
     }
     let text = std::fs::read(folders.state.join(STATUS_FILE)).ok()?;
     let mut status: Value = serde_json::from_slice(&text).ok()?;
-    Some(status.get_mut("agent")?.take())
+    let told = status["time"].take();
+    let mut agent = status.get_mut("agent")?.take();
+    agent.as_object_mut()?.insert("told".to_owned(), told);
+    Some(agent)
 }

@@ -4,6 +4,12 @@
 
 const ASK_EVERY = 2000;
 const SVG = "http://www.w3.org/2000/svg";
+// The newest so many are shown; the rest is counted.
+const ALARMS_MAX = 100;
+const LISTED = 12;
+// The heights of a chain's strip, and of the marks below it.
+const STRIP = 20;
+const MARKS = 7;
 
 /** An element with attributes, and children that are elements or text. */
 function el(name, attributes, ...children) {
@@ -59,77 +65,100 @@ function wide(name, ...children) {
   return el("div", { class: "wide", role: "region", tabindex: "0", "aria-label": name }, children);
 }
 
+/** A drawing that says what it is: in one line, and at length to who does not see it. */
+function picture(box, kind, title, words, ...parts) {
+  return draw("svg", { viewBox: box, class: kind, role: "img", "aria-label": `${title}: ${words}`, ...(kind === "chart" ? {} : { preserveAspectRatio: "none" }) },
+    draw("title", {}, title), draw("desc", {}, words), ...parts);
+}
+
+function label(x, y, anchor, text) { return draw("text", { x, y, "text-anchor": anchor }, text); }
+
 /** A table: columns are [head, is it a number], rows are lists of texts or elements. */
 function table(caption, columns, rows) {
   const head = columns.map(([name, number]) => el("th", { scope: "col", class: number ? "n" : "" }, name));
-  const line = (row) => el("tr", {}, row.map((cell, at) => el("td", { class: columns[at][1] ? "n" : "" }, cell)));
+  const line = (row) => el("tr", typeof row[0] === "string" ? { "data-key": row[0] } : {}, row.map((cell, at) => el("td", { class: columns[at][1] ? "n" : "" }, cell)));
   // What it is stands above what can be moved, so that it is never cut.
   return el("div", { class: "titled" }, el("p", { class: "quiet" }, caption),
     wide(caption, el("table", { "aria-label": caption }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map(line)))));
 }
 
-/** Shows a section, or hides it where there is nothing. Who is in a wide part of it stays there. */
+const key = (node) => (node.dataset ? node.dataset.key : undefined);
+const alike = (one, other) => one.nodeName === other.nodeName && key(one) === key(other);
+
+/**
+ * Gives `place` these children, and touches nothing that is so already: what somebody has selected, where
+ * the focus is, how far a table was moved, and the place of a screen reader stay. What has a key is known
+ * by it: a new row above it does not rewrite the rows below.
+ */
+function renew(place, children) {
+  let at = place.firstChild;
+  for (const child of children) {
+    if (at && !alike(at, child) && key(child) !== undefined) {
+      let found = at;
+      while (found && !alike(found, child)) found = found.nextSibling;
+      // What stood before it is wanted no more. What stays is never moved: that would unselect it.
+      while (found && at !== found) { const next = at.nextSibling; at.remove(); at = next; }
+    }
+    if (!at || !alike(at, child)) {
+      place.insertBefore(child, at);
+      continue;
+    }
+    if (child.nodeType === Node.TEXT_NODE) {
+      if (at.data !== child.data) at.data = child.data;
+    } else {
+      for (const { name, value } of [...child.attributes]) if (at.getAttribute(name) !== value) at.setAttribute(name, value);
+      for (const { name } of [...at.attributes]) if (!child.hasAttribute(name)) at.removeAttribute(name);
+      renew(at, [...child.childNodes]);
+    }
+    at = at.nextSibling;
+  }
+  while (at) { const next = at.nextSibling; at.remove(); at = next; }
+}
+
+/** Shows a section, or hides it where there is nothing. */
 function section(id, ...children) {
   const place = document.getElementById(id);
   const content = children.flat();
-  place.hidden = content.length === 0;
-  const before = [...place.querySelectorAll(".wide")].map((part) => [part.ariaLabel, part.scrollLeft, part === document.activeElement]);
-  place.querySelector(".body").replaceChildren(...content);
-  for (const [name, left, focused] of before) {
-    const now = [...place.querySelectorAll(".wide")].find((part) => part.ariaLabel === name);
-    if (!now) continue;
-    now.scrollLeft = left;
-    if (focused) now.focus({ preventScroll: true });
-  }
+  if (place.hidden !== (content.length === 0)) place.hidden = content.length === 0;
+  renew(place.querySelector(".body"), content);
 }
 
-/** What does not work at the moment, in words. */
-function troubles(status) {
-  const found = [];
-  const live = status.live || {};
-  for (const [name, sink] of Object.entries((status.agent && status.agent.sinks) || {})) {
-    if (sink.state === "failing" || sink.state === "blocked") found.push(`sink ${name} is ${sink.state}`);
-  }
-  const receivers = (status.agent && status.agent.receivers) || [];
-  for (const [what, list] of [["carrier", live.carriers || []], ["receiver", receivers]]) {
-    for (const one of list) if (one.counters && one.counters.trouble) found.push(`${what} ${one.name} has trouble`);
-  }
-  if (live["sealer-trouble"]) found.push("the sealer has trouble");
-  if (live.writer && live.writer.state !== "flowing") found.push(`the buffer is ${live.writer.state}`);
-  return found;
-}
-
+/** The agent's own judgement: the page and `status` say the same. */
 function verdict(status) {
-  const open = (status.alarms || []).filter((alarm) => !alarm.closed);
+  const { level, words } = status.verdict;
+  say(level, words);
+  const troubles = status.troubles || [];
+  const list = document.getElementById("troubles");
+  list.hidden = troubles.length === 0;
+  renew(list, troubles.map((trouble) => el("li", { class: trouble.level }, trouble.what)));
+}
+
+function say(level, words) {
   const place = document.getElementById("verdict");
-  let [kind, words] = ["good", "Everything adds up, and nothing is wrong"];
-  if (status["adds-up"] === false) [kind, words] = ["bad", "The sums do not add up"];
-  else if (open.length > 0) [kind, words] = ["bad", `${open.length} alarm${open.length > 1 ? "s" : ""} to look at`];
-  else if ((status.alarms || []).length > 0) [kind, words] = ["warn", "Alarms that are over wait to be acknowledged"];
-  else if ((status.gaps || []).some((gap) => !gap.passed)) [kind, words] = ["warn", "Bundles are missing"];
-  const broken = troubles(status);
-  if (broken.length > 0) {
-    if (kind === "good") [kind, words] = ["warn", `Everything adds up; ${broken[0]}`];
-    else words += `; ${broken[0]}`;
-    if (broken.length > 1) words += ` (and ${broken.length - 1} more)`;
-  }
-  place.className = `verdict ${kind}`;
+  place.className = `verdict ${level}`;
   if (place.textContent !== words) place.textContent = words;
 }
 
 function alarms(status, advice) {
-  const list = status.alarms || [];
-  if (list.length === 0) return [el("p", { class: "quiet" }, "There is no alarm.")];
-  return list.map((alarm) => {
+  const all = status.alarms || [];
+  if (all.length === 0) return [el("p", { class: "quiet" }, "There is no alarm.")];
+  const when = (alarm) => String(alarm.last || alarm.raised);
+  const list = [...all].sort((a, b) => when(b).localeCompare(when(a))).slice(0, ALARMS_MAX);
+  const shown = list.map((alarm) => {
     const code = alarm.code || alarm.kind;
     const known = advice[code] || {};
-    return el("div", { class: alarm.closed ? "alarm over" : "alarm" },
+    return el("div", { class: alarm.closed ? "alarm over" : "alarm", "data-key": alarm.id },
       el("p", {}, el("strong", {}, code), " ", alarm.closed ? chip("over", "q") : chip("open", "b"), " ",
-        el("span", { class: "quiet" }, time(alarm.last || alarm.raised), alarm.count > 1 ? `, ${alarm.count} times` : "")),
+        el("span", { class: "quiet" }, time(when(alarm)), alarm.count > 1 ? `, ${alarm.count} times` : "")),
       el("p", {}, alarm.message),
       known.means ? el("p", { class: "quiet" }, `It means: ${known.means}.`) : "",
       known.do ? el("p", {}, el("strong", {}, "What to do: "), known.do) : "");
   });
+  const more = all.length - list.length;
+  const rest = more > 0 ? [el("p", { "data-key": "more" }, `${count(more)} older ones: penstock-${status.side} status`)] : [];
+  const cites = list.some((alarm) => ((advice[alarm.code || alarm.kind] || {}).do || "").includes(".md"));
+  const book = cites ? [el("p", { class: "quiet", "data-key": "book" }, `Names that end in .md are pages of the handbook: /usr/share/doc/penstock-${status.side}/`)] : [];
+  return [...shown, ...rest, ...book];
 }
 
 function lanes(status) {
@@ -160,33 +189,57 @@ function bundles(status) {
   }))];
 }
 
-/** Each chain as a strip of its numbers: what is there, what is missing, what waits behind it. */
+/**
+ * Each chain as a strip of its numbers: what is there, what is missing, what waits behind it; and below,
+ * the refused files that say they belong there. The red part of a slice is as high as its share that is
+ * missing, so that the red area is what is missing of the whole; but where anything is, it can be seen.
+ */
 function chains(status) {
-  if (!status.chains) return [];
-  const out = [];
-  for (const chain of status.chains) {
-    const gaps = (status.gaps || []).filter((gap) => gap.chain === chain.chain);
-    const last = Math.max(chain.bundles + chain.missing, ...gaps.map((gap) => gap.last), 1);
-    const held = gaps.filter((gap) => !gap.passed).reduce((least, gap) => Math.min(least, gap.first), Infinity);
-    const scale = 100 / last;
-    const label = `bundles 1 to ${last}, ${chain.missing} missing`;
-    const strip = draw("svg", { class: "bar", viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": label },
-      draw("rect", { class: "fill-g", x: 0, y: 0, width: 100, height: 6 }));
-    if (held < Infinity) strip.append(draw("rect", { class: "fill-w", x: (held - 1) * scale, y: 0, width: 100 - (held - 1) * scale, height: 6 }));
-    for (const gap of gaps) {
-      strip.append(draw("rect", { class: "fill-b", x: (gap.first - 1) * scale, y: 0, width: Math.max((gap.last - gap.first + 1) * scale, 0.6), height: 6 }));
-    }
-    const missing = gaps.map((gap) => `${gap.first === gap.last ? gap.first : `${gap.first} to ${gap.last}`}${gap.passed ? " (passed)" : ""}`).join(", ");
-    out.push(el("div", { class: "card" }, el("h3", {}, chain.chain), strip,
-      el("p", { class: "quiet" }, `${count(chain.bundles)} bundles, ${count(chain.records)} records, last ${time(chain["last-admitted"])}`),
-      missing ? el("p", {}, chip("missing", "b"), ` ${missing}${held < Infinity ? "; what stands behind waits" : ""}`) : ""));
-  }
-  const codes = Object.entries(status["quarantine-codes"] || {});
-  if (codes.length > 0) {
-    out.push(table("In quarantine", [["Reason"], ["Files", true]], codes.map(([code, number]) => [code, count(number)])));
-  }
+  if (!status.strips) return [];
+  const sums = new Map((status.chains || []).map((chain) => [chain.chain, chain]));
+  const out = status.strips.map((strip) => {
+    const sum = sums.get(strip.chain) || { missing: 0 };
+    const refused = (status.refused || []).filter((file) => file.chain === strip.chain && file.number !== null);
+    const unit = 1000 / strip.last;
+    const at = (number) => (number - 1) * unit;
+    const held = strip["held-from"];
+    const red = strip.missing.map((missing, slice) => {
+      if (missing === 0) return "";
+      const long = Math.min(strip.slice, strip.last - slice * strip.slice);
+      const high = Math.max((missing / long) * STRIP, STRIP / 5);
+      return `M${(slice * strip.slice * unit).toFixed(2)} ${(STRIP - high).toFixed(2)}h${(long * unit).toFixed(2)}v${high.toFixed(2)}h-${(long * unit).toFixed(2)}z`;
+    }).join("");
+    const marks = refused.map((file) => `M${Math.min(at(file.number), 992).toFixed(2)} ${STRIP + 3}h8v${MARKS}h-8z`).join("");
+    const part = (100 * sum.missing) / strip.last;
+    const missing = sum.missing ? `${count(sum.missing)} of ${count(strip.last)} are missing (${part < 0.1 ? "less than 0.1" : part.toFixed(1)} %)` : `none of ${count(strip.last)} is missing`;
+    const words = [missing, held ? `what came from ${count(held)} on waits` : "", refused.length ? `${refused.length} refused file(s) say they belong here: ${[...new Set(refused.map((file) => `${file.number} (${file.code})`))].slice(0, LISTED).join(", ")}` : ""].filter(Boolean);
+    const drawing = picture(`0 0 1000 ${STRIP + 3 + MARKS}`, "strip", `Bundles 1 to ${count(strip.last)} of ${strip.chain}`, words.join("; "),
+      draw("rect", { class: "fill-g", x: 0, y: 0, width: 1000, height: STRIP }),
+      ...(held ? [draw("rect", { class: "fill-w", x: at(held), y: 0, width: 1000 - at(held), height: STRIP })] : []),
+      draw("path", { class: "fill-b", d: red || "M0 0" }), draw("path", { class: "fill-q", d: marks || "M0 0" }));
+    const gaps = (status.gaps || []).filter((gap) => gap.chain === strip.chain).reverse();
+    const listed = gaps.slice(0, LISTED).map((gap) => `${gap.first === gap.last ? gap.first : `${gap.first} to ${gap.last}`}${gap.passed ? " (passed)" : ""}`).join(", ");
+    return el("div", { class: "card", "data-key": strip.chain }, el("h3", {}, strip.chain), drawing,
+      el("p", { class: "quiet" }, `${count(sum.bundles)} bundles, ${count(sum.records)} records, last ${time(sum["last-admitted"])}`),
+      sum.missing ? el("p", {}, chip("missing", "b"), ` ${missing}. Noticed last: ${listed || "long ago"}${gaps.length > LISTED ? " and more" : ""}`) : "",
+      held ? el("p", {}, chip("waits", "w"), ` what came from ${count(held)} on`) : "",
+      refused.length ? el("p", {}, chip("refused", "r"), ` ${words.at(-1)}`) : "");
+  });
   if (out.length === 0) out.push(el("p", { class: "quiet" }, "No bundle has come yet."));
+  const older = sums.size - status.strips.length;
+  if (older > 0) out.push(el("p", { class: "quiet" }, `${count(older)} older chains: penstock-low status`));
   return out;
+}
+
+/** What was refused, by reason, and the files that came last. */
+function quarantine(status) {
+  const codes = Object.entries(status["quarantine-codes"] || {});
+  if (codes.length === 0) return [];
+  const most = Math.max(...codes.map(([, number]) => number));
+  const rows = codes.sort(([, a], [, b]) => b - a).map(([code, number]) => [code, el("div", {}, bar(number / most, "q", `${code}: ${number} of ${most}`)), count(number)]);
+  const files = (status.refused || []).slice(0, LISTED).map((file) => [time(file.last), file.name, file.code, file.chain ? `${file.chain}, number ${file.number}` : "nothing that can be read", file.sha256.slice(0, 12)]);
+  return [table("Refused files by reason", [["Reason"], ["Share"], ["Files", true]], rows),
+    table("Refused last; what a file says of itself is not proven", [["When"], ["Name"], ["Reason"], ["Says that it is"], ["SHA-256"]], files)];
 }
 
 function sinks(status) {
@@ -213,8 +266,47 @@ function sinks(status) {
   return out;
 }
 
+/** How the times of some records are spread: a column for each power of two of a millisecond. */
+function spread(name, octaves, budget, over) {
+  const [width, height, left, bottom, top] = [360, 150, 44, 22, 18];
+  const column = (ms) => (ms < 1 ? 0 : Math.log2(ms) + 1);
+  const all = octaves.reduce((sum, octave) => sum + octave.records, 0);
+  const first = Math.max(Math.min(...octaves.map((octave) => column(octave["from-ms"]))) - 1, 0);
+  let end = Math.max(...octaves.map((octave) => column(octave["from-ms"]))) + 1;
+  const near = column(budget) < end + 4;
+  end = Math.max(near ? Math.ceil(column(budget)) + 1 : end, first + 6);
+  const x = (at) => left + ((width - left - 4) * (at - first)) / (end - first);
+  const most = Math.max(...octaves.map((octave) => octave.records));
+  const y = (records) => top + (height - bottom - top) * (1 - records / most);
+  const parts = [draw("line", { class: "axis", x1: left, x2: width - 4, y1: y(0), y2: y(0) }), label(left - 4, y(most) + 4, "end", `${Math.round((100 * most) / all)} %`), label(left - 4, y(0), "end", "0")];
+  for (const { "from-ms": from, records } of octaves) {
+    const at = column(from);
+    parts.push(draw("rect", { class: from >= budget ? "fill-b" : "fill-a", x: (x(at) + 1).toFixed(1), y: y(records).toFixed(1), width: Math.max(x(at + 1) - x(at) - 2, 1).toFixed(1), height: Math.max(y(0) - y(records), 1).toFixed(1) }));
+  }
+  for (let at = first; at <= end; at += Math.max(Math.round((end - first) / 4), 1)) {
+    parts.push(label(x(at).toFixed(1), height - 6, at === first ? "start" : at + 1 >= end ? "end" : "middle", at === 0 ? "0" : span(2 ** (at - 1) / 1000)));
+  }
+  if (near) {
+    const line = x(column(budget)).toFixed(1);
+    parts.push(draw("line", { class: "limit", x1: line, x2: line, y1: top - 4, y2: y(0) }), label(line, top - 6, Number(line) > width / 2 ? "end" : "start", `budget ${span(budget / 1000)}`));
+  }
+  const peak = octaves.find((octave) => octave.records === most)["from-ms"];
+  const words = `${count(all)} records, the largest part between ${span(peak / 1000)} and ${span(Math.max(peak * 2, 1) / 1000)}; ${over ? count(over) : "none"} over the budget of ${span(budget / 1000)}`;
+  return el("div", { class: "card", "data-key": name }, el("h3", {}, name), picture(`0 0 ${width} ${height}`, "chart", `How long records took, ${name}`, words, ...parts), el("p", { class: "quiet" }, words));
+}
+
 function latency(status) {
   if (!status.latency || status.latency.length === 0) return [];
+  const groups = new Map();
+  for (const sum of status.latency) {
+    const name = `${sum.sink}, ${sum.lane}, ${sum.hop.replaceAll("-", " ")}`;
+    const group = groups.get(name) || { octaves: new Map(), budget: sum["budget-ms"], over: 0 };
+    for (const octave of sum.octaves || []) group.octaves.set(octave["from-ms"], (group.octaves.get(octave["from-ms"]) || 0) + octave.records);
+    group.over += sum["over-budget"];
+    groups.set(name, group);
+  }
+  const drawn = [...groups].filter(([, group]) => group.octaves.size > 0).slice(0, LISTED);
+  const spreads = drawn.map(([name, { octaves, budget, over }]) => spread(name, [...octaves].sort(([a], [b]) => a - b).map(([from, records]) => ({ "from-ms": from, records })), budget, over));
   const rows = status.latency.map((sum) => {
     const part = sum["p99-ms"] / sum["budget-ms"];
     const words = `p99 is ${span(sum["p99-ms"] / 1000)} of ${span(sum["budget-ms"] / 1000)}`;
@@ -224,7 +316,7 @@ function latency(status) {
   });
   const clocks = (status.clocks || []).map(({ origin, "shortest-ms": least }) => el("p", { class: "quiet" },
     least < 0 ? `Our clock is at least ${span(-least / 1000)} behind that of ${origin}.` : `Our clock is at most ${span(least / 1000)} ahead of that of ${origin}.`));
-  return [...clocks, table("From where to where, over all records of the lane and stream", [["Sink, lane, stream"], ["Hop"], ["p50", true], ["p95", true], ["p99", true], ["max", true], ["Budget"], ["Over", true]], rows)];
+  return [el("div", { class: "cards" }, spreads), ...clocks, table("From where to where, over all records of the lane and stream", [["Sink, lane, stream"], ["Hop"], ["p50", true], ["p95", true], ["p99", true], ["max", true], ["Budget"], ["Over", true]], rows)];
 }
 
 function links(status) {
@@ -269,32 +361,34 @@ function disk(status) {
 /** The flow of each stream, records a second, over the last hour. */
 function flow(history) {
   const streams = Object.entries(history.streams || {}).filter(([, points]) => points.some(([, rate]) => rate > 0));
-  if (streams.length === 0) return [el("p", { class: "quiet" }, "Nothing has come in the last hour, or since the agent was started.")];
+  if (streams.length === 0) return [el("p", { class: "quiet" }, "Nothing has come in the last hour.")];
   // One unit is one pixel, so that words have their size in every window.
   const room = document.querySelector("#flow .body").clientWidth;
   const [width, height, left, bottom] = [Math.max(room, 260), 220, 46, 22];
-  const top = Math.max(...streams.flatMap(([, points]) => points.map(([, rate]) => rate)), 1);
+  const rates = (points) => points.map(([, rate]) => rate || 0);
+  const top = Math.max(...streams.flatMap(([, points]) => rates(points)), 1);
   const oldest = Math.max(...streams.flatMap(([, points]) => points.map(([ago]) => ago)), 60);
   const x = (ago) => left + (width - left - 6) * (1 - ago / oldest);
   const y = (rate) => 8 + (height - bottom - 8) * (1 - rate / top);
-  const words = streams.map(([name, points]) => `${name}: ${points.at(-1)[1]} a second now, ${Math.max(...points.map(([, r]) => r))} at most`).join("; ");
-  const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": words });
+  const now = (points) => rates(points).at(-1);
+  const most = (points) => Math.max(...rates(points));
+  const parts = [];
   for (const share of [0, 0.5, 1]) {
-    picture.append(draw("line", { class: "axis", x1: left, x2: width - 6, y1: y(top * share), y2: y(top * share) }));
-    const label = draw("text", { x: left - 6, y: y(top * share) + 4, "text-anchor": "end" });
-    label.textContent = (top * share).toFixed(top < 10 ? 1 : 0);
-    picture.append(label);
+    parts.push(draw("line", { class: "axis", x1: left, x2: width - 6, y1: y(top * share), y2: y(top * share) }),
+      label(left - 6, y(top * share) + 4, "end", (top * share).toFixed(top < 10 ? 1 : 0)));
   }
   for (const [share, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
-    const label = draw("text", { x: x(oldest * share), y: height - 6, "text-anchor": anchor });
-    label.textContent = share === 0 ? "now" : `${span(oldest * share)} ago`;
-    picture.append(label);
+    parts.push(label(x(oldest * share), height - 6, anchor, share === 0 ? "now" : `${span(oldest * share)} ago`));
   }
   streams.forEach(([, points], at) => {
-    picture.append(draw("polyline", { class: `s${at % 6}`, points: points.map(([ago, rate]) => `${x(ago).toFixed(1)},${y(rate).toFixed(1)}`).join(" ") }));
+    // Where the agent did not run, nobody knows, and the line is broken.
+    const line = points.map(([ago, rate], point) => (rate === null ? "" : `${point === 0 || points[point - 1][1] === null ? "M" : "L"}${x(ago).toFixed(1)} ${y(rate).toFixed(1)}h0`)).join("");
+    parts.push(draw("path", { class: `line s${at % 6}`, d: line || "M0 0" }));
   });
-  return [el("p", { class: "quiet" }, "Records a second, by stream"), picture,
-    el("ul", { class: "legend" }, streams.map(([name, points], at) => el("li", { class: `s${at % 6}` }, el("span", {}, `${name}, ${points.at(-1)[1]}/s`))))];
+  const words = streams.map(([name, points]) => `${name}: ${now(points)} a second now, ${most(points)} at most`).join("; ");
+  return [picture(`0 0 ${width} ${height}`, "chart", "Records a second, by stream", words, ...parts),
+    el("ul", { class: "legend" }, streams.map(([name, points], at) => el("li", { class: `s${at % 6}` }, el("span", {}, `${name}, ${now(points)}/s`)))),
+    table("Records a second", [["Stream"], ["Now", true], ["At most", true]], streams.map(([name, points]) => [name, String(now(points)), String(most(points))]))];
 }
 
 function show(status, history) {
@@ -307,6 +401,7 @@ function show(status, history) {
   section("lanes", lanes(status));
   section("bundles", bundles(status));
   section("chains", chains(status));
+  section("quarantine", quarantine(status));
   section("flow", flow(history));
   section("sinks", sinks(status));
   section("latency", latency(status));
@@ -325,9 +420,7 @@ async function look() {
     const [status, history] = await Promise.all([asked("/status.json"), asked("/history.json")]);
     show(status, history);
   } catch (error) {
-    const place = document.getElementById("verdict");
-    place.className = "verdict bad";
-    place.textContent = `The agent does not answer: ${error.message}`;
+    say("bad", `The agent does not answer: ${error.message}`);
   }
   window.setTimeout(look, document.hidden ? 5 * ASK_EVERY : ASK_EVERY);
 }

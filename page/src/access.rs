@@ -35,15 +35,18 @@ pub(crate) fn shows_token(headers: &HeaderMap, token: &str) -> bool {
     shown.ct_eq(token.as_bytes()).into()
 }
 
-/// Whether the `Host` header names this machine.
+/// Whether the `Host` header names this machine: `localhost` or an address of the loopback, with any
+/// port. A browser that was led here by another site's name (DNS rebinding) says that name.
 pub(crate) fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else { return false };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let (name, port) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((name, port))) => (name, port),
+        Some(None) => return false,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    name == "localhost"
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let port = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+    let is_loopback = |name: &str| name.parse().is_ok_and(|at: std::net::IpAddr| at.is_loopback());
+    port && (name.eq_ignore_ascii_case("localhost") || is_loopback(name))
 }
 
 /// Reads the token's file; for each request, so that a new token needs no restart.
@@ -127,6 +130,14 @@ mod tests {
             ("localhost:9464", true),
             ("127.0.0.1:9464", true),
             ("[::1]:9464", true),
+            ("[::1]", true),
+            ("LocalHost:9464", true),
+            ("page", false),
+            ("[::1]evil.example", false),
+            ("[::1", false),
+            ("localhost:evil.example", false),
+            ("localhost.evil.example", false),
+            ("192.0.2.1", false),
             ("evil.example", false),
             ("127.0.0.1.evil.example:9464", false),
             ("", false),

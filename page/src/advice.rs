@@ -28,20 +28,34 @@ pub(crate) fn advice(handbook: &str) -> Value {
     Value::Object(found)
 }
 
-/// Markdown without its marks: links become their words.
+/// Markdown without its marks. A link becomes its words and the page of the handbook where it leads: words
+/// alone would be a link that can't be followed.
 fn plain(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(start) = rest.find('[') {
         let Some((words, behind)) = rest[start + 1..].split_once("](") else { break };
-        let Some((_, after)) = behind.split_once(')') else { break };
+        let Some((target, after)) = behind.split_once(')') else { break };
         out.push_str(&rest[..start]);
-        out.push_str(words);
+        let page = match target.split('#').next().unwrap_or_default() {
+            "" => HANDBOOK,
+            page => page,
+        };
+        // "see archive: archive.md" would say it twice.
+        let name = page.rsplit('/').next().unwrap_or(page);
+        if name.strip_suffix(".md") != Some(words) {
+            out.push_str(words);
+            out.push_str(": ");
+        }
+        out.push_str(page);
         rest = after;
     }
     out.push_str(rest);
     out.replace('`', "")
 }
+
+/// The page that links without a page's name lead to.
+const HANDBOOK: &str = "handbook.md";
 
 #[cfg(test)]
 mod tests {
@@ -52,12 +66,25 @@ mod tests {
         let page = "| alarm | means | do |\n|---|---|---|\n| `gap` (low) | a bundle is *missing* | see [gaps](gaps.md), `penstock-low gaps` |\n| `x.y` | no | code |\n| `two` | cells |\n| `fork`, `roll-back` (low) | two | stop |\n";
         let found = advice(page);
         assert_eq!(found["gap"]["means"], "a bundle is *missing*");
-        assert_eq!(found["gap"]["do"], "see gaps, penstock-low gaps");
+        assert_eq!(found["gap"]["do"], "see gaps.md, penstock-low gaps");
         assert_eq!(
             (&found["fork"]["do"], &found["roll-back"]["means"]),
             (&"stop".into(), &"two".into())
         );
         assert_eq!(found.as_object().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_link_says_where_it_leads() {
+        for (text, told) in [
+            ("see [archive](archive.md)", "see archive.md"),
+            ("see [files](sources/files.md#x)", "see sources/files.md"),
+            ("([sinks](sinks/README.md))", "(sinks: sinks/README.md)"),
+            ("read [what it means](#the-inbox), `now`", "read what it means: handbook.md, now"),
+            ("no [link] (here)", "no [link] (here)"),
+        ] {
+            assert_eq!(plain(text), told);
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct PageConfig {
     pub tls: Option<TlsFiles>,
     /// The file with the token that everybody has to show.
     pub token_file: Option<PathBuf>,
+    /// Where the flow of the last hour outlives a restart.
+    pub flow_file: Option<PathBuf>,
 }
 
 /// Where the page is served.
@@ -115,7 +117,8 @@ impl RawPage {
                 "is open to other machines: it needs token-file or client-ca-file",
             );
         }
-        PageConfig { listen, tls, token_file: self.token_file }
+        let flow_file = Some(state_dir.join("page-flow.json"));
+        PageConfig { listen, tls, token_file: self.token_file, flow_file }
     }
 }
 

@@ -13,8 +13,9 @@
 //! - A Unix socket or the loopback needs nothing else: who may open the one, and who is on the machine
 //!   for the other, may look. Any other address is served over TLS only, to who has the token or a
 //!   certificate of the client authority.
-//! - On a plain loopback address the `Host` header must name this machine, so that no page of another
-//!   site can be made to read it (DNS rebinding).
+//! - Without TLS, on the loopback as on the socket, the `Host` header must name this machine, so that no
+//!   page of another site can be made to read it (DNS rebinding): a socket is reached from a browser,
+//!   too, where somebody forwards it with ssh.
 //! - Names come from logs, media and peers: the page puts them in as text, never as markup, and its
 //!   content security policy lets nothing run but its own script.
 //! - Bounds: 64 connections, 16 KiB of a request's head, no bodies, ten seconds for a head; one look at
@@ -30,10 +31,12 @@ mod history;
 pub mod metrics;
 mod server;
 mod show;
+mod verdict;
 
 pub use config::{Listen, PageConfig, RawPage, TlsFiles};
 pub use server::{PageError, Server};
 pub use show::{Place, life, shown};
+pub use verdict::{Level, Trouble, Verdict, judge};
 
 /// What an agent shows of itself.
 pub trait Source: Send + 'static {

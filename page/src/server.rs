@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::clock::{Clock, SystemClock};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -171,8 +172,6 @@ fn unix(path: &Path) -> io::Result<Bound> {
 /// What all connections share.
 struct Site<S> {
     config: PageConfig,
-    /// Whether only requests to this machine by name are answered.
-    is_plain_loopback: bool,
     shown: Mutex<Shown<S>>,
 }
 
@@ -205,9 +204,9 @@ fn fresh<T: Clone>(
 }
 
 async fn serve<S: Source>(bound: Bound, config: PageConfig, source: S, stop: &Notify) {
-    let is_plain_loopback = matches!(bound, Bound::Tcp(_)) && config.tls.is_none();
-    let shown = Shown { source, history: History::default(), status: None, metrics: None };
-    let site = Arc::new(Site { config, is_plain_loopback, shown: Mutex::new(shown) });
+    let history = config.flow_file.as_deref().map(History::read).unwrap_or_default();
+    let shown = Shown { source, history, status: None, metrics: None };
+    let site = Arc::new(Site { config, shown: Mutex::new(shown) });
     let socket = match &bound {
         Bound::Unix(_, path) => Some(path.clone()),
         Bound::Tcp(_) => None,
@@ -221,6 +220,9 @@ async fn serve<S: Source>(bound: Bound, config: PageConfig, source: S, stop: &No
         () = sample(&site) => {}
         () = stop.notified() => {}
     }
+    if let Some(path) = &site.config.flow_file {
+        site.shown().history.write(path);
+    }
     if let Some(path) = socket {
         let _ = std::fs::remove_file(path);
     }
@@ -228,11 +230,14 @@ async fn serve<S: Source>(bound: Bound, config: PageConfig, source: S, stop: &No
 
 async fn sample<S: Source>(site: &Site<S>) {
     let mut ticks = tokio::time::interval(INTERVAL);
-    loop {
+    for sample in 1_u64.. {
         ticks.tick().await;
         let mut shown = site.shown();
         let flows = shown.source.flows();
-        shown.history.add(Instant::now(), flows);
+        shown.history.add(SystemClock.now(), flows);
+        if let Some(path) = site.config.flow_file.as_ref().filter(|_| sample % WRITTEN_EACH == 0) {
+            shown.history.write(path);
+        }
     }
 }
 
@@ -320,8 +325,9 @@ where
 type Answer = Response<Full<Bytes>>;
 
 fn answer<S: Source>(site: &Site<S>, request: &Request<Incoming>) -> Answer {
-    if site.is_plain_loopback && !access::names_this_machine(request.headers()) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "ask for this machine by its own name\n");
+    // Over TLS the certificate says which names are ours, and everybody shows who they are.
+    if site.config.tls.is_none() && !access::names_this_machine(request.headers()) {
+        return text(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
     }
     if let Some(path) = &site.config.token_file {
         match access::token(path) {
@@ -357,7 +363,7 @@ fn answer<S: Source>(site: &Site<S>, request: &Request<Incoming>) -> Answer {
             let numbers = fresh(metrics, || source.metrics());
             told(format.content_type(), numbers.map(|numbers| numbers.text(format)))
         }
-        "/history.json" => body(JSON, history.to_json(Instant::now()).to_string()),
+        "/history.json" => body(JSON, history.to_json(SystemClock.now()).to_string()),
         "/life.json" => match bundle(uri.query().unwrap_or_default()) {
             None => text(StatusCode::BAD_REQUEST, "name a bundle: /life.json?bundle=flash/7\n"),
             Some(name) => match source.life(&name) {
@@ -428,7 +434,8 @@ fn body(kind: &'static str, bytes: impl Into<Bytes>) -> Answer {
 /// Nothing runs, loads or is asked but what this server has (W3C Content Security Policy Level 3).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const JSON: &str = "application/json";
-/// Prometheus' text exposition format.
+/// The answer to who came here by another machine's name.
+const FOREIGN_HOST: &str = "ask for this machine by its own name\n  try: http://localhost/, also with curl --unix-socket\n";
 /// The agent's user and group may look.
 const SOCKET_MODE: u32 = 0o660;
 /// Connections at once; the next one waits.
@@ -443,6 +450,8 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_mins(10);
 const KEPT: Duration = Duration::from_millis(500);
 /// The pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The flow is written down with every sixth sample: after `kill -9` a minute of it is missing.
+const WRITTEN_EACH: u64 = 6;
 /// The longest name of a bundle.
 const NAME_BYTES_MAX: usize = 300;
 

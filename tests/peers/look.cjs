@@ -26,7 +26,8 @@ const SIZES = { phone: [390, 844], laptop: [1280, 800], wide: [1920, 1080] };
       const results = await page.evaluate(() => window.axe.run(document));
       found.checked += results.passes.length;
       for (const { id, help, nodes } of results.violations) found.violations.push(`${size} ${scheme}: ${id}: ${help}: ${nodes[0].html.slice(0, 200)}`);
-      if (scheme === "light") await page.screenshot({ path: path.join(pictures, `${name}-${size}.png`), fullPage: true });
+      const shade = scheme === "dark" ? "-dark" : "";
+      await page.screenshot({ path: path.join(pictures, `${name}-${size}${shade}.png`), fullPage: true });
     }
   }
   // A wide table on a phone is moved by keyboard, and stays where it is when the page asks again.
@@ -46,6 +47,25 @@ const SIZES = { phone: [390, 844], laptop: [1280, 800], wide: [1920, 1080] };
     await page.waitForFunction((before) => document.getElementById("asof").textContent !== before, { timeout: 30000 }, asked);
     found.left = await left();
   }
+  // What somebody has selected stays selected while the page asks again, and what did not change is left alone.
+  const renewed = async () => {
+    const asked = await page.evaluate(() => document.getElementById("asof").textContent);
+    await page.waitForFunction((before) => document.getElementById("asof").textContent !== before, { timeout: 30000 }, asked);
+  };
+  found.selected = await page.evaluate(() => {
+    const part = document.querySelector("#alarms .alarm p:last-child") || document.querySelector("#disk .body strong");
+    window.getSelection().selectAllChildren(part);
+    window.touched = 0;
+    new MutationObserver((changes) => { window.touched += changes.length; }).observe(part.parentNode, { subtree: true, childList: true, characterData: true, attributes: true });
+    return part.textContent;
+  });
+  await renewed();
+  await renewed();
+  found.kept = await page.evaluate(() => window.getSelection().toString());
+  found.touched = await page.evaluate(() => window.touched);
+  // Only what is worth a word is spoken: not everything that is new every two seconds.
+  found.spoken = await page.evaluate(() => [...document.querySelectorAll("[aria-live]")].map((part) => part.id || part.parentNode.id));
+  found.drawings = await page.evaluate(() => [...document.querySelectorAll("svg.strip, svg.chart")].map((drawing) => [drawing.querySelector("title").textContent, drawing.querySelector("desc").textContent]));
   await browser.close();
   console.log(JSON.stringify(found));
 })().catch((error) => { console.error(error); process.exit(1); });

@@ -15,6 +15,7 @@ mod overdue;
 mod report;
 mod sealing;
 mod show;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,9 @@ use crate::sealer::SealKeys;
 use crate::tail::{self, RunningFiles};
 
 use report::Reporter;
+pub(crate) use report::places;
 pub use report::{Live, read_live};
+pub(crate) use trouble::troubles;
 
 /// The time a stop may take: then what waits in memory is given up, uncommitted.
 const GRACE: Duration = Duration::from_secs(20);

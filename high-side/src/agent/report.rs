@@ -108,7 +108,7 @@ impl Reporter {
 }
 
 /// The folders whose disks are watched.
-pub(super) fn places(config: &Config) -> [Place; 2] {
+pub(crate) fn places(config: &Config) -> [Place; 2] {
     [Place::of("buffer", &config.state_dir), Place::of("outbox", &config.outbox.path)]
 }
 

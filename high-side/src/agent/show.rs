@@ -3,12 +3,13 @@
 use page::metrics::Numbers;
 use page::{Server, Source};
 use serde_json::Value;
-use shared::clock::{Clock, SystemClock};
+use shared::clock::{Clock, Nanos, SystemClock};
 use shared::custody::CustodyFolder;
 use shared::record::Stream;
 
 use super::numbers::numbers;
 use super::report::{places, read_live};
+use super::trouble::{troubles, unready};
 use crate::buffer::Store;
 use crate::cmd::status::gather;
 use crate::config::Config;
@@ -24,17 +25,24 @@ struct HighSource {
 
 impl HighSource {
     fn gather(&self) -> Result<Value, String> {
+        Ok(self.look(SystemClock.now())?.1)
+    }
+
+    fn look(&self, now: Nanos) -> Result<(Store, Value), String> {
         let store = Store::open(&self.config.state_dir).map_err(|err| err.to_string())?;
-        let now = SystemClock.now();
         let live = read_live(&self.config.state_dir, now);
-        gather(&self.config, &store, live.as_ref(), now).map_err(|err| err.to_string())
+        let status = gather(&self.config, &store, live.as_ref(), now);
+        Ok((store, status.map_err(|err| err.to_string())?))
     }
 }
 
 impl Source for HighSource {
     fn status(&mut self) -> Result<String, String> {
-        let places = places(&self.config);
-        Ok(page::shown(self.gather()?, "high", self.config.origin.as_str(), &places))
+        let (places, now) = (places(&self.config), SystemClock.now());
+        let (store, mut status) = self.look(now)?;
+        let troubles = troubles(&self.config, &store, &status, &places, now);
+        page::judge(&mut status, troubles.map_err(|err| err.to_string())?);
+        Ok(page::shown(status, "high", self.config.origin.as_str(), &places))
     }
 
     fn metrics(&mut self) -> Result<Numbers, String> {
@@ -42,15 +50,8 @@ impl Source for HighSource {
     }
 
     fn ready(&mut self) -> Result<(), String> {
-        let status = self.gather()?;
-        match status["live"]["writer"]["state"].as_str() {
-            None => Err("the agent has not said for a while what it does".to_owned()),
-            Some("flowing") => {
-                let [buffer, _] = places(&self.config);
-                buffer.has_room()
-            }
-            Some(state) => Err(format!("the buffer takes nothing: {state}")),
-        }
+        let [buffer, _] = places(&self.config);
+        unready(&self.gather()?, &buffer)
     }
 
     fn flows(&mut self) -> Vec<(String, u64)> {

@@ -1,6 +1,8 @@
 //! Alarms: what the operator must be told, shown until acknowledged.
 
-use rusqlite::{Connection, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use shared::clock::Nanos;
 
 use super::checked::time;
@@ -102,6 +104,40 @@ pub struct Alarm {
     pub acknowledged: Option<Nanos>,
 }
 
+/// Whether an alarm about what lasts is to be raised, where `last` is the one that was raised about it
+/// last. One stands until it is acknowledged. After that the same is told again when `again` has
+/// passed, and at once where something came to it at `news`, after the last one was raised:
+/// acknowledging means "I know", and neither "it is well" nor "tell me no more".
+pub fn is_due(last: Option<&Alarm>, news: Option<Nanos>, again: Duration, now: Nanos) -> bool {
+    let Some(last) = last else { return true };
+    let Some(known) = last.acknowledged else { return false };
+    news.is_some_and(|news| news > last.raised) || now.since(known) > again
+}
+
+/// The last alarm of a kind whose message holds `part`; one that nobody has acknowledged before all.
+pub(super) fn last(
+    conn: &Connection,
+    kind: AlarmKind,
+    part: &str,
+) -> Result<Option<Alarm>, BufferError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, raised_ns, kind, message, acknowledged_ns FROM alarm
+         WHERE kind = ?1 AND instr(message, ?2) > 0
+         ORDER BY acknowledged_ns IS NULL DESC, id DESC LIMIT 1",
+    )?;
+    Ok(statement.query_row(params![kind.as_str(), part], alarm).optional()?)
+}
+
+fn alarm(row: &Row<'_>) -> rusqlite::Result<Alarm> {
+    Ok(Alarm {
+        id: row.get(0)?,
+        raised: Nanos(row.get(1)?),
+        kind: row.get(2)?,
+        message: row.get(3)?,
+        acknowledged: row.get::<_, Option<i64>>(4)?.map(Nanos),
+    })
+}
+
 pub(super) fn raise(
     conn: &Connection,
     kind: AlarmKind,
@@ -120,15 +156,7 @@ pub(super) fn list(conn: &Connection, with_acknowledged: bool) -> Result<Vec<Ala
         "SELECT id, raised_ns, kind, message, acknowledged_ns FROM alarm
          WHERE ?1 OR acknowledged_ns IS NULL ORDER BY id DESC LIMIT ?2",
     )?;
-    let rows = statement.query_map(params![with_acknowledged, ALARMS_MAX], |row| {
-        Ok(Alarm {
-            id: row.get(0)?,
-            raised: Nanos(row.get(1)?),
-            kind: row.get(2)?,
-            message: row.get(3)?,
-            acknowledged: row.get::<_, Option<i64>>(4)?.map(Nanos),
-        })
-    })?;
+    let rows = statement.query_map(params![with_acknowledged, ALARMS_MAX], alarm)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -147,3 +175,31 @@ pub(super) fn acknowledge(
 
 /// More are not listed at once, the newest first.
 const ALARMS_MAX: i64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_and_lasts_is_told_again() {
+        let again = Duration::from_nanos(100);
+        let alarm = |acknowledged: Option<i64>| Alarm {
+            id: 1,
+            raised: Nanos(1_000),
+            kind: AlarmKind::HandOverOverdue.as_str().to_owned(),
+            message: String::new(),
+            acknowledged: acknowledged.map(Nanos),
+        };
+        let due = |acknowledged, news: Option<i64>, now| {
+            is_due(Some(&alarm(acknowledged)), news.map(Nanos), again, Nanos(now))
+        };
+        assert!(is_due(None, None, again, Nanos(1)), "nothing was told yet");
+        assert!(!due(None, Some(2_000), 9_000), "one stands");
+        assert!(
+            !due(Some(1_010), None, 1_110) && !due(Some(1_010), Some(900), 1_110),
+            "it is known"
+        );
+        assert!(due(Some(1_010), None, 1_111), "it has lasted on");
+        assert!(due(Some(1_010), Some(1_005), 1_011), "something came to it");
+    }
+}

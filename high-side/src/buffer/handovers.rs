@@ -278,19 +278,44 @@ impl Store {
         Ok(requeued)
     }
 
-    /// The bundle of a lane that has waited longest to be handed over for the first time, by when its
-    /// oldest record was received (of an empty one, when it was sealed), and that time.
-    pub fn longest_waiting(&self, lane: Lane) -> Result<Option<(u64, Nanos)>, BufferError> {
-        let sql = "SELECT id, coalesce(oldest_ns, planned_ns) AS since FROM bundle
-                   WHERE state = 'ready' AND id BETWEEN ?1 AND ?2 ORDER BY since, id LIMIT 1";
-        let range = params![key(lane, 0), key(lane, u64::MAX)];
-        let found = self
-            .conn
-            .prepare_cached(sql)?
-            .query_row(range, |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(found.map(|(id, since): (i64, i64)| (number_of_key(id), Nanos(since))))
+    /// The bundles of a lane that have waited longer than `patience` to be handed over for the first time.
+    /// A bundle waits since its oldest record was received; an empty one, since it was sealed.
+    pub fn late(
+        &self,
+        lane: Lane,
+        patience: Duration,
+        now: Nanos,
+    ) -> Result<Option<Late>, BufferError> {
+        let before = now.0.saturating_sub(i64::try_from(patience.as_nanos()).unwrap_or(i64::MAX));
+        let sql = "SELECT id, since, count(*) OVER (), max(since) OVER () FROM
+                       (SELECT id, coalesce(oldest_ns, planned_ns) AS since FROM bundle
+                        WHERE state = 'ready' AND id BETWEEN ?1 AND ?2)
+                   WHERE since < ?3 ORDER BY since, id LIMIT 1";
+        let range = params![key(lane, 0), key(lane, u64::MAX), before];
+        let found = self.conn.prepare_cached(sql)?.query_row(range, |row| {
+            let bundles: i64 = row.get(2)?;
+            Ok(Late {
+                number: number_of_key(row.get(0)?),
+                since: Nanos(row.get(1)?),
+                bundles: bundles.cast_unsigned(),
+                newest: Nanos(row.get(3)?),
+            })
+        });
+        Ok(found.optional()?)
     }
+}
+
+/// Bundles that wait to be handed over, too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// The number of the one that has waited longest.
+    pub number: u64,
+    /// Since when it has.
+    pub since: Nanos,
+    /// How many there are.
+    pub bundles: u64,
+    /// Since when the one waits that came last.
+    pub newest: Nanos,
 }
 
 /// A bundle whose file is gone is on no carousel any more.

@@ -59,14 +59,14 @@ use rusqlite::Connection;
 use shared::clock::Clock;
 use shared::record::{Epoch, OriginId};
 
-pub use alarms::{Alarm, AlarmKind};
+pub use alarms::{Alarm, AlarmKind, is_due};
 pub use bundles::{Bundle, BundleState, SealedFile};
 pub use carried::CarriedRange;
 pub use counts::{Count, StreamCounts, Tally};
 pub use custody::CustodyError;
 pub use error::BufferError;
 pub use gauges::{BufferGauges, WriterState};
-pub use handovers::{Handover, Requeued};
+pub use handovers::{Handover, Late, Requeued};
 pub use intake::{
     Fate, Incoming, IncomingMessage, Intake, IntakeClosed, IntakeReceiver, LossSink, LostBefore,
     Mark, Request, RequestKind, Sighting,

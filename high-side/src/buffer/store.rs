@@ -285,6 +285,11 @@ impl Store {
         alarms::list(&self.conn, with_acknowledged)
     }
 
+    /// The last alarm of a kind whose message holds `part`, for [`is_due`](super::is_due).
+    pub fn last_alarm(&self, kind: AlarmKind, part: &str) -> Result<Option<Alarm>, BufferError> {
+        alarms::last(&self.conn, kind, part)
+    }
+
     /// Raises an alarm.
     pub fn raise_alarm(
         &self,

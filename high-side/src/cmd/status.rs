@@ -5,7 +5,7 @@ use shared::clock::{Clock, Nanos, SystemClock};
 use shared::record::{Lane, Stream};
 
 use super::Failure;
-use crate::agent::{Live, read_live};
+use crate::agent::{Live, places, read_live, troubles};
 use crate::buffer::{BundleState, LaneTotals, Store, is_agent_running};
 use crate::config::Config;
 use crate::reconcile::{Report, State};
@@ -14,7 +14,9 @@ pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let store = Store::open(&config.state_dir)?;
     let now = SystemClock.now();
     let live = read_live(&config.state_dir, now);
-    let status = gather(config, &store, live.as_ref(), now)?;
+    let mut status = gather(config, &store, live.as_ref(), now)?;
+    let troubles = troubles(config, &store, &status, &places(config), now)?;
+    page::judge(&mut status, troubles);
     if as_json {
         say!("{status}");
     } else {
@@ -166,13 +168,6 @@ fn print(status: &Value) {
     if let Some(confinement) = status["live"]["confinement"].as_str() {
         say!("hardening   {confinement}");
     }
-    if status["agent"] == "running" && status["live"].is_null() {
-        say!("the agent has not written its report for a while: is the disk full?");
-    }
-    if let Some(trouble) = status["live"]["sealer-trouble"].as_str().filter(|text| !text.is_empty())
-    {
-        say!("TROUBLE {trouble}");
-    }
     say!();
     say!(
         "{:<8} {:>12} = {:>10} + {:>12} + {:>10} + {:>6}   {:>10}  {:>11}  {:>11}",
@@ -286,6 +281,10 @@ fn print(status: &Value) {
             text(&alarm["message"])
         );
     }
+    for trouble in status["troubles"].as_array().into_iter().flatten() {
+        say!("TROUBLE {}", text(&trouble["what"]));
+    }
+    say!("{}", text(&status["verdict"]["words"]));
     if status["adds-up"] != true {
         say!("the sums do NOT add up: run penstock-high check-buffer");
     }
@@ -307,9 +306,6 @@ fn print_portainers(status: &Value) {
         let Some(live) = sections.find(|section| section["name"] == name) else { continue };
         if live["running"] == true {
             say!("         {name} is being asked, up to {}", live["last"]["through"]);
-        }
-        if let Some(error) = live["last"]["error"].as_str().filter(|error| !error.is_empty()) {
-            say!("TROUBLE {name}: {error}");
         }
     }
 }

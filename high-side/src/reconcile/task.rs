@@ -11,7 +11,7 @@ use shared::clock::Nanos;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::buffer::{AlarmKind, IntakeClosed};
+use crate::buffer::{AlarmKind, IntakeClosed, is_due};
 use crate::ingest::{Batch, Gate, IngestCounters, Surroundings};
 
 use super::report::Report;
@@ -121,14 +121,12 @@ struct Section {
     gate: Gate,
     due: Instant,
     failures: u32,
-    /// Whether an alarm says that it was not asked for too long.
-    told_overdue: bool,
 }
 
 impl Section {
     fn new(api: PortainerApi, surroundings: &Surroundings) -> Self {
         let gate = gate_for(&api, surroundings);
-        Self { api, gate, due: Instant::now(), failures: 0, told_overdue: false }
+        Self { api, gate, due: Instant::now(), failures: 0 }
     }
 }
 
@@ -221,8 +219,6 @@ impl Work {
         });
         if failed {
             self.tell_overdue(at, now).await;
-        } else {
-            self.sections[at].told_overdue = false;
         }
     }
 
@@ -237,35 +233,29 @@ impl Work {
         Ok(())
     }
 
-    /// Raises an alarm when a Portainer was not asked for too long.
-    async fn tell_overdue(&mut self, at: usize, now: Nanos) {
-        let section = &mut self.sections[at];
-        if section.told_overdue {
-            return;
-        }
+    /// Raises an alarm when a Portainer was not asked for too long; once it was acknowledged, again after
+    /// as long.
+    async fn tell_overdue(&self, at: usize, now: Nanos) {
+        let section = &self.sections[at];
         let (name, after) = (section.api.name.clone(), section.api.alarm_after);
         let told = with_store(&self.state_dir, move |store| {
             let state = State::load(store, &name)?;
             let since = Nanos(state.asked_ns.unwrap_or(state.waiting_since_ns));
             if now.since(since) <= after {
-                return Ok(false);
+                return Ok(());
             }
             let message = format!(
                 "Portainer {name} could not be asked since {since}: it keeps records for 7 days, then what syslog lost is gone; `penstock-high status` says why"
             );
             let kind = AlarmKind::ReconcileOverdue;
-            let begin = format!("Portainer {name} could not be asked");
-            let mut alarms = store.alarms(false)?.into_iter();
-            if !alarms.any(|a| a.kind == kind.as_str() && a.message.starts_with(&begin)) {
+            let last = store.last_alarm(kind, &format!("Portainer {name} could not be asked"))?;
+            if is_due(last.as_ref(), None, after, now) {
                 store.raise_alarm(kind, &message, now)?;
             }
-            Ok(true)
+            Ok(())
         });
-        match told.await {
-            Ok(told) => section.told_overdue = told,
-            Err(err) => {
-                tracing::warn!(%err, "can't raise the alarm that a Portainer was not asked for long");
-            }
+        if let Err(err) = told.await {
+            tracing::warn!(%err, "can't raise the alarm that a Portainer was not asked for long");
         }
     }
 

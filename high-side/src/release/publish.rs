@@ -11,13 +11,12 @@ use std::collections::{BTreeSet, HashSet};
 use shared::bundle::{
     AttachError, BundleDigest, Release, ReleaseSignature, ReleaseStatement, attach_release,
 };
-use shared::clock::Nanos;
 use shared::durable;
 use shared::keys::{Officers, summary_commitment};
 use shared::record::Lane;
 
 use super::ReviewFolder;
-use crate::buffer::{AlarmKind, BufferError, Bundle, BundleState, RefusedBy};
+use crate::buffer::{AlarmKind, BufferError, Bundle, BundleState, RefusedBy, is_due};
 use crate::config::Config;
 use crate::sealer::{Publisher, SealerError};
 
@@ -266,7 +265,7 @@ impl Publisher {
     }
 
     /// Raises an alarm for each lane in which a bundle has waited for officers longer than the lane's
-    /// budget.
+    /// budget; once it was acknowledged, again for every further one and after every further budget.
     pub fn watch_overdue(&mut self, config: &Config) -> Result<(), SealerError> {
         let now = self.clock.now();
         for lane in Lane::ALL {
@@ -276,8 +275,10 @@ impl Publisher {
             let overdue = waiting
                 .iter()
                 .filter(|bundle| bundle.lane == lane && now.since(since(bundle)) > budget);
-            let oldest: Option<Nanos> = overdue.clone().map(since).min();
-            if oldest.is_none() || self.is_raised(AlarmKind::ReleaseOverdue, lane.as_str())? {
+            let Some(newest) = overdue.clone().map(since).max() else { continue };
+            let last =
+                self.store.last_alarm(AlarmKind::ReleaseOverdue, &format!(" of lane {lane} "))?;
+            if !is_due(last.as_ref(), Some(newest.plus(budget)), budget, now) {
                 continue;
             }
             let message = format!(
@@ -289,11 +290,6 @@ impl Publisher {
             tracing::warn!(%lane, "bundles wait for officers longer than the budget");
         }
         Ok(())
-    }
-
-    fn is_raised(&self, kind: AlarmKind, part: &str) -> Result<bool, SealerError> {
-        let alarms = self.store.alarms(false)?;
-        Ok(alarms.iter().any(|alarm| alarm.kind == kind.as_str() && alarm.message.contains(part)))
     }
 
     fn raise_once(&self, kind: AlarmKind, message: &str) -> Result<(), SealerError> {

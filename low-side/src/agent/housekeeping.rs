@@ -40,7 +40,8 @@ pub(super) struct Keeper<C> {
     bells: Vec<Bell>,
     clock: C,
     started: Nanos,
-    silent: BTreeSet<String>,
+    /// What is silent, and since when; `None` of what was never heard.
+    silent: BTreeMap<String, Option<Nanos>>,
     keys_dir: PathBuf,
     config: Config,
     receipt: Option<ReceiptConfig>,
@@ -72,7 +73,7 @@ impl<C: Clock> Keeper<C> {
             bells,
             started: clock.now(),
             clock,
-            silent: BTreeSet::new(),
+            silent: BTreeMap::new(),
             keys_dir: config.keys_dir.clone(),
             config: config.clone(),
             receipt: config.receipt.clone(),
@@ -180,7 +181,8 @@ impl<C: Clock> Keeper<C> {
     }
 
     /// Every trusted origin must be heard of, and of each of its lanes that was ever heard of there must
-    /// be a heartbeat at least: silence is never success, and one lane's link may be down alone.
+    /// be a heartbeat at least: silence is never success, and one lane's link may be down alone. Silence
+    /// that was acknowledged and goes on is told again each time it has lasted as long once more.
     fn look_for_silence(&mut self, now: Nanos) -> Result<(), LedgerError> {
         let heard: BTreeMap<String, Nanos> = self.ledger.last_heard()?.into_iter().collect();
         let keys = self.keys.current();
@@ -192,7 +194,7 @@ impl<C: Clock> Keeper<C> {
         }
         for (origin, lane, last) in self.ledger.last_heard_by_lane()? {
             // One alarm for an origin that is silent altogether.
-            let told = self.silent.contains(&origin);
+            let told = self.silent.contains_key(&origin);
             let last = if told { now } else { last };
             self.judge_silence(&format!("{origin}/{lane}"), Some(last), now)?;
         }
@@ -206,18 +208,19 @@ impl<C: Clock> Keeper<C> {
         now: Nanos,
     ) -> Result<(), LedgerError> {
         // What was never heard of is given the time from our start on.
-        let silent = now.since(last.unwrap_or(self.started)) > self.admission.silence_alarm;
-        if !silent {
+        let limit = self.admission.silence_alarm;
+        if now.since(last.unwrap_or(self.started)) <= limit {
             self.silent.remove(subject);
-        } else if self.silent.insert(subject.to_owned()) {
-            let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
-            let message = format!(
-                "no bundle of {subject} has come {since}, not even a heartbeat; the limit is {}",
-                Span(self.admission.silence_alarm)
-            );
-            self.ledger.raise("silence", subject, &message, now)?;
+            return Ok(());
         }
-        Ok(())
+        self.silent.insert(subject.to_owned(), last);
+        let since = last.map_or("ever".to_owned(), |last| format!("since {last}"));
+        let message = format!(
+            "no bundle of {subject} has come {since}, not even a heartbeat; the limit is {}",
+            Span(limit)
+        );
+        let span = (last.unwrap_or(Nanos(i64::MIN)), limit);
+        self.ledger.raise_lasting("silence", subject, &message, span, now)
     }
 
     /// What waits for an archive for too long: behind one that comes first, no sink gets it either.
@@ -255,6 +258,11 @@ impl<C: Clock> Keeper<C> {
             confinement: shared::reach::confinement().map(ToString::to_string),
             inbox_waiting: self.inbox.waiting.load(Ordering::Relaxed),
             inbox_ignored: self.inbox.ignored.load(Ordering::Relaxed),
+            silent: self
+                .silent
+                .iter()
+                .map(|(subject, last)| (subject.clone(), last.map(|last| last.to_string())))
+                .collect(),
             sinks: self
                 .boards
                 .sinks

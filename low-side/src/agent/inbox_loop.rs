@@ -36,7 +36,8 @@ pub(super) fn run<C: Clock>(
     }
     let mut inbox = Inbox::new(config, importer.limits.file_bytes_max);
     let mut watcher: Option<RecommendedWatcher> = None;
-    let mut alarmed = Vec::new();
+    // Of which kinds, and how many: each further one is told, also after those were acknowledged.
+    let (mut alarmed, mut told_of) = (Vec::new(), 0);
     while !bell.stopping() {
         if watcher.is_none() {
             watcher = watch(&path, bell);
@@ -57,16 +58,17 @@ pub(super) fn run<C: Clock>(
         };
         board.waiting.store(look.ready.len() as u64, Ordering::Relaxed);
         board.ignored.store(inbox.ignored, Ordering::Relaxed);
+        let more = inbox.ignored > told_of;
         for (code, example) in &look.ignored {
-            if !alarmed.contains(code) {
-                alarmed.push(*code);
+            if more || !alarmed.contains(code) {
                 let message =
                     format!("{code}: {} stays in the inbox and is not read", shown(example));
                 raise(&mut importer, "inbox-ignored", &message);
             }
         }
-        if inbox.ignored == 0 {
-            alarmed.clear();
+        alarmed = look.ignored.iter().map(|(code, _)| *code).collect();
+        told_of = inbox.ignored;
+        if told_of == 0 {
             close(&mut importer, "inbox-ignored");
         }
         if inbox.remove_again(began) {

@@ -14,8 +14,8 @@ use crate::receiver::config::ReceiverConfig;
 /// What is known of each receiver from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct ReceiverWatch {
-    /// Since when it is in trouble, and whether that was told.
-    troubles: BTreeMap<String, (Nanos, bool)>,
+    /// Since when it is in trouble.
+    troubles: BTreeMap<String, Nanos>,
     /// How many bundles it had thrown away.
     wrong: BTreeMap<String, u64>,
 }
@@ -46,11 +46,10 @@ impl ReceiverWatch {
             self.troubles.remove(name);
             ledger.close_alarm(TROUBLE, name, now)?;
         } else {
-            let (since, told) = self.troubles.entry(name.to_owned()).or_insert((now, false));
-            if !*told && now.since(*since) >= TROUBLE_LASTS {
-                *told = true;
+            let since = *self.troubles.entry(name.to_owned()).or_insert(now);
+            if now.since(since) >= TROUBLE_LASTS {
                 let message = format!("receiver {name}: {trouble}");
-                ledger.raise_once(TROUBLE, name, &message, now)?;
+                ledger.raise_lasting(TROUBLE, name, &message, (since, TROUBLE_AGAIN), now)?;
             }
         }
         let wrong = counters.wrong.load(Ordering::Relaxed);
@@ -60,7 +59,7 @@ impl ReceiverWatch {
                 "receiver {name}: {} bundle(s) came whole and were not what was sent; nothing of them was taken in",
                 wrong - before
             );
-            ledger.raise_once(WRONG, name, &message, now)?;
+            ledger.raise(WRONG, name, &message, now)?;
         }
         Ok(())
     }
@@ -72,10 +71,33 @@ const TROUBLE: &str = "receiver-trouble";
 const WRONG: &str = "receiver-wrong";
 /// A receiver that starts, or a sender that is restarted, is in trouble for some seconds.
 const TROUBLE_LASTS: Duration = Duration::from_secs(30);
+/// Trouble that was acknowledged and lasts is told again after so long.
+const TROUBLE_AGAIN: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests {
+    use shared::bell::Bell;
+
     use super::*;
+    use crate::receiver::Reception;
+
+    #[test]
+    fn trouble_that_was_acknowledged_and_lasts_is_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let reception = Reception::new("link", dir.path(), dir.path(), Bell::default());
+        reception.trouble("the folder is gone");
+        let mut watch = ReceiverWatch::default();
+        let mut look = |secs: u64| {
+            let now = Nanos(0).plus(Duration::from_secs(secs));
+            watch.look_at("link", reception.counters(), &mut ledger, now).unwrap();
+            let told = ledger.alarms().unwrap().len();
+            ledger.acknowledge(None, now).unwrap();
+            told
+        };
+        let told: Vec<usize> = [100, 129, 130, 131, 3_730, 3_731, 3_732].map(&mut look).to_vec();
+        assert_eq!(told, [0, 0, 1, 0, 0, 1, 0]);
+    }
 
     #[test]
     fn what_was_thrown_away_is_told_each_time() {

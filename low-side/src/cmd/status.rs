@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
 use shared::clock::{Clock, SystemClock};
 use shared::exit;
 
@@ -9,16 +10,22 @@ use super::{Failure, put, put_json};
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::ledger::{Alarm, Ledger, PassGaps};
+use crate::metrics::places;
 use crate::status::{Status, live};
+use crate::trouble::troubles;
 
 pub(super) fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let mut ledger = Ledger::open_existing(&config.state_dir)?;
     let live = live(&Folders::of(&config.state_dir));
-    let status = Status::gather(&mut ledger, &config.latency, SystemClock.now(), live)?;
-    if as_json { put_json(&status) } else { put(&text(&status, config)) }
+    let now = SystemClock.now();
+    let status = Status::gather(&mut ledger, &config.latency, now, live)?;
+    let troubles = troubles(&status, config, &places(config), now);
+    let mut judged = serde_json::to_value(&status).unwrap_or_default();
+    page::judge(&mut judged, troubles);
+    if as_json { put_json(&judged) } else { put(&text(&status, &judged, config)) }
 }
 
-fn text(status: &Status, config: &Config) -> String {
+fn text(status: &Status, judged: &Value, config: &Config) -> String {
     let mut out = String::new();
     let sums = &status.sums;
     let agent = status.agent.as_ref();
@@ -171,15 +178,22 @@ fn text(status: &Status, config: &Config) -> String {
             gap.chain, gap.first, gap.last
         );
     }
+    let listed = status.gaps.len() as u64;
+    let more = (status.gaps_holding + status.gaps_passed).saturating_sub(listed);
+    if more > 0 {
+        let _ = writeln!(
+            out,
+            "             and {more} older ones\n             try: penstock-low gaps"
+        );
+    }
     for alarm in &status.alarms {
         let _ = writeln!(out, "ALARM        {}", alarm_text(alarm));
     }
-    let verdict = match (status.adds_up, store.absent + store.not_admitted) {
-        (true, 0) => "everything adds up",
-        (true, _) => "the sums add up, BUT STORE AND LEDGER DO NOT HOLD THE SAME",
-        (false, _) => "THE SUMS DO NOT ADD UP",
-    };
-    let _ = writeln!(out, "{verdict}");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for trouble in judged["troubles"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "TROUBLE      {}", text(&trouble["what"]));
+    }
+    let _ = writeln!(out, "{}", text(&judged["verdict"]["words"]));
     out
 }
 

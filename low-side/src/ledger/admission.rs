@@ -313,11 +313,17 @@ impl Ledger {
 
     /// The gaps, oldest first.
     pub fn gaps(&self) -> Result<Vec<OpenGap>, LedgerError> {
+        self.newest_gaps(u32::MAX)
+    }
+
+    /// The gaps that were noticed last, at most so many, the oldest of these first.
+    pub fn newest_gaps(&self, most: u32) -> Result<Vec<OpenGap>, LedgerError> {
         let mut statement = self.conn.prepare_cached(
             "SELECT g.id, g.first, g.last, g.noticed_ns, g.passed_ns, c.origin, c.epoch, c.lane
-             FROM gap g JOIN chain c ON c.id = g.chain ORDER BY g.noticed_ns, g.chain, g.first",
+             FROM (SELECT * FROM gap ORDER BY noticed_ns DESC, id DESC LIMIT ?1) g
+             JOIN chain c ON c.id = g.chain ORDER BY g.noticed_ns, g.chain, g.first",
         )?;
-        let rows = statement.query_map([], |row| {
+        let rows = statement.query_map([most], |row| {
             Ok(OpenGap {
                 id: row.get(0)?,
                 first: uint(row.get(1)?),
@@ -328,6 +334,35 @@ impl Ledger {
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many gaps hold what is behind them, and how many were passed.
+    pub fn gap_counts(&self) -> Result<(u64, u64), LedgerError> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT count(*), count(passed_ns) FROM gap")?;
+        let (all, passed) =
+            statement.query_row([], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
+        Ok((all - passed, passed))
+    }
+
+    /// Hands every gap to `take`, chain by chain and in order of the numbers: the chain, its first and
+    /// last number, and whether it was passed. Nothing is kept, so there may be any number of them.
+    pub fn each_gap(&self, mut take: impl FnMut(&str, u64, u64, bool)) -> Result<(), LedgerError> {
+        let chains = "SELECT DISTINCT c.id, c.origin, c.epoch, c.lane FROM gap g
+                      JOIN chain c ON c.id = g.chain";
+        let mut chains = self.conn.prepare_cached(chains)?;
+        let mut gaps = self.conn.prepare_cached(
+            "SELECT first, last, passed_ns IS NOT NULL FROM gap WHERE chain = ?1 ORDER BY first",
+        )?;
+        let mut of = chains.query([])?;
+        while let Some(chain) = of.next()? {
+            let name = chain_name(chain, 1)?.to_string();
+            let mut rows = gaps.query([chain.get::<_, i64>(0)?])?;
+            while let Some(gap) = rows.next()? {
+                take(&name, uint(gap.get(0)?), uint(gap.get(1)?), gap.get(2)?);
+            }
+        }
+        Ok(())
     }
 
     /// Lets what is behind the gaps go on to the sinks: one gap by its id, or all that have held for

@@ -1,6 +1,8 @@
 //! What an operator must be told, until it is acknowledged.
 
-use rusqlite::{Transaction, params};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 use shared::clock::Nanos;
 
@@ -94,6 +96,33 @@ impl Ledger {
             )?
             .exists(params![code, subject])?;
         if open { Ok(()) } else { self.raise(code, subject, message, now) }
+    }
+
+    /// Raises an alarm about what has lasted since `since` and is met again every second. One stands until
+    /// it is acknowledged; that means "I know", and neither "it is well" nor "tell me no more": while the
+    /// same lasts on, there is another one each time that `again` has passed.
+    pub fn raise_lasting(
+        &mut self,
+        code: &str,
+        subject: &str,
+        message: &str,
+        (since, again): (Nanos, Duration),
+        now: Nanos,
+    ) -> Result<(), LedgerError> {
+        let last: Option<(i64, Option<i64>)> = self
+            .conn
+            .prepare_cached(
+                "SELECT last_ns, acknowledged_ns FROM alarm WHERE code = ?1 AND subject = ?2
+                 ORDER BY acknowledged_ns IS NULL DESC, id DESC LIMIT 1",
+            )?
+            .query_row(params![code, subject], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let is_told = match last {
+            None => false,
+            Some((last, None)) => Nanos(last) >= since,
+            Some((last, Some(known))) => Nanos(last) >= since && now.since(Nanos(known)) <= again,
+        };
+        if is_told { Ok(()) } else { self.raise(code, subject, message, now) }
     }
 
     /// Notes that the cause of an alarm has ended. Does not touch the disk where there is none.

@@ -80,7 +80,10 @@ impl Ledger {
         now: Nanos,
     ) -> Result<Vec<LatencySum>, LedgerError> {
         let counted = self.histograms(before(now, last).saturating_add(1), i64::MAX)?;
-        let sums = counted.into_iter().map(|(key, counts)| LatencySum::of(key, &counts, budgets));
+        let sums = counted.into_iter().map(|(key, counts)| LatencySum {
+            octaves: counts.octaves(),
+            ..LatencySum::of(key, &counts, budgets)
+        });
         Ok(sums.collect())
     }
 

@@ -232,6 +232,28 @@ fn an_epoch_that_begins_is_told() {
 }
 
 #[test]
+fn what_lasts_is_told_again_after_it_was_acknowledged_also_by_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let span = Duration::from_nanos(100);
+    // Each look through a ledger of its own, as after a restart.
+    let told = |since: i64, now: i64| {
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        ledger
+            .raise_lasting("silence", "a", "it is silent", (Nanos(since), span), Nanos(now))
+            .unwrap();
+        ledger.alarms().unwrap().iter().map(|alarm| alarm.count).sum::<u64>()
+    };
+    let acknowledge =
+        |now| Ledger::open(dir.path()).unwrap().acknowledge(None, Nanos(now)).unwrap();
+    assert_eq!((told(0, 101), told(0, 102)), (1, 1), "one stands");
+    assert_eq!(acknowledge(110), 1);
+    assert_eq!((told(0, 111), told(0, 210)), (0, 0), "it is known");
+    assert_eq!((told(0, 211), told(0, 212)), (1, 1), "it has lasted on");
+    assert_eq!(acknowledge(220), 1);
+    assert_eq!(told(230, 231), 1, "it ended, and began again");
+}
+
+#[test]
 fn what_a_bundle_says_or_shows_of_its_records_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(dir.path()).unwrap();

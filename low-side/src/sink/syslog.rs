@@ -13,7 +13,7 @@
 use std::io;
 use std::time::Duration;
 
-use shared::clock::Clock;
+use shared::clock::{Clock, Nanos};
 
 use super::config::{Confirm, Framing, SyslogConfig};
 use super::transport::{CLOSE_IN_ORDER, Connection};
@@ -31,8 +31,8 @@ pub(super) struct SyslogSink<C> {
     bell: Bell,
     /// How many times in a row the receiver did not close.
     unclosed: u32,
-    /// The alarm about that was raised.
-    told: bool,
+    /// Since when that is no accident.
+    never_closed: Option<Nanos>,
     connection: Option<Connection>,
     /// Batches that were confirmed and are not committed: they are lost with the connection.
     held: u32,
@@ -60,7 +60,7 @@ impl<C: Clock> SyslogSink<C> {
             clock,
             bell,
             unclosed: 0,
-            told: false,
+            never_closed: None,
             connection: None,
             held: 0,
             waiting: Vec::new(),
@@ -72,13 +72,14 @@ impl<C: Clock> SyslogSink<C> {
     /// Without this, a receiver that never closes would get the same batch for ever, and no operator
     /// would know why.
     fn tell_if_never_closed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
-        if self.unclosed >= UNCLOSED_MAX && !self.told {
+        if self.unclosed >= UNCLOSED_MAX {
+            let now = self.clock.now();
+            let since = *self.never_closed.get_or_insert(now);
             let message = format!(
                 "{} did not close the connection in order after {} batches in a row, so that they are sent again and again; set confirm = \"write\" if this receiver never closes",
                 self.config.endpoint.address, self.unclosed
             );
-            ledger.raise(NOT_CONFIRMING, &self.name, &message, self.clock.now())?;
-            self.told = true;
+            ledger.raise_lasting(NOT_CONFIRMING, &self.name, &message, (since, AGAIN), now)?;
         }
         Ok(())
     }
@@ -173,7 +174,7 @@ impl<C: Clock> Sink for SyslogSink<C> {
     }
 
     fn committed(&mut self, ledger: &mut Ledger) -> Result<(), SinkError> {
-        self.told = false;
+        self.never_closed = None;
         self.held = self.held.saturating_sub(1);
         // Also one that was raised before a restart.
         Ok(ledger.close_alarm(NOT_CONFIRMING, &self.name, self.clock.now())?)
@@ -203,4 +204,6 @@ impl<C: Clock> Sink for SyslogSink<C> {
 const SEND_BYTES: usize = 64 * 1024;
 /// So many batches in a row that the receiver did not close are no accident.
 const UNCLOSED_MAX: u32 = 3;
+/// What was acknowledged and goes on is told again after so long.
+const AGAIN: Duration = Duration::from_hours(1);
 const NOT_CONFIRMING: &str = "sink-not-confirming";

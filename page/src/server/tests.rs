@@ -34,7 +34,7 @@ impl Source for Fake {
 
 fn loopback() -> PageConfig {
     let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
-    PageConfig { listen, tls: None, token_file: None }
+    PageConfig { listen, tls: None, token_file: None, flow_file: None }
 }
 
 fn started(config: PageConfig, ready: bool) -> (Server, Arc<Mutex<u32>>) {
@@ -142,10 +142,24 @@ fn a_socket_of_a_killed_process_is_replaced_and_nothing_else_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("page.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let config = PageConfig { listen: Listen::Unix(path.clone()), tls: None, token_file: None };
+    let config = PageConfig {
+        listen: Listen::Unix(path.clone()),
+        tls: None,
+        token_file: None,
+        flow_file: None,
+    };
     let (server, _) = started(config.clone(), true);
-    let request = "GET /healthz HTTP/1.1\r\nHost: page\r\nConnection: close\r\n\r\n";
-    assert!(read(UnixStream::connect(&path).unwrap(), request).contains("alive"));
+    let ask = |host: &str| {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        read(UnixStream::connect(&path).unwrap(), &request)
+    };
+    for host in ["localhost", "localhost:9465", "127.0.0.1:80", "[::1]:9465"] {
+        assert!(ask(host).contains("alive"), "{host}");
+    }
+    // A browser that was led to a forwarded socket by somebody's name.
+    for host in ["evil.example", "evil.example:9465"] {
+        assert!(ask(host).starts_with("HTTP/1.1 421"), "{host}");
+    }
     let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, SOCKET_MODE);
     // One that somebody serves stays.

@@ -286,7 +286,7 @@ fn a_low_side_on_a_new_disk_takes_from_the_high_side_what_it_lost() {
     assert!(
         text.contains("store        0 bundles") && text.contains("2 of the ledger ARE NOT THERE")
     );
-    assert!(!text.contains("everything adds up"), "{text}");
+    assert!(!text.contains("Everything adds up"), "{text}");
     let low = sites.low().start();
     assert_eq!((store("bundles"), store("absent")), (Some(0), Some(2)));
     let medium = sites.crossing.sandbox.dir("medium");

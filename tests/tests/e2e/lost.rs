@@ -129,7 +129,7 @@ fn a_lost_ledger_comes_back_after_a_rotation_and_falsifies_no_latency() {
         );
         let text = low.run(["status"]).success();
         assert!(text.contains("2 files besides ARE NOT ADMITTED"), "{text}");
-        assert!(!text.contains("everything adds up"), "{text}");
+        assert!(!text.contains("Everything adds up"), "{text}");
         stop(agent);
         // An operator's word takes what was sealed in time; here it was not, and a revoked key's never is.
         let store = low.state_dir().join("store");
@@ -150,7 +150,7 @@ fn a_lost_ledger_comes_back_after_a_rotation_and_falsifies_no_latency() {
                 store.to_str().unwrap(),
             ]);
             assert_eq!(done["admitted"], 2, "{done}");
-            assert!(low.run(["status"]).success().contains("everything adds up"));
+            assert!(low.run(["status"]).success().contains("Everything adds up"));
             assert_eq!(alarm(low, "store-not-admitted"), None);
             let log = fs::read_dir(low.state_dir().join("custody")).unwrap().flatten();
             let log: String =

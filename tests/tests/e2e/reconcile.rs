@@ -466,7 +466,7 @@ fn a_portainer_that_is_silent_for_long_is_an_alarm() {
     // The agent writes its report once a second.
     wait_until(PATIENCE, "the trouble in the status", || {
         let shown = scene.pair.high.run(["status"]).success();
-        shown.contains("TROUBLE asked: can't reach")
+        shown.contains("TROUBLE Portainer asked: can't reach")
     });
     assert!(agent.stop(PATIENCE).success());
 

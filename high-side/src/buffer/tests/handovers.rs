@@ -4,7 +4,9 @@ use shared::bundle::SealReason;
 use shared::record::Lane;
 
 use super::*;
-use crate::buffer::Requeued;
+use crate::buffer::{Late, Requeued};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn ready(buffer: &mut Buffer, lane: Lane, number: u64) -> Bundle {
     append(buffer, lane, &[vec![raw(number)]]);
@@ -42,10 +44,13 @@ fn a_bundle_is_handed_over_when_every_carrier_of_its_lane_has_done_so() {
     assert_eq!(store.carrier_queue("b", &Lane::ALL, 9).unwrap().len(), 2);
     let state = |store: &Store| store.bundle(Lane::Routine, 1).unwrap().unwrap().state;
     assert_eq!(state(&store), BundleState::Ready);
-    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), Some((1, START)));
+    let late = |store: &Store| store.late(Lane::Routine, SECOND, START.plus(2 * SECOND)).unwrap();
+    let one = Late { number: 1, since: START, bundles: 1, newest: START };
+    assert_eq!(late(&store), Some(one));
+    assert_eq!(store.late(Lane::Routine, SECOND, START.plus(SECOND)).unwrap(), None, "in time");
     store.hand_over(&first, "b", &both, START).unwrap();
     assert_eq!(state(&store), BundleState::HandedOver);
-    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), None);
+    assert_eq!(late(&store), None);
     let found = store.bundle(Lane::Routine, 1).unwrap().unwrap();
     assert_eq!(found.handed_over, Some((START, "a, b".to_owned())));
 
@@ -104,7 +109,11 @@ fn what_was_exported_is_carried_all_the_same_and_ends_where_its_file_is_gone() {
     store.mark_exported(&bundle, "export to /media/usb", &["a".to_owned()], START).unwrap();
     let queue = |store: &Store| numbers(&store.carrier_queue("a", &Lane::ALL, 9).unwrap());
     assert_eq!(queue(&store), [(Lane::Routine, 1)]);
-    assert_eq!(store.longest_waiting(Lane::Routine).unwrap(), None, "it is no overdue one");
+    assert_eq!(
+        store.late(Lane::Routine, Duration::ZERO, Nanos(i64::MAX)).unwrap(),
+        None,
+        "it is no overdue one"
+    );
     store.end_carousel(&bundle, "a").unwrap();
     assert!(queue(&store).is_empty());
     let waits = [Duration::ZERO, Duration::ZERO];

@@ -1,5 +1,5 @@
 #> logger
-ready() { curl --silent --fail --unix-socket "$1/state/page.sock" http://page/readyz; }
+ready() { curl --silent --fail --unix-socket "$1/state/page.sock" http://localhost/readyz; }
 await ready ~/penstock-high && await ready ~/penstock-low
 #> penstock-high --config ~/penstock-high/high.toml status
 one() { [ "$(penstock-high --config ~/penstock-high/high.toml status --json | jq '[.lanes[].received] | add')" = 1 ]; }
