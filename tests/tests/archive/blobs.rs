@@ -78,6 +78,7 @@ fn keeps(crossing: &Crossing, store: &Blobs, section: &str, rotate: impl FnOnce(
     store.hide(&keys[1]);
     let (done, _) = restores_without_a_ledger(crossing, section);
     assert_eq!(done.code, Some(0), "{done:?}");
+    configure(crossing, section);
 }
 
 #[test]

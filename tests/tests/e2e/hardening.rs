@@ -267,13 +267,16 @@ fn sealed(crossing: &Crossing) -> Vec<std::path::PathBuf> {
     let high = &crossing.pair.high;
     high.configure(&format!("{}{}", Crossing::seal_soon(20), crossing.listener()));
     let agent = high.start();
-    crossing.send(0..100);
-    crossing.wait_committed(100);
-    wait_until(PATIENCE, "all sealed", || {
-        let status = high.status();
-        tests::crossing::buffered(&status) == 0
-            && ["planned", "sealed"].iter().all(|s| status["bundles"][s]["count"] == 0)
-    });
+    // Two bundles at least, however fast they are sealed.
+    for records in [0..50, 50..100] {
+        crossing.send(records.clone());
+        crossing.wait_committed(records.end);
+        wait_until(PATIENCE, "all sealed", || {
+            let status = high.status();
+            tests::crossing::buffered(&status) == 0
+                && ["planned", "sealed"].iter().all(|s| status["bundles"][s]["count"] == 0)
+        });
+    }
     assert!(agent.stop(PATIENCE).success());
     tests::agents::bundles_in(&high.outbox())
 }

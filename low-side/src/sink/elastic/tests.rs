@@ -437,7 +437,7 @@ fn a_record_is_searched_in_every_index() {
 fn a_replay_is_warned_of_months_that_are_closed_to_writers() {
     let time = |text: &str| text.parse().unwrap();
     let period = (time("2026-08-10T00:00:00Z"), time("2026-08-12T00:00:00Z"));
-    let now = time("2026-11-25T00:00:00Z");
+    let now = time("2026-12-25T00:00:00Z");
     let settings = |closed: &[&str]| -> String {
         let one =
             |name: &&str| ((*name).to_owned(), json!({"settings": {"index.blocks.write": "true"}}));

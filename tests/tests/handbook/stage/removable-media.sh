@@ -30,6 +30,6 @@ cd
 tell 5; penstock-high seal > /dev/null
 tell 5; penstock-high seal > /dev/null
 #> penstock-low import /media/disc
-#> cp systemd/media/60
+#> cp systemd/media/90
 cd /run/project
 mkdir -p /etc/udev/rules.d /etc/systemd/system
