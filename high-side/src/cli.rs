@@ -45,6 +45,10 @@ pub enum Verb {
             help = "Listen there, in the new configuration: tcp://0.0.0.0:5514, or udp://, relp://, ..."
         )]
         listen: Vec<Listen>,
+        /// How long a record may take to the SIEM, in both lanes, in the new configuration: "24h" where a courier
+        /// goes once in twelve hours. Without this the flash lane has a second, which needs a diode.
+        #[arg(long, value_name = "SPAN")]
+        budget: Option<Span>,
         /// Pair at once, as `pair` does with this public half of the low side.
         #[arg(long, value_name = "FILE")]
         pair: Option<PathBuf>,

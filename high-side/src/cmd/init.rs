@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
+use shared::config::Span;
 use shared::keys::{
     KeyError, PublicHalf, Recipients, SIGNING_KEY_FILE, SigningKey, StatementSigners,
     generate_signing_key,
@@ -23,6 +24,7 @@ pub(super) struct Asked<'a> {
     pub(super) origin: Option<&'a str>,
     pub(super) dir: Option<&'a Path>,
     pub(super) listen: &'a [Listen],
+    pub(super) budget: Option<Span>,
     pub(super) pair: Option<&'a Path>,
     pub(super) start: bool,
 }
@@ -64,18 +66,23 @@ impl Listen {
 
 /// Makes key and configuration, without replacing either, and prints the public half.
 pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
-    let Asked { origin, dir, listen, pair, start } = *asked;
+    let Asked { origin, dir, listen, budget, pair, start } = *asked;
     let origin =
         origin.map(str::parse::<OriginId>).transpose().map_err(|err| Failure::usage(&err))?;
     let path = dir.map_or_else(|| config.to_owned(), |dir| dir.join("high.toml"));
     // Looked at before anything is made.
     let half_of_low = pair.map(read_half).transpose()?;
     let (origin, state_dir, keys_dir) = if path.exists() {
-        if !listen.is_empty() {
-            return Err(Failure::config(format!(
-                "{} exists and stays as it is\n  try: add a [[listener]] to it, and leave --listen out",
-                path.display()
-            )));
+        for (asked, key, option) in [
+            (!listen.is_empty(), "a [[listener]]", "--listen"),
+            (budget.is_some(), "seal.latency-budget and seal.flash-budget", "--budget"),
+        ] {
+            if asked {
+                return Err(Failure::config(format!(
+                    "{} exists and stays as it is\n  try: {key} in it, and leave {option} out",
+                    path.display()
+                )));
+            }
         }
         let config = Config::load(&path)?;
         if let Some(origin) = origin.filter(|origin| *origin != config.origin) {
@@ -90,7 +97,7 @@ pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
         let Some(origin) = origin else {
             return Err(Failure::usage(&"a new installation needs a name\n  try: --origin NAME"));
         };
-        let (state_dir, keys_dir) = write_config(&path, &origin, dir, listen)?;
+        let (state_dir, keys_dir) = write_config(&path, &origin, asked)?;
         (origin, state_dir, keys_dir)
     };
     for dir in [&state_dir, &keys_dir] {
@@ -118,8 +125,7 @@ pub(super) fn init(config: &Path, asked: &Asked<'_>) -> Result<(), Failure> {
 fn write_config(
     path: &Path,
     origin: &OriginId,
-    dir: Option<&Path>,
-    listen: &[Listen],
+    asked: &Asked<'_>,
 ) -> Result<(PathBuf, PathBuf), Failure> {
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     let above = above.unwrap_or(Path::new("."));
@@ -130,7 +136,7 @@ fn write_config(
         std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))
             .with_context(|| above.display().to_string())?;
     }
-    let (state_dir, keys_dir) = match dir {
+    let (state_dir, keys_dir) = match asked.dir {
         Some(dir) => {
             let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
             (dir.join("state"), dir.join("keys"))
@@ -138,7 +144,12 @@ fn write_config(
         None => (PathBuf::from("/var/lib/penstock-high"), PathBuf::from("/etc/penstock/high-keys")),
     };
     let mut text = sample_for(origin, &state_dir, &keys_dir);
-    text.extend(listen.iter().map(Listen::section));
+    if let Some(budget) = asked.budget {
+        text = text
+            .replace("\nlatency-budget = \"24h\"\n", &format!("\nlatency-budget = \"{budget}\"\n"))
+            .replace("\nflash-budget = \"1s\"\n", &format!("\nflash-budget = \"{budget}\"\n"));
+    }
+    text.extend(asked.listen.iter().map(Listen::section));
     Config::from_text(&text, path)?;
     shared::durable::write(path, text.as_bytes(), 0o644)
         .with_context(|| format!("can't write {}", path.display()))?;
@@ -218,4 +229,32 @@ fn sample_for(origin: &OriginId, state_dir: &Path, keys_dir: &Path) -> String {
         .replace("origin = \"my-site\"", &format!("origin = \"{origin}\""))
         .replace("\"/var/lib/penstock-high\"", &format!("{:?}", state_dir.display().to_string()))
         .replace("\"/etc/penstock/high-keys\"", &format!("{:?}", keys_dir.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_holds_for_both_lanes_of_the_new_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let budget = Some(Span::secs(36 * 3600));
+        let mut asked = Asked {
+            origin: Some("plant-7"),
+            dir: Some(dir.path()),
+            listen: &[],
+            budget,
+            pair: None,
+            start: false,
+        };
+        init(Path::new("unused.toml"), &asked).unwrap();
+        let config = Config::load(&dir.path().join("high.toml")).unwrap();
+        let seal = config.seal;
+        assert_eq!((Some(seal.latency_budget), Some(seal.flash_budget)), (budget, budget));
+        // What stands there stays as it is.
+        let refused = init(Path::new("unused.toml"), &asked).err().unwrap();
+        assert!(refused.to_string().contains("--budget"), "{refused}");
+        asked.budget = None;
+        init(Path::new("unused.toml"), &asked).unwrap();
+    }
 }

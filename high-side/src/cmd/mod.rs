@@ -193,11 +193,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         .map_err(|err| Failure::new(format!("can't forbid core dumps: {err}")))?;
     let load = || Config::load(&cli.config);
     match &cli.verb {
-        Verb::Init { origin, dir, listen, pair, start } => {
+        Verb::Init { origin, dir, listen, budget, pair, start } => {
             let asked = init::Asked {
                 origin: origin.as_deref(),
                 dir: dir.as_deref(),
                 listen,
+                budget: *budget,
                 pair: pair.as_deref(),
                 start: *start,
             };

@@ -60,7 +60,7 @@ struct Raw {
     body_bytes: ByteSize,
     #[serde(default)]
     gzip: bool,
-    #[serde(default)]
+    #[serde(default = "yes")]
     repeat_unacknowledged: bool,
     search_url: Option<String>,
     search_authorization_file: Option<PathBuf>,
