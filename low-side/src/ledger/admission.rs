@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use shared::bundle::{BundleDigest, Loss, StreamCount, SuppressedCount, VerifiedBundle};
 use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
@@ -411,10 +411,10 @@ pub enum PassGaps {
 }
 
 pub(super) fn find_chain(
-    tx: &Transaction<'_>,
+    conn: &Connection,
     name: &ChainName,
 ) -> Result<Option<ChainId>, LedgerError> {
-    Ok(tx
+    Ok(conn
         .prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?
         .query_row(params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()], |r| {
             r.get(0)

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use shared::bundle::BundleDigest;
 use shared::clock::Nanos;
 use shared::custody::{Action, CustodyEvent};
 use shared::record::Stream;
 
+use super::admission::find_chain;
 use super::custody::{self, bundle_of};
 use super::spans::{self, Spans};
 use super::{
@@ -334,7 +335,7 @@ impl Ledger {
         let tx = self.begin()?;
         let mut found = Vec::with_capacity(records.len());
         for (name, sequence) in records {
-            found.push(match chain_id(&tx, name)? {
+            found.push(match find_chain(&tx, name)? {
                 Some(chain) => once_more(&tx, sink, chain, (*sequence, *sequence), 1)?,
                 None => Again::NotStored,
             });
@@ -380,7 +381,7 @@ impl Ledger {
 
     /// The identity of a chain.
     pub fn chain_id(&self, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
-        chain_id(&self.conn, name)
+        find_chain(&self.conn, name)
     }
 
     /// How far the current file of a file sink is durable.
@@ -474,13 +475,6 @@ impl Ledger {
         self.close_alarm(STORE_DAMAGED, &bundle.file, now)?;
         self.close_alarm(STORE_UNREADABLE, &bundle.file, now)
     }
-}
-
-fn chain_id(conn: &Connection, name: &ChainName) -> Result<Option<ChainId>, LedgerError> {
-    let mut statement =
-        conn.prepare_cached("SELECT id FROM chain WHERE origin = ?1 AND epoch = ?2 AND lane = ?3")?;
-    let key = params![name.origin.as_str(), int(name.epoch.0), name.lane.as_str()];
-    Ok(statement.query_row(key, |row| row.get(0)).optional()?)
 }
 
 /// The records `first` to `last` of a chain count as not taken any more, where they were.

@@ -11,7 +11,7 @@ use shared::clock::Nanos;
 use super::authorized;
 use super::config::ElasticConfig;
 use super::index::{EARLY, LATE, month};
-use super::setup::{READ_ONLY_AFTER_DAYS, patterns};
+use super::setup::{COLD_AFTER_DAYS, patterns};
 use crate::http::{Call, Http};
 use crate::sink::SinkError;
 
@@ -89,5 +89,4 @@ fn nanos(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const READ_ONLY_AFTER: std::time::Duration =
-    std::time::Duration::from_hours(24 * READ_ONLY_AFTER_DAYS);
+const READ_ONLY_AFTER: std::time::Duration = std::time::Duration::from_hours(24 * COLD_AFTER_DAYS);

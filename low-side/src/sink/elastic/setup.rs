@@ -190,8 +190,8 @@ fn policy(config: &ElasticConfig) -> Part {
                 "_meta": {"description": "Audit records by Penstock; no rollover, nothing is deleted"},
                 "phases": {
                     "hot": {"min_age": "0ms", "actions": {"set_priority": {"priority": 100}}},
-                    "warm": {"min_age": WARM_AFTER, "actions": {"set_priority": {"priority": 50}}},
-                    "cold": {"min_age": COLD_AFTER, "actions": {
+                    "warm": {"min_age": days(WARM_AFTER_DAYS), "actions": {"set_priority": {"priority": 50}}},
+                    "cold": {"min_age": days(COLD_AFTER_DAYS), "actions": {
                         "readonly": {},
                         "set_priority": {"priority": 0},
                     }},
@@ -207,9 +207,9 @@ fn policy(config: &ElasticConfig) -> Part {
                 "default_state": "hot",
                 "states": [
                     {"name": "hot", "actions": [{"index_priority": {"priority": 100}}],
-                     "transitions": [{"state_name": "warm", "conditions": {"min_index_age": WARM_AFTER}}]},
+                     "transitions": [{"state_name": "warm", "conditions": {"min_index_age": days(WARM_AFTER_DAYS)}}]},
                     {"name": "warm", "actions": [{"index_priority": {"priority": 50}}],
-                     "transitions": [{"state_name": "cold", "conditions": {"min_index_age": COLD_AFTER}}]},
+                     "transitions": [{"state_name": "cold", "conditions": {"min_index_age": days(COLD_AFTER_DAYS)}}]},
                     {"name": "cold", "actions": [
                         {"read_only": {}},
                         {"force_merge": {"max_num_segments": 1}},
@@ -278,11 +278,14 @@ pub(super) fn pretty(body: &str) -> String {
     text.unwrap_or_else(|_| body.to_owned())
 }
 
+/// An age as both policies write it.
+fn days(count: u64) -> String {
+    format!("{count}d")
+}
+
 const ISM: &str = "/_plugins/_ism/policies/";
 /// Hot for 30 days.
-const WARM_AFTER: &str = "30d";
+const WARM_AFTER_DAYS: u64 = 30;
 /// Then warm for 90. An index of a month gets what was received up to 31 days after the month: so from
 /// here on, closed to writers, it still left eight weeks for the way across the gap.
-const COLD_AFTER: &str = "120d";
-/// The same, as a number: indices are read-only from then on.
-pub(super) const READ_ONLY_AFTER_DAYS: u64 = 120;
+pub(super) const COLD_AFTER_DAYS: u64 = 120;
